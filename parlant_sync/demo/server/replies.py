@@ -1,0 +1,71 @@
+"""Decides what an agent says. Pure: a conversation in, a text out."""
+
+from __future__ import annotations
+
+import script
+from conversation import PREAMBLES, Conversation
+from knowledge import Collection, load
+
+_ORDINALS = (
+    "second third fourth fifth sixth seventh eighth ninth tenth".split()
+)  # fmt: skip
+
+
+class Voice:
+    """How the agent called *name* speaks: about a collection, or as a test's echo."""
+
+    def __init__(self, *, collection: str | None = None, echo: str = "echo: ") -> None:
+        self._collection: Collection | None = load(collection) if collection else None
+        self._echo = echo
+
+    @property
+    def pace(self) -> float:
+        """Pause between streamed words: an agent that knows something is nicer to read slowly."""
+        return 0.0 if self._collection is None else 0.02
+
+    def script(self, conversation: Conversation) -> script.Script:
+        """What is to be answered: the customer's message, or what the agent was asked to say."""
+        if conversation.requests:
+            return script.parse(conversation.requests[-1])
+        return script.parse(conversation.question or "")
+
+    def preamble(self, conversation: Conversation) -> str:
+        return PREAMBLES[1] if self._collection is None else PREAMBLES[0]
+
+    def relevant(self, conversation: Conversation) -> bool:
+        """Whether the agent's one guideline ("the customer asks about my field") applies."""
+        return self._collection is not None and self._collection.knows(_said(conversation))
+
+    def answer(self, conversation: Conversation) -> str:
+        """The answer; its messages are separated by blank lines, which is where Parlant splits."""
+        asked = self.script(conversation)
+        if "silent" in asked:
+            return ""
+        if conversation.requests:
+            first = "as asked: " + "; ".join(
+                script.parse(request).text for request in conversation.requests
+            )
+        elif self._collection is None or asked.directives:
+            first = self._test_answer(conversation, asked)
+        else:
+            first = self._collection.answer(_said(conversation), _told(conversation))
+        return "\n\n".join([first, *(_part(n) for n in range(2, asked.parts + 1))])
+
+    def _test_answer(self, conversation: Conversation, asked: script.Script) -> str:
+        if conversation.question is not None:
+            return self._echo + asked.text
+        spoken = any(line.who == "customer" for line in conversation.lines)
+        return "proactive message" if spoken else self._echo + "(greeting)"
+
+
+def _part(number: int) -> str:
+    return f"{_ORDINALS[number - 2]} part" if number < 11 else f"part {number}"
+
+
+def _said(conversation: Conversation) -> list[str]:
+    said = [script.parse(line.text).text for line in conversation.lines if line.who == "customer"]
+    return said if conversation.question is not None else [*said, ""]
+
+
+def _told(conversation: Conversation) -> list[str]:
+    return [line.text for line in conversation.lines if line.who == "agent"]
