@@ -1,0 +1,148 @@
+"""Faults on demand: answers that are not the API's, that come late, in part, or never."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from .httpd import Request, Response, Serve
+
+if TYPE_CHECKING:
+    from .loop import LoopThread
+
+Pattern = str | Callable[[Request], bool]
+"""Which requests: ``"POST"``, ``"/sessions/*/events"``, ``"GET /sessions"``, or a function that says so. A path without
+``*`` is the end of the path."""
+
+Apply = Callable[[Request, Serve], Awaitable[Response]]
+
+
+def matches(pattern: Pattern, request: Request) -> bool:
+    """Whether the pattern is meant for that request."""
+    if not isinstance(pattern, str):
+        return pattern(request)
+    method, _, path = pattern.rpartition(" ") if " " in pattern else ("", "", pattern)
+    if not method and path.isalpha() and path.isupper():
+        method, path = path, ""
+    if method and method != request.method:
+        return False
+    return path in ("", "/") or (fnmatchcase(request.path, path) if "*" in path else request.path.endswith(path))
+
+
+@dataclass
+class Fault:
+    """What is to happen to the next requests that match."""
+
+    pattern: Pattern
+    apply: Apply
+    times: int | None
+
+
+@dataclass
+class Faults:
+    """The faults that wait for their requests, in the order they were asked for."""
+
+    waiting: list[Fault] = field(default_factory=list)
+
+    def take(self, request: Request) -> Fault | None:
+        """The fault for this request, used up by one."""
+        for fault in self.waiting:
+            if matches(fault.pattern, request):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self.waiting.remove(fault)
+                return fault
+        return None
+
+
+def failing(status: int, body: bytes, headers: dict[str, str], stored: bool) -> Apply:
+    """An answer that somebody else gives; with `stored` the server did its work before."""
+
+    async def apply(request: Request, serve: Serve) -> Response:
+        if stored:
+            await serve(request)
+        return Response(status, body, headers)
+
+    return apply
+
+
+def cutting(after: int | None, of_body: bool, reset: bool, stored: bool) -> Apply:
+    """The connection is closed after so many bytes of the answer (or of its body); None: in the middle of the body."""
+
+    async def apply(request: Request, serve: Serve) -> Response:
+        response = await serve(request) if stored else Response(200)
+        if after is None:
+            response.cut_after, of = len(response.body) // 2, True
+        else:
+            response.cut_after, of = after, of_body
+        if of:
+            response.cut_body = True
+        response.reset = reset
+        return response
+
+    return apply
+
+
+def altering(function: Callable[[Response], Response | None]) -> Apply:
+    """The answer as `function` makes it from the real one: it changes it, or gives another."""
+
+    async def apply(request: Request, serve: Serve) -> Response:
+        response = await serve(request)
+        return function(response) or response
+
+    return apply
+
+
+def dripping(size: int, every: float) -> Apply:
+    """The answer in small pieces."""
+
+    async def apply(request: Request, serve: Serve) -> Response:
+        response = await serve(request)
+        response.drip = (size, every)
+        return response
+
+    return apply
+
+
+class Hold:
+    """A request, or several, carried out but not answered until :meth:`release`. Methods are for any thread."""
+
+    def __init__(self, loop: LoopThread) -> None:
+        self._loop = loop
+        self._open = False
+        self._count = 0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def count(self) -> int:
+        """How many requests have come to wait here."""
+        return self._count
+
+    def wait(self, timeout: float = 5.0, count: int = 1) -> None:
+        """Until so many requests have come to wait here; ``TimeoutError`` after `timeout` seconds."""
+        self._loop.wait_until(lambda: self._count >= count, timeout, f"{count} requests held")
+
+    def release(self) -> None:
+        """Lets them be answered, and those still to come."""
+        self._loop.call(self._release)
+
+    def _release(self) -> None:
+        self._open = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def apply(self, request: Request, serve: Serve) -> Response:
+        """Answers when released."""
+        response = await serve(request)
+        self._count += 1
+        self._loop.changed()
+        if not self._open:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return response

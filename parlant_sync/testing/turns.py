@@ -1,0 +1,298 @@
+"""The engine: plays an agent's turns as the real server's event list shows them (the traces are the model)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .gates import Gates
+from .scripts import Script
+from .store import Event, NotFound, Session, Store
+
+COMPLETED = {"stage": "completed", "matched_guidelines": [], "matched_journeys": [], "matched_journey_states": []}
+"""What the last `ready` of a turn carries, from 3.2 on."""
+
+
+class Engine:
+    """Starts turns, one per session at a time, and knows what a newer message does to the one that runs."""
+
+    def __init__(self, store: Store, gates: Gates, pace: float) -> None:
+        self.store = store
+        self.gates = gates
+        self.pace = pace
+        self.stopping = False
+        self._running: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()  # guards: the change from one turn to the next, server-wide as in Parlant
+
+    @property
+    def busy(self) -> int:
+        """How many turns (and leftovers of cancelled ones) are running."""
+        return len(self._running)
+
+    async def dispatch(self, session: Session, trace: str) -> None:
+        """A new turn for that session; returns when it has begun, which may wait for the old one."""
+        async with self._one_at_a_time:
+            if session.turn is not None:
+                await session.turn.interrupt()
+            turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
+            session.turn = turn
+            if session.mode == "manual" or session.customer_id not in self.store.customers:
+                return
+            turn.begin()
+
+    async def utter(self, session: Session, trace: str, actions: list[str]) -> Event:
+        """Speaks without a customer message; gives the first message's event when the turn is over."""
+        turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
+        task = self.spawn(turn.utter("; ".join(actions)))
+        await asyncio.shield(task)
+        messages = [e for e in session.since(kinds=["message"]) if e.trace == trace]
+        if not messages:
+            raise RuntimeError("nothing was said")
+        return messages[0]
+
+    def spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        """Runs a turn, or a part of one, in the background."""
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: a failing text function is the test's, and ends only its turn
+        self.store.changed()
+
+
+class Turn:
+    """One turn of one session as it is played."""
+
+    def __init__(self, engine: Engine, session: Session, script: Script, trace: str) -> None:
+        self._engine = engine
+        self._session = session
+        self._script = script
+        self._trace = trace
+        self._version = engine.store.version
+        self._action: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = False
+        self._preamble: asyncio.Task[None] | None = None
+        self._answered = False
+        self._cancel_late = False
+        self._silently = False
+
+    # --- its life
+
+    def begin(self) -> None:
+        """Starts it; it is acknowledged at once, unless something is to wait before that."""
+        if self._script.kind == "nothing":
+            return
+        held = "acknowledge" in self._script.waits
+        if not held and self._script.kind != "raw":
+            self._status("acknowledged")
+        self._task = self._engine.spawn(self._run(held))
+
+    async def interrupt(self) -> None:
+        """A newer message came: cancels it or lets it finish; returns when it is over."""
+        task = self._task
+        if task is None or task.done():
+            return
+        while not self._started:  # a task cancelled before its first step would never say `cancelled`
+            await asyncio.sleep(0)
+        how = self._script.interrupted
+        if how == "auto":
+            how = "cancel" if self._version.cancels and not self._answered else "finish"
+        if how == "late" and not self._answered:
+            self._cancel_late = True
+        elif how in ("cancel", "stop"):
+            self._silently = how == "stop"
+            task.cancel()
+        await asyncio.wait((task,))
+
+    async def _run(self, acknowledge: bool) -> None:
+        self._started = True
+        try:
+            if acknowledge:
+                await self._hold("acknowledge")
+                self._status("acknowledged")
+            try:
+                await self._play()
+            except asyncio.CancelledError:
+                if self._preamble is not None and (self._silently or not self._script.dribbles):
+                    self._preamble.cancel()
+                # A turn that a stop of the server cuts gets no last word.
+                if not self._silently and not self._engine.stopping:
+                    self._status("cancelled")
+                    self._ready(last=True)
+                raise
+        except NotFound:
+            pass  # the session was deleted meanwhile
+
+    async def _play(self) -> None:
+        script = self._script
+        if script.kind == "raw":
+            await self._emit_raw()
+            return
+        await self._hold("start")
+        if script.kind == "failure" and script.preamble is None and not script.texts:
+            await self._step()
+            await self._typing()
+            await self._fail()
+            return
+        # Making the preamble is a task of its own: it outlives a turn that is cancelled, and dribbles in.
+        self._preamble = self._engine.spawn(self._play_preamble())
+        await asyncio.shield(self._preamble)
+        for call in script.tools:
+            await self._step()
+            self._add("tool", {"tool_calls": [call]}, source="system")
+        if self._cancel_late:
+            self._status("processing", {"stage": "Thinking"})
+            raise asyncio.CancelledError
+        await self._say()
+        if script.kind == "failure" or script.breaks_after is not None:
+            await self._fail()
+            return
+        await self._hold("end")
+        self._ready(last=True)
+        self._session.agent_states.append(self._trace)
+
+    async def utter(self, action: str) -> None:
+        """The turn that a POST with guidelines starts: no acknowledgement, no preamble."""
+        try:
+            self._action = action
+            await self._say()
+            self._ready(last=True)
+        except NotFound:
+            pass
+
+    # --- its parts
+
+    async def _play_preamble(self) -> None:
+        try:
+            if self._script.preamble is not None and not self._session.last_is_preamble():
+                await self._step()
+                self._status("typing")
+                await self._hold("preamble")
+                self._message(self._script.preamble, tags=["__preamble__"])
+                self._ready()
+                await self._step()
+                self._status("processing", {"stage": "Interpreting"})
+            elif self._version.stages:
+                await self._step()
+                self._status("processing", {"stage": "Interpreting"})
+        except NotFound:
+            pass
+
+    async def _say(self) -> None:
+        script = self._script
+        if script.kind == "stream" and self._version.stages:
+            await self._typing()
+            await self._stream()
+            return
+        broken = script.kind == "stream" and script.breaks_after is not None
+        if script.kind == "silent" or broken or (script.kind == "failure" and not script.texts):
+            # A turn without words tries three times, from 3.1 on.
+            for _ in range(3 if script.kind == "silent" and not self._version.prefix_traces else 1):
+                await self._step()
+                self._status("typing")
+            await self._hold("answer")
+            return
+        await self._typing()
+        # Made only now: a turn that goes on although a newer message came answers that one, too.
+        for number, text in enumerate(self._texts()):
+            if number:
+                self._status("typing")
+                await self._hold("then")
+            self._message(text)
+            self._answered = True
+            self._ready()
+
+    def _texts(self) -> list[str]:
+        if self._script.kind == "stream":
+            return ["".join(self._script.chunks)]
+        message = self._action if self._action is not None else self._session.last_message("customer")
+        return self._script.answer("(greeting)" if message is None else message)
+
+    async def _stream(self) -> None:
+        script = self._script
+        data: dict[str, Any] = {"message": "", "participant": self._participant(), "chunks": []}
+        event: Event | None = None
+        for number, chunk in enumerate(script.chunks):
+            if number:
+                await self._hold("chunk")
+            if number == script.breaks_after:
+                break
+            data["message"] += chunk
+            data["chunks"].append(chunk)
+            if event is None:
+                event = self._add("message", data)
+            else:
+                event.touch()
+                self._session.changed()
+        if event is not None:
+            data["chunks"].append(None)
+            event.touch()
+            self._answered = True
+            self._session.changed()
+        if script.breaks_after is None:
+            self._ready()
+
+    async def _fail(self) -> None:
+        await self._hold("end")
+        self._ready(last=True)
+        await self._hold("error")
+        text = self._script.exception or "stream broke"
+        trace = ["Traceback (most recent call last):\n", f"RuntimeError: {text}\n"]
+        self._status("error", {"exception": repr(trace)})
+
+    async def _emit_raw(self) -> None:
+        for event in self._script.raw:
+            await self._step()
+            self._add(
+                event.get("kind", "status"),
+                event.get("data", {}),
+                source=event.get("source", "ai_agent"),
+                trace=event.get("trace"),
+                metadata=event.get("metadata"),
+            )
+
+    # --- the smallest steps
+
+    async def _typing(self) -> None:
+        await self._step()
+        self._status("typing")
+        await self._hold("answer")
+
+    async def _step(self) -> None:
+        pace = self._script.pace
+        await asyncio.sleep(self._engine.pace if pace is None else pace)
+        await self._engine.gates.not_paused()
+
+    async def _hold(self, point: str) -> None:
+        await self._step()
+        for what in self._script.waits.get(point, ()):
+            if isinstance(what, str):
+                await self._engine.gates.wait(what)
+            else:
+                await asyncio.sleep(what)
+
+    def _add(
+        self, kind: str, data: Any, *, source: str = "ai_agent", trace: str | None = None, metadata: Any = None
+    ) -> Event:
+        return self._session.add(kind, source, data, trace or self._trace, metadata)
+
+    def _status(self, status: str, data: dict[str, Any] | None = None) -> None:
+        self._add("status", {"status": status, "data": data or {}})
+
+    def _ready(self, last: bool = False) -> None:
+        self._status("ready", dict(COMPLETED) if last and self._version.stages else {})
+
+    def _participant(self) -> dict[str, Any]:
+        agent = self._engine.store.agents[self._session.agent_id]
+        return {"id": agent.id, "display_name": agent.name}
+
+    def _message(self, text: str, tags: list[str] | None = None) -> None:
+        data: dict[str, Any] = {"message": text, "participant": self._participant()}
+        if tags:
+            data["tags"] = tags
+        self._add("message", data)
