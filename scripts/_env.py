@@ -25,7 +25,8 @@ LOCKS = ROOT / ".locks"
 STAMP = "parlant-sync.json"
 # All that install the project itself share one lock: they share its egg-info.
 PROJECT_LOCK = "project"
-TRIES = 3
+# Seconds before pip is tried again.
+PAUSES = (2.0, 5.0)
 # What the project is installed from; a change here asks for another `pip install`.
 SOURCES = ("pyproject.toml", "parlant_sync/_version.py")
 # The caller's own settings that would lead pip or the new interpreter out of the environment.
@@ -125,6 +126,7 @@ class Environment:
             self._remove_if_broken()
             if not self.folder.exists():
                 self._create(base or base_interpreter())
+            self._see_that_it_has_pip()
             self._write_stamp(state="installing")
             run_pip(self.python, ["install", *pip_arguments], what=f"installing into {self._shown()}")
             self._write_stamp(state="ready", fingerprint=mark, installed=sorted(wanted))
@@ -146,48 +148,61 @@ class Environment:
         except ValueError:
             return str(self.folder)
 
+    def _see_that_it_has_pip(self) -> None:
+        """Other tools make environments without it, and so does a `venv` that was interrupted."""
+        if self._run([str(self.python), "-m", "pip", "--version"]) is None:
+            return
+        complaint = self._run([str(self.python), "-m", "ensurepip", "--default-pip"])
+        if complaint is not None:
+            raise SetupError(
+                f"{self._shown()} has no pip and it cannot be added; remove it and try again:\n{complaint}"
+            )
+
     def _create(self, base: _python.Interpreter) -> None:
         say(f"making {self._shown()} with Python {base.label}")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [base.path, "-m", "venv", str(self.folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environ(),
-        )
-        if done.returncode:
+        complaint = self._run([base.path, "-m", "venv", str(self.folder)])
+        if complaint is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise SetupError(f"{base.path} -m venv failed:\n{done.stdout.strip()}")
+            raise SetupError(f"{base.path} -m venv failed:\n{complaint}")
+
+    @staticmethod
+    def _run(command: Sequence[str]) -> str | None:
+        """None if it went well, else what the command said."""
+        code, output = run_quietly(command)
+        return None if code == 0 else last_lines(output, 25)
+
+
+def run_quietly(command: Sequence[str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environ(),
+        cwd=ROOT,
+    )
+    return done.returncode, readable(done.stdout)
 
 
 def run_pip(python: Path, arguments: Sequence[str], *, what: str) -> None:
     """Run pip, quietly. A failure (most often the network's) is tried again twice, then told in pip's own words."""
     # Compiling all files at once takes longer than compiling, at their first import, the few that are used.
     command = [str(python), "-m", "pip", arguments[0], "--quiet", "--no-compile", *arguments[1:]]
-    for attempt in range(1, TRIES + 1):
+    tries = len(PAUSES) + 1
+    for attempt in range(tries):
         started = time.monotonic()
         with _Progress(what):
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=environ(),
-                cwd=ROOT,
-            )
-        if done.returncode == 0:
+            code, complaint = run_quietly(command)
+        if code == 0:
             say(f"{what}: done in {time.monotonic() - started:.0f} s")
             return
-        complaint = readable(done.stdout)
-        if attempt < TRIES:
-            say(f"{what}: failed, trying again ({attempt} of {TRIES - 1})\n{last_lines(complaint, 3)}")
-            time.sleep(2 * attempt)
-    raise SetupError(f"{what} failed {TRIES} times. pip said:\n{last_lines(complaint, 25)}")
+        if attempt < len(PAUSES):
+            say(f"{what}: failed, trying again ({attempt + 1} of {len(PAUSES)})\n{last_lines(complaint, 3)}")
+            time.sleep(PAUSES[attempt])
+    raise SetupError(f"{what} failed {tries} times. pip said:\n{last_lines(complaint, 25)}")
 
 
 def readable(output: str) -> str:
