@@ -10,7 +10,7 @@ The pytest plugin of this package has it as the fixture ``parlant_server``.
 """
 
 from .faults import Hold
-from .httpd import Request, Response
+from .messages import Request, Response
 from .scripts import AgentScript
 from .server import FakeServer
 

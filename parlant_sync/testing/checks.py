@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .httpd import Request
+from .messages import Request
+from .versions import Version
 
 Problem = dict[str, Any]
 Where = tuple[str, ...]
@@ -156,17 +157,22 @@ class Checks:
         return None
 
 
-def body_of(request: Request) -> dict[str, Any]:
+def body_of(request: Request, version: Version) -> dict[str, Any]:
     """The body, which must be a JSON object; raises the 422 that tells what it is instead."""
     if not request.body:
         raise unprocessable([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
-    try:
-        value = json.loads(request.body)
-    except json.JSONDecodeError as error:
-        problem = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
-        raise unprocessable([{**problem, "ctx": {"error": error.msg}}]) from None
-    except ValueError:
-        raise HttpError(400, "There was an error parsing the body") from None
+    kind = request.headers.get("content-type", "")
+    value: Any
+    if "json" not in kind and not (version.prefix_traces and not kind):
+        value = request.body.decode(errors="replace")  # newer FastAPI does not guess
+    else:
+        try:
+            value = json.loads(request.body)
+        except json.JSONDecodeError as error:
+            problem = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
+            raise unprocessable([{**problem, "ctx": {"error": error.msg}}]) from None
+        except (ValueError, RecursionError):
+            raise HttpError(400, "There was an error parsing the body") from None
     if not isinstance(value, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         raise unprocessable([{"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": value}])

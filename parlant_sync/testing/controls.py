@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from .faults import Apply, Fault, Faults, Hold, Pattern, altering, cutting, dripping, failing, matches
 from .gates import Gates
-from .httpd import Request, Response
 from .loop import LoopThread
+from .messages import Request, Response
 from .store import Store
 from .turns import Engine
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .checks import KINDS, SOURCES, STATUSES, Checks, body_of, broken, unprocessable
-from .httpd import Request, Response
+from .event import Event
+from .messages import Request, Response
 from .policy import Policy
-from .store import MAIN, Event, NotFound, Session, Store
+from .store import MAIN, NotFound, Session, Store
 from .turns import Engine
 
 _NO_SUCH_SOURCE = (
@@ -49,7 +50,7 @@ class EventsApi:
     async def create(self, request: Request, session_id: str) -> Response:
         checks = Checks()
         checks.choice(request.query, "moderation", ("auto", "paranoid", "none"))
-        body = body_of(request)
+        body = body_of(request, self._version)
         for name in ("kind", "source"):
             checks.required(body, name)
         checks.choice(body, "kind", KINDS, "body")
@@ -231,7 +232,7 @@ class EventsApi:
 
     async def update(self, request: Request, session_id: str, event_id: str) -> Response:
         checks = Checks()
-        metadata = checks.mapping(body_of(request), "metadata") or {}
+        metadata = checks.mapping(body_of(request, self._version), "metadata") or {}
         checks.done()
         self._policy.authorize("update_event", request)
         event = self._store.session(session_id).find(event_id)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from .httpd import Request, Response, Serve
+from .httpd import Serve
+from .messages import Request, Response
 
 if TYPE_CHECKING:
     from .loop import LoopThread

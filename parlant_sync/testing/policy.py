@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from .checks import HttpError
-from .httpd import Request
+from .messages import Request
 from .versions import Version
 
 PER_MINUTE: dict[str, int] = {

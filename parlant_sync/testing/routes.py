@@ -9,7 +9,7 @@ from typing import Any
 
 from .checks import Checks, HttpError, body_of, broken
 from .events_api import EventsApi
-from .httpd import Request, Response
+from .messages import Request, Response
 from .policy import Policy
 from .store import NotFound, Session, Store
 from .turns import Engine
@@ -55,7 +55,10 @@ class Routes:
         try:
             if request.path != "/healthz":
                 self._policy.check_token(request)
-            return await self._route(request)
+            try:
+                return await self._route(request)
+            except UnicodeEncodeError:
+                raise broken() from None
         except NotFound as error:
             return Response.of(404, {"detail": str(error)})
         except HttpError as error:
@@ -69,15 +72,17 @@ class Routes:
 
     async def _route(self, request: Request) -> Response:
         path = request.path
-        known = False
+        allowed = None
         for method, pattern, handler in self._table:
             found = pattern.fullmatch(path)
             if found:
-                known = True
+                allowed = allowed or method  # as in FastAPI: of the first route that has the path
                 if method == request.method:
                     return await handler(request, *found.groups())
-        if known:
-            raise HttpError(405, "Method Not Allowed")
+        if allowed:
+            response = Response.of(405, {"detail": "Method Not Allowed"})
+            response.headers["allow"] = allowed
+            return response
         if path == "/":
             return Response(307, headers={"location": "/chat"})
         if path.endswith("/") and any(pattern.fullmatch(path.rstrip("/")) for _, pattern, _ in self._table):
@@ -144,7 +149,7 @@ class Routes:
     async def create_session(self, request: Request) -> Response:
         checks = Checks()
         greeting = checks.boolean(request.query, "allow_greeting")
-        body = body_of(request)
+        body = body_of(request, self._version)
         agent_id = checks.text(body, "agent_id", required=True)
         customer_id = checks.text(body, "customer_id")
         title = checks.text(body, "title", longest=200)
@@ -199,7 +204,7 @@ class Routes:
 
     async def update_session(self, request: Request, session_id: str) -> Response:
         checks = Checks()
-        body = body_of(request)
+        body = body_of(request, self._version)
         title = checks.text(body, "title", longest=200)
         mode = checks.choice(body, "mode", ("auto", "manual"), "body")
         consumed = checks.mapping(body, "consumption_offsets") or {}

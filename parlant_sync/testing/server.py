@@ -8,24 +8,24 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
+from .backdoor import Backdoor
 from .controls import Controls
 from .faults import Faults
 from .gates import Gates
-from .httpd import Connection, Request, Response
+from .httpd import Connection
 from .loop import LoopThread
+from .messages import Request, Response
 from .policy import Policy
 from .routes import Routes
-from .scripts import AgentScript
-from .store import MAIN, Event, Store
+from .store import Store
 from .turns import Engine
 from .versions import version as version_of
 
 
-class FakeServer(Controls):
+class FakeServer(Backdoor, Controls):
     """An HTTP server on 127.0.0.1 that behaves as a Parlant server does, without one.
 
     ::
@@ -210,137 +210,19 @@ class FakeServer(Controls):
     def token(self, token: str | None) -> None:
         self._policy.token = token
 
-    # --- who is there
-
-    def agent(self, id: str, name: str | None = None, description: str | None = None) -> AgentScript:
-        """The agent of that id, made when first asked for: its script is written on it."""
-
-        def get() -> AgentScript:
-            if id not in self._store.agents:
-                called = name or id.replace("-", " ").replace("_", " ").title()
-                self._store.agents[id] = AgentScript(id, called, description)
-            return self._store.agents[id]
-
-        return self._loop.call(get)
-
-    def customer(self, id: str, name: str) -> None:
-        """A customer who is known. Sessions of unknown ones are made, but never get an answer."""
-        self._loop.call(self._store.customers.__setitem__, id, name)
-
-    # --- sessions, from behind the API
-
-    @property
-    def sessions(self) -> dict[str, dict[str, Any]]:
-        """All sessions as the API shows them, by id (a copy)."""
-        return self._loop.call(lambda: {s.id: s.dto() for s in self._store.sessions.values()})
-
-    def create_session(self, agent_id: str, customer_id: str = "guest", *, title: str | None = None) -> str:
-        """Makes a session (and the agent, where it is not there) and gives its id."""
-        self.agent(agent_id)
-        return self._loop.call(lambda: self._store.create(agent_id, customer_id, title, {}).id)
-
-    def delete_session(self, session_id: str) -> None:
-        """Deletes a session; its running polls get their 404 at once."""
-        self._loop.call(lambda: self._store.delete(self._store.session(session_id)))
-
-    def set_mode(self, session_id: str, mode: str) -> None:
-        """``"manual"``: from the next message on the agent keeps silent; ``"auto"``."""
-        self._loop.call(lambda: setattr(self._store.session(session_id), "mode", mode))
-
-    def events(self, session_id: str) -> list[dict[str, Any]]:
-        """The events of a session as the API shows them (a copy)."""
-        return self._loop.call(lambda: [e.dto() for e in self._store.session(session_id).events])
-
-    def say(self, session_id: str, text: str, *, metadata: Mapping[str, Any] | None = None) -> None:
-        """A customer's message from somewhere else: as if another process had posted it. Does not wait for the turn."""
-
-        def post() -> None:
-            session = self._store.session(session_id)
-            message = self._routes.events.customer_message(session, text, dict(metadata or {}))
-            self._engine.spawn(_nothing(message))
-
-        self._loop.call(post)
-
-    def human(self, session_id: str, text: str, name: str = "Dana", *, on_behalf: bool = False) -> None:
-        """A human agent's message; `on_behalf`: in the name of the AI agent."""
-
-        def post() -> None:
-            session = self._store.session(session_id)
-            agent = self._store.agents[session.agent_id]
-            who = {"id": agent.id, "display_name": agent.name} if on_behalf else {"id": None, "display_name": name}
-            source = "human_agent_on_behalf_of_ai_agent" if on_behalf else "human_agent"
-            session.add("message", source, {"message": text, "participant": who}, self._routes.events.new_trace())
-
-        self._loop.call(post)
-
-    def add_event(
-        self,
-        session_id: str,
-        kind: str = "custom",
-        data: Any = None,
-        *,
-        source: str = "ai_agent",
-        trace: str = MAIN,
-        metadata: Mapping[str, Any] | None = None,
-        offset: int | None = None,
-    ) -> int:
-        """Stores any event, of any kind, and gives its offset; an `offset` of your own may leave a gap, or repeat."""
-        value = {} if data is None else data
-
-        def add() -> Event:
-            session = self._store.session(session_id)
-            return session.add(kind, source, value, trace, dict(metadata or {}), offset)
-
-        return self._loop.call(add).offset
-
-    def fill(
-        self, session_id: str, count: int, *, kind: str = "custom", make: Callable[[int], Any] | None = None
-    ) -> None:
-        """Adds so many events at once; `make` gives the data of each from its number."""
-
-        def add() -> None:
-            session = self._store.session(session_id)
-            session.extend(kind, "customer_ui", [make(i) if make else {"n": i} for i in range(count)])
-
-        self._loop.call(add)
-
-    def drop_events(self, session_id: str, offsets: Iterable[int]) -> None:
-        """Deletes events in the middle: a gap."""
-
-        def drop() -> None:
-            session = self._store.session(session_id)
-            wanted = set(offsets)
-            session.remove([e for e in session.events if e.offset in wanted], reuse=False)
-
-        self._loop.call(drop)
-
-    def wipe(self, session_id: str, min_offset: int = 0) -> None:
-        """Deletes all events from that offset on. Up to 3.2 the offsets are used again, from 3.3 on not."""
-
-        def remove() -> None:
-            session = self._store.session(session_id)
-            session.remove(session.since(min_offset), self._version.reuses_offsets)
-
-        self._loop.call(remove)
-
     # --- serving
 
     async def _serve(self, request: Request) -> Response:
+        within = request.path.startswith(self._prefix + "/")
+        if within:
+            request.path = request.path[len(self._prefix) :]
         self._requests.append(request)
         self._loop.changed()
+        if not within:
+            return Response.of(404, {"detail": "Not Found"})
         fault = self._faults.take(request)
-        response = await (fault.apply(request, self._answer) if fault else self._answer(request))
+        answer = self._routes.answer
+        response = await (fault.apply(request, answer) if fault else answer(request))
         request.status = None if response.cut_after is not None else response.status
         self._loop.changed()
         return response
-
-    async def _answer(self, request: Request) -> Response:
-        if self._prefix:
-            if not request.path.startswith(self._prefix + "/"):
-                return Response.of(404, {"detail": "Not Found"})
-            request.path = request.path[len(self._prefix) :]
-        return await self._routes.answer(request)
-
-
-async def _nothing(something: Any) -> None:
-    await something

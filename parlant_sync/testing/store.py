@@ -7,10 +7,9 @@ import bisect
 import random
 import string
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .httpd import encode
+from .event import Event, now
 from .scripts import AgentScript
 from .versions import Version
 
@@ -25,79 +24,6 @@ _ALPHABET = string.digits + string.ascii_letters
 
 class NotFound(Exception):
     """What was asked for is not there; the text is the answer's `detail`."""
-
-
-class Event:
-    """One event. `touch()` after a change, so that it is serialized again."""
-
-    __slots__ = (
-        "_body",
-        "_version",
-        "created",
-        "data",
-        "deleted",
-        "id",
-        "kind",
-        "metadata",
-        "offset",
-        "source",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        version: Version,
-        id: str,
-        offset: int,
-        kind: str,
-        source: str,
-        trace: str,
-        data: Any,
-        metadata: dict[str, Any],
-    ) -> None:
-        self._version = version
-        self._body: bytes | None = None
-        self.id = id
-        self.offset = offset
-        self.kind = kind
-        self.source = source
-        self.trace = trace
-        self.data = data
-        self.metadata = metadata
-        self.deleted = False
-        self.created = now()
-
-    def dto(self) -> dict[str, Any]:
-        """As the API shows it."""
-        new = self._version.metadata
-        return {
-            "id": self.id,
-            "source": self.source,
-            "kind": self.kind,
-            "offset": self.offset,
-            "creation_utc": self.created,
-            **({} if self._version.prefix_traces else {"trace_id": self.trace}),
-            "correlation_id": self.trace,
-            "data": self.data,
-            **({"metadata": self.metadata} if new else {}),
-            "deleted": self.deleted,
-        }
-
-    def body(self) -> bytes:
-        """The same as bytes, made once: lists of 50,000 events must be quick."""
-        if self._body is None:
-            self._body = encode(self.dto())
-        return self._body
-
-    def touch(self) -> None:
-        """It was changed."""
-        self._body = None
-
-    @property
-    def complete(self) -> bool:
-        """Not a streamed message that still grows."""
-        chunks = self.data.get("chunks") if isinstance(self.data, dict) else None
-        return chunks is None or bool(chunks and chunks[-1] is None)
 
 
 class Session:
@@ -302,8 +228,3 @@ class Store:
         session.gone = True
         self.sessions.pop(session.id, None)
         session.changed()
-
-
-def now() -> str:
-    """The time as the API writes it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .event import Event
 from .gates import Gates
 from .scripts import Script
-from .store import Event, NotFound, Session, Store
+from .store import NotFound, Session, Store
 
 COMPLETED = {"stage": "completed", "matched_guidelines": [], "matched_journeys": [], "matched_journey_states": []}
 """What the last `ready` of a turn carries, from 3.2 on."""
@@ -162,6 +163,8 @@ class Turn:
             self._action = action
             await self._say()
             self._ready(last=True)
+            if self._script.kind == "failure" and self._version.prefix_traces:
+                self._error()
         except NotFound:
             pass
 
@@ -191,8 +194,9 @@ class Turn:
             return
         broken = script.kind == "stream" and script.breaks_after is not None
         if script.kind == "silent" or broken or (script.kind == "failure" and not script.texts):
-            # A turn without words tries three times, from 3.1 on.
-            for _ in range(3 if script.kind == "silent" and not self._version.prefix_traces else 1):
+            # An agent that finds no words tries three times.
+            often = self._action is not None or (script.kind == "silent" and not self._version.prefix_traces)
+            for _ in range(3 if often else 1):
                 await self._step()
                 self._status("typing")
             await self._hold("answer")
@@ -241,6 +245,9 @@ class Turn:
         await self._hold("end")
         self._ready(last=True)
         await self._hold("error")
+        self._error()
+
+    def _error(self) -> None:
         text = self._script.exception or "stream broke"
         trace = ["Traceback (most recent call last):\n", f"RuntimeError: {text}\n"]
         self._status("error", {"exception": repr(trace)})
