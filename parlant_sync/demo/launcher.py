@@ -184,9 +184,7 @@ class DemoServer:
             command.append("--test-agents")
         with open(self.home / "server.log", "wb") as log:
             try:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-                )
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
             except OSError as error:
                 raise DemoServerError(f"cannot run {self._python}: {error}") from error
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pacing
 import parlant.sdk as p
 from parlant.core.guidelines import GuidelineStore
 from parlant.core.tags import Tag
-from replies import Voice
+
+from . import pacing
+from .replies import Voice
 
 
 @dataclass(frozen=True)

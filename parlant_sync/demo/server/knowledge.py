@@ -121,8 +121,7 @@ def load(name: str) -> Collection:
             Entry(
                 title=entry["title"],
                 keywords=tuple(
-                    " ".join(_stem(word) for word in _WORD.findall(keyword.lower()))
-                    for keyword in entry["keywords"]
+                    " ".join(_stem(word) for word in _WORD.findall(keyword.lower())) for keyword in entry["keywords"]
                 ),
                 summary=entry["summary"],
                 facets={name: entry[name] for name in _ORDER},

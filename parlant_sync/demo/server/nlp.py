@@ -1,3 +1,4 @@
+# mypy: disallow-subclassing-any=False
 """An ``NLPService`` for Parlant that needs no network: it follows rules instead of a model.
 
 Parlant's engine runs as with any other service. It asks for guideline matches, a preamble, a
@@ -16,16 +17,16 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import conversation
-import minimal
-from gates import Gates
 from parlant.core.nlp.embedding import Embedder, EmbeddingResult
 from parlant.core.nlp.generation import SchematicGenerationResult, SchematicGenerator
 from parlant.core.nlp.generation_info import GenerationInfo, UsageInfo
 from parlant.core.nlp.moderation import NoModeration
 from parlant.core.nlp.service import NLPService
 from parlant.core.nlp.tokenization import ZeroEstimatingTokenizer
-from replies import Voice
+
+from . import conversation, minimal
+from .gates import Gates
+from .replies import Voice
 
 try:
     from parlant.core.nlp.generation import StreamingTextGenerationResult, StreamingTextGenerator
@@ -58,7 +59,7 @@ class Cast:
     async def match(self, prompt: Any) -> bool:
         """Guideline matching: does the agent's guideline apply?"""
         state, voice = self.read(prompt)
-        script = voice.script(state)
+        script = voice.asked(state)
         await asyncio.sleep(script.seconds("slowmatch"))
         await self.gates.passed(script.directives.get("gatematch"))
         if script.fails("match"):
@@ -67,13 +68,13 @@ class Cast:
 
     async def preamble(self, prompt: Any) -> str:
         state, voice = self.read(prompt)
-        if voice.script(state).fails("preamble"):
+        if voice.asked(state).fails("preamble"):
             raise ScriptedFailure("boom: the preamble was told to fail")
         return voice.preamble(state)
 
     async def answer(self, prompt: Any) -> str:
         state, voice = self.read(prompt)
-        script = voice.script(state)
+        script = voice.asked(state)
         await asyncio.sleep(script.seconds("slow"))
         await self.gates.passed(script.directives.get("gate"))
         if script.fails("answer"):
@@ -83,7 +84,7 @@ class Cast:
     async def stream(self, prompt: Any) -> AsyncIterator[str | None]:
         """The answer word by word; ends with None, as Parlant wants it."""
         state, voice = self.read(prompt)
-        script = voice.script(state)
+        script = voice.asked(state)
         words = re.findall(r"\S+\s*", await self.answer(prompt))
         middle = (len(words) + 1) // 2
         for number, word in enumerate(words):
@@ -107,9 +108,7 @@ class Generator(SchematicGenerator[T]):
     async def generate(self, prompt: Any, hints: Mapping[str, Any] = {}) -> Any:
         started = time.monotonic()
         content = await self._fill(self.schema.__name__, prompt)
-        return SchematicGenerationResult(
-            content=content, info=_info(self.schema.__name__, time.monotonic() - started)
-        )
+        return SchematicGenerationResult(content=content, info=_info(self.schema.__name__, time.monotonic() - started))
 
     async def _fill(self, name: str, prompt: Any) -> Any:
         if name == "CannedResponseDraftSchema":
@@ -120,9 +119,7 @@ class Generator(SchematicGenerator[T]):
             check = minimal.item(self.schema, "checks")
             applies = await self._cast.match(prompt)
             # Each agent has one guideline, and Parlant numbers those of a prompt from 1.
-            return minimal.fill(
-                self.schema, checks=[minimal.fill(check, guideline_id="1", applies=applies)]
-            )
+            return minimal.fill(self.schema, checks=[minimal.fill(check, guideline_id="1", applies=applies)])
         return minimal.fill(self.schema)
 
     @property

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import script
-from conversation import PREAMBLES, Conversation
-from knowledge import Collection, load
+from .conversation import PREAMBLES, Conversation
+from .knowledge import Collection, load
+from .script import Script, parse
 
-_ORDINALS = (
-    "second third fourth fifth sixth seventh eighth ninth tenth".split()
-)  # fmt: skip
+_ORDINALS = "second third fourth fifth sixth seventh eighth ninth tenth".split()
 
 
 class Voice:
@@ -23,11 +21,11 @@ class Voice:
         """Pause between streamed words: an agent that knows something is nicer to read slowly."""
         return 0.0 if self._collection is None else 0.02
 
-    def script(self, conversation: Conversation) -> script.Script:
+    def asked(self, conversation: Conversation) -> Script:
         """What is to be answered: the customer's message, or what the agent was asked to say."""
         if conversation.requests:
-            return script.parse(conversation.requests[-1])
-        return script.parse(conversation.question or "")
+            return parse(conversation.requests[-1])
+        return parse(conversation.question or "")
 
     def preamble(self, conversation: Conversation) -> str:
         return PREAMBLES[1] if self._collection is None else PREAMBLES[0]
@@ -38,20 +36,18 @@ class Voice:
 
     def answer(self, conversation: Conversation) -> str:
         """The answer; its messages are separated by blank lines, which is where Parlant splits."""
-        asked = self.script(conversation)
+        asked = self.asked(conversation)
         if "silent" in asked:
             return ""
         if conversation.requests:
-            first = "as asked: " + "; ".join(
-                script.parse(request).text for request in conversation.requests
-            )
+            first = "as asked: " + "; ".join(parse(request).text for request in conversation.requests)
         elif self._collection is None or asked.directives:
             first = self._test_answer(conversation, asked)
         else:
             first = self._collection.answer(_said(conversation), _told(conversation))
         return "\n\n".join([first, *(_part(n) for n in range(2, asked.parts + 1))])
 
-    def _test_answer(self, conversation: Conversation, asked: script.Script) -> str:
+    def _test_answer(self, conversation: Conversation, asked: Script) -> str:
         if conversation.question is not None:
             return self._echo + asked.text
         spoken = any(line.who == "customer" for line in conversation.lines)
@@ -63,7 +59,7 @@ def _part(number: int) -> str:
 
 
 def _said(conversation: Conversation) -> list[str]:
-    said = [script.parse(line.text).text for line in conversation.lines if line.who == "customer"]
+    said = [parse(line.text).text for line in conversation.lines if line.who == "customer"]
     return said if conversation.question is not None else [*said, ""]
 
 

@@ -47,4 +47,4 @@ class HeldPorts:
             if server.started:
                 started(port)
 
-        uvicorn.Server.startup = startup  # type: ignore[method-assign]
+        uvicorn.Server.startup = startup

@@ -1,0 +1,1 @@
+"""The demo server. Runs with nothing but ``parlant``: this folder imports nothing around it."""
