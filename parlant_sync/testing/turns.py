@@ -134,14 +134,14 @@ class Turn:
         if script.kind == "raw":
             await self._emit_raw()
             return
-        await self._hold("start")
         if script.kind == "failure" and script.preamble is None and not script.texts:
-            await self._step()
+            await self._hold("start")
             await self._typing()
             await self._fail()
             return
         # Making the preamble is a task of its own: it outlives a turn that is cancelled, and dribbles in.
-        self._preamble = self._engine.spawn(self._play_preamble())
+        preamble = None if self._session.last_is_preamble() else script.preamble
+        self._preamble = self._engine.spawn(self._play_preamble(preamble))
         await asyncio.shield(self._preamble)
         for call in script.tools:
             await self._step()
@@ -170,18 +170,17 @@ class Turn:
 
     # --- its parts
 
-    async def _play_preamble(self) -> None:
+    async def _play_preamble(self, text: str | None) -> None:
         try:
-            if self._script.preamble is not None and not self._session.last_is_preamble():
-                await self._step()
+            await self._hold("start")
+            if text is not None:
                 self._status("typing")
                 await self._hold("preamble")
-                self._message(self._script.preamble, tags=["__preamble__"])
+                self._message(text, tags=["__preamble__"])
                 self._ready()
                 await self._step()
                 self._status("processing", {"stage": "Interpreting"})
             elif self._version.stages:
-                await self._step()
                 self._status("processing", {"stage": "Interpreting"})
         except NotFound:
             pass
