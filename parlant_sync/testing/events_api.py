@@ -183,6 +183,7 @@ class EventsApi:
                     return Response.of(504, {"detail": "Request timed out"})
             finally:
                 session.polls -= 1
+                self._store.changed()
         return Response(200, b"[" + b",".join(e.body() for e in found()) + b"]", {"content-type": "application/json"})
 
     async def _growing_list(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,9 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
+        self._lock = threading.Lock()  # guards: _open and _calls, so that a stop strands no caller
+        self._open = False
+        self._calls: set[concurrent.futures.Future[Any]] = set()
         self._watchers: list[tuple[Callable[[], bool], concurrent.futures.Future[None]]] = []
 
     @property
@@ -44,18 +48,25 @@ class LoopThread:
         thread.start()
         ready.wait()
         self._loop, self._thread, self._pid = loop, thread, os.getpid()
+        with self._lock:
+            self._open = True
 
     def stop(self) -> None:
         """Cancels all tasks, lets them end, ends the thread. Does nothing where it is not running."""
         if not self.running:
             return
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
         assert self._loop is not None and self._thread is not None
-        self.run(self._cancel_all())
+        # Runs after whatever was asked for before.
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._loop = self._thread = None
-        for _, future in self._watchers:
+        for future in (*(f for _, f in self._watchers), *self._calls):
             future.cancel()
         self._watchers.clear()
 
@@ -80,13 +91,20 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the loop, from another thread, and waits for its result."""
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Starts a coroutine in the loop, from another thread, and does not wait for it."""
-        assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:
+            if not self._open:
+                coroutine.close()
+                raise RuntimeError("the server is being stopped")
+            assert self._loop is not None
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._calls.add(future)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise RuntimeError("the server was stopped meanwhile") from None
+        finally:
+            with self._lock:
+                self._calls.discard(future)
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float, what: str) -> None:
         """Waits, in another thread, until `predicate` holds; it is asked in the loop's thread after each change.
@@ -104,6 +122,8 @@ class LoopThread:
                 self._watchers.append((predicate, future))
 
         self.call(begin)
+        if not self.running and not future.done():
+            raise RuntimeError(f"the server is stopped: nothing will come of waiting for {what}")
         try:
             future.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -111,7 +131,8 @@ class LoopThread:
         except concurrent.futures.CancelledError:
             raise RuntimeError(f"the server was stopped while waiting for: {what}") from None
         finally:
-            self.call(self._forget, future)
+            with contextlib.suppress(RuntimeError):
+                self.call(self._forget, future)
 
     def _forget(self, future: concurrent.futures.Future[None]) -> None:
         self._watchers = [w for w in self._watchers if w[1] is not future]

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from .backdoor import Backdoor
@@ -130,6 +130,8 @@ class FakeServer(Backdoor, Controls):
 
     def start(self) -> FakeServer:
         """Starts it; it takes requests when this returns."""
+        if self.running:
+            raise RuntimeError(f"already running at {self.base_url}")
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             # The port of a server that was just stopped may be taken again.
@@ -200,6 +202,10 @@ class FakeServer(Backdoor, Controls):
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._connections)
+
+    def set_clock(self, clock: Callable[[], float]) -> None:
+        """The clock by which requests are counted against the limits, in seconds; monotonic time otherwise."""
+        self._policy.clock = clock
 
     @property
     def token(self) -> str | None:

@@ -182,7 +182,7 @@ class Store:
         self.agents: dict[str, AgentScript] = {}
         self.customers: dict[str, str] = {"guest": "Guest"}
         self.created = now()
-        self._random = random.SystemRandom()
+        self._random = random.Random()
 
     def new_id(self) -> str:
         """Ten characters, as the real server's."""

@@ -23,23 +23,29 @@ class Engine:
         self.pace = pace
         self.stopping = False
         self._running: set[asyncio.Task[None]] = set()
+        self._dispatching = 0
         self._one_at_a_time = asyncio.Lock()  # guards: the change from one turn to the next, server-wide as in Parlant
 
     @property
     def busy(self) -> int:
-        """How many turns (and leftovers of cancelled ones) are running."""
-        return len(self._running)
+        """How many turns (and leftovers of cancelled ones) are running, or waiting for an older one to end."""
+        return len(self._running) + self._dispatching
 
     async def dispatch(self, session: Session, trace: str) -> None:
         """A new turn for that session; returns when it has begun, which may wait for the old one."""
-        async with self._one_at_a_time:
-            if session.turn is not None:
-                await session.turn.interrupt()
-            turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
-            session.turn = turn
-            if session.mode == "manual" or session.customer_id not in self.store.customers:
-                return
-            turn.begin()
+        self._dispatching += 1
+        try:
+            async with self._one_at_a_time:
+                if session.turn is not None:
+                    await session.turn.interrupt()
+                if session.mode == "manual" or session.customer_id not in self.store.customers:
+                    session.turn = None
+                    return
+                session.turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
+                session.turn.begin()
+        finally:
+            self._dispatching -= 1
+            self.store.changed()
 
     async def utter(self, session: Session, trace: str, actions: list[str]) -> Event:
         """Speaks without a customer message; gives the first message's event when the turn is over."""

@@ -1,4 +1,4 @@
-"""Sessions, agents, and everything around: the answers a real server of that version gives (compared with real ones)."""
+"""Sessions, agents, and everything around: answers compared with those of real servers of each version."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ def test_customers(api):
     assert api.send(session, "hi")["data"]["participant"] == {"id": "c1", "display_name": "Ada"}
 
 
-@pytest.mark.parametrize(("version", "number"), [("3.0", "0.1.0"), ("3.1", "3.1.2"), ("3.2", "3.2.2"), ("3.3", "3.3.2")])
+@pytest.mark.parametrize(
+    ("version", "number"), [("3.0", "0.1.0"), ("3.1", "3.1.2"), ("3.2", "3.2.2"), ("3.3", "3.3.2")]
+)
 def test_version_and_health(serve, version, number):
     api = serve(version)
     assert api.call("GET", "/openapi.json").json()["info"]["version"] == number

@@ -1,0 +1,310 @@
+"""Starting, stopping, restarting; connections; many of them; big sessions."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from raw_api import brief, in_background
+
+from parlant_sync.testing import FakeServer
+
+
+def test_start_and_stop():
+    before = threading.active_count()
+    with FakeServer() as server:
+        assert server.running
+        assert repr(server) == f"<FakeServer 3.3 at {server.base_url}>"
+        assert threading.active_count() == before + 1
+        assert server.port == int(server.base_url.rpartition(":")[2])
+        with pytest.raises(RuntimeError, match="already"):
+            server.start()
+    assert not server.running
+    assert repr(server) == "<FakeServer 3.3 stopped>"
+    assert threading.active_count() == before
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def test_it_can_be_prepared_before_it_starts():
+    server = FakeServer()
+    server.agent("support").replies("ready")
+    session = server.create_session("support")
+    server.add_event(session)
+    with server:
+        url = f"{server.base_url}/sessions/{session}/events"
+        assert len(requests.get(url, params={"wait_for_data": 0}, timeout=5).json()) == 1
+    assert len(server.events(session)) == 1  # and looked at after it has stopped
+
+
+def test_a_port_that_is_taken(api):
+    other = FakeServer(port=api.server.port)
+    with pytest.raises(OSError, match="in use"):
+        other.start()
+    assert not other.running
+
+
+def test_stopping_cuts_running_polls(api):
+    session = api.session()
+    polls = [in_background(api.list, session, 0, 60) for _ in range(5)]
+    api.server.wait_polls(5)
+    assert api.server.polls == 5
+    began = time.monotonic()
+    api.server.stop()
+    for poll in polls:
+        assert isinstance(poll.error(), requests.ConnectionError)
+    assert time.monotonic() - began < 1
+
+
+def test_stopping_with_an_answer(api):
+    session = api.session()
+    poll = in_background(api.list, session, 0, 60)
+    api.server.wait_polls(1)
+    api.server.stop(answer=500)
+    assert poll.result().status_code == 500
+
+
+def test_restart_forgets_sessions(api):
+    api.server.agent("support").replies("scripted")
+    session = api.session()
+    port = api.server.port
+    poll = in_background(api.list, session, 0, 60)
+    api.server.wait_polls(1)
+    api.server.restart()
+    assert isinstance(poll.error(), requests.ConnectionError)
+    assert (api.server.port, api.server.polls) == (port, 0)
+    assert api.list(session).status_code == 404
+    assert "scripted" in [brief(e) for e in api.turn(api.session(), "hi")]
+
+
+def test_restart_keeps_sessions_but_not_their_turns(api):
+    api.server.agent("support").replies("never").waits("g").replies("afterwards")
+    session = api.session()
+    api.send(session, "hi")
+    api.server.reached("g")
+    api.server.restart(keep=True)
+    api.server.release("g")
+    assert [brief(e) for e in api.events(session)] == [
+        "customer:hi",
+        "acknowledged",
+        "processing(Interpreting)",
+        "typing",
+    ]
+    assert api.server.polls == 0
+    events = api.turn(session, "and now?")
+    assert events[0]["offset"] == 4
+    assert "cancelled" not in [brief(e) for e in events]
+    assert "afterwards" in [brief(e) for e in events]
+
+
+def test_a_post_is_carried_out_though_its_sender_has_left(api):
+    session = api.session()
+    api.server.agent("support").replies("one", then="two").waits("g", at="then").replies("x")
+    api.send(session, "old")
+    api.server.reached("g")
+    with pytest.raises(requests.ReadTimeout):
+        api.call("POST", f"/sessions/{session}/events", json=message("new"), timeout=0.2)
+    api.server.release("g")
+    api.server.wait_idle()
+    assert brief(api.events(session)[-1]) == "ready(completed)"
+    assert "customer:new" in [brief(e) for e in api.events(session)]
+
+
+def message(text: str) -> dict[str, str]:
+    return {"kind": "message", "source": "customer", "message": text}
+
+
+def test_a_poll_ends_when_its_client_leaves(api):
+    session = api.session()
+    with pytest.raises(requests.ReadTimeout):
+        api.call("GET", f"/sessions/{session}/events", timeout=0.2)
+    api.server.wait_no_polls()
+
+
+# --- connections
+
+
+def read_all(sock: socket.socket) -> bytes:
+    received = b""
+    while piece := sock.recv(65536):
+        received += piece
+    return received
+
+
+def test_connections_are_kept(api):
+    for _ in range(3):
+        api.call("GET", "/agents")
+    assert {r.connection for r in api.server.requests} == {1}
+    assert api.server.connections == 1
+
+
+def test_idle_connections_are_closed(serve):
+    api = serve(idle_timeout=0.1)
+    with socket.create_connection(("127.0.0.1", api.server.port), timeout=5) as sock:
+        sock.sendall(b"GET /agents HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert read_all(sock).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_poll_is_not_idle(serve):
+    api = serve(idle_timeout=0.1)
+    session = api.session()
+    assert api.list(session, 0, 1).status_code == 504
+
+
+def test_cut_connections(api):
+    session = api.session()
+    poll = in_background(api.list, session, 0, 60)
+    api.server.wait_polls(1)
+    api.server.cut_connections(reset=True)
+    assert isinstance(poll.error(), requests.ConnectionError)
+    assert api.events(session) == []
+
+
+def test_requests_one_behind_another(api):
+    with socket.create_connection(("127.0.0.1", api.server.port), timeout=5) as sock:
+        sock.sendall(b"GET /agents HTTP/1.1\r\n\r\n" * 2 + b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_in_single_bytes_and_in_chunks(api):
+    api.server.agent("support")
+    head = b"POST /sessions HTTP/1.0\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    body = b'5\r\n{"age\r\n11\r\nnt_id": "support"\r\n1;x=y\r\n}\r\n0\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", api.server.port), timeout=5) as sock:
+        for byte in head + body:
+            sock.sendall(bytes([byte]))
+        assert read_all(sock).startswith(b"HTTP/1.1 201 Created")
+
+
+@pytest.mark.parametrize("rubbish", [b"hello\r\n\r\n", b"GET / SPDY/9\r\n\r\n", b"GET / HTTP/1.1\r\nbad\r\n\r\n"])
+def test_rubbish(api, rubbish):
+    with socket.create_connection(("127.0.0.1", api.server.port), timeout=5) as sock:
+        sock.sendall(rubbish)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+    assert answer.endswith(b"Invalid HTTP request received.")
+
+
+def test_a_prefix(serve):
+    api = serve(prefix="/parlant/")
+    assert api.server.base_url.endswith("/parlant")
+    assert api.call("GET", "/agents").status_code == 200
+    root = api.server.base_url.removesuffix("/parlant")
+    assert api.http.get(root + "/agents", timeout=5).status_code == 404
+    assert api.server.requests[0].path == "/agents"
+    assert api.server.requests[0].target == "/parlant/agents"
+
+
+def test_https_has_its_own_scheme():
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with FakeServer(ssl_context=context) as server:  # without a certificate no handshake, but that it tries is seen
+        assert server.base_url.startswith("https://127.0.0.1:")
+        client = ssl._create_unverified_context()
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        with plain, pytest.raises(ssl.SSLError):
+            client.wrap_socket(plain)
+
+
+# --- size
+
+
+def test_300_polls_at_once(api):
+    count = 300
+    sessions = [api.server.create_session("support") for _ in range(count)]
+
+    def poll(session: str) -> int:
+        with requests.Session() as http:
+            url = f"{api.server.base_url}/sessions/{session}/events"
+            return len(http.get(url, params={"wait_for_data": 60}, timeout=60).json())
+
+    with ThreadPoolExecutor(count) as pool:
+        answers = [pool.submit(poll, session) for session in sessions]
+        api.server.wait_polls(count, timeout=30)
+        for session in sessions:
+            api.server.add_event(session)
+        assert sum(answer.result(30) for answer in answers) == count
+
+
+def test_50_000_events(api):
+    session = api.session()
+    api.server.fill(session, 50_000, make=lambda n: {"number": n})
+    api.events(session)  # serialized once
+    began = time.monotonic()
+    for _ in range(3):
+        answer = api.list(session, 0, 60)
+    assert (time.monotonic() - began) / 3 < 2
+    assert answer.content.count(b'"number"') == 50_000
+    began = time.monotonic()
+    assert [e["offset"] for e in api.events(session, 49_998)] == [49_998, 49_999]
+    assert time.monotonic() - began < 0.5
+
+
+def test_nothing_is_left(recwarn):
+    for _ in range(5):
+        with FakeServer() as server:
+            server.agent("support").waits("g")
+            session = server.create_session("support")
+            server.say(session, "hi")
+            server.reached("g")
+            server.hold_next("/agents")
+            poll = in_background(poll_once, server.base_url, session)
+            server.wait_polls(1)
+        poll.result()
+    gc.collect()
+    assert not recwarn.list
+
+
+def poll_once(url: str, session: str) -> None:
+    with requests.Session() as http, pytest.raises(requests.ConnectionError):
+        http.get(f"{url}/sessions/{session}/events", params={"min_offset": 10}, timeout=60)
+
+
+# --- waiting
+
+
+def test_waiting_in_vain(api):
+    session = api.session()
+    for wait in (
+        lambda: api.server.wait_polls(1, timeout=0.01),
+        lambda: api.server.wait_events(session, 1, timeout=0.01),
+        lambda: api.server.reached("g", timeout=0.01),
+        lambda: api.server.hold_next("/x").wait(0.01),
+    ):
+        with pytest.raises(TimeoutError, match=r"not within 0\.01 s"):
+            wait()
+
+
+def test_waiting_for_a_server_that_is_stopped(api):
+    waiting = [in_background(api.server.wait_polls, 1, timeout=60) for _ in range(20)]
+    api.server.stop()
+    for wait in waiting:  # before, meanwhile or after: none hangs
+        with pytest.raises(RuntimeError, match="stopped"):
+            wait.result()
+    with pytest.raises(RuntimeError, match="stopped"):
+        api.server.wait_polls(1)
+    api.server.wait_idle()  # is so already
+
+
+def test_a_text_function_may_use_the_server_but_not_wait_for_it(api):
+    problems = []
+
+    def text(message: str) -> str:
+        api.server.human(session, "meanwhile")
+        try:
+            api.server.wait_idle()
+        except RuntimeError as error:
+            problems.append(str(error))
+        return "done"
+
+    api.server.agent("support").replies(text)
+    session = api.session()
+    events = [brief(e) for e in api.turn(session, "hi")]
+    assert events.index("human_agent:meanwhile") < events.index("done")
+    assert "not from the server's own thread" in problems[0]

@@ -1,0 +1,89 @@
+"""The package: what it exports, what it imports, and the pytest plugin."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import parlant_sync.testing
+
+FILES = sorted(Path(parlant_sync.testing.__file__).parent.glob("*.py"))
+
+
+def test_exports():
+    assert sorted(parlant_sync.testing.__all__) == ["AgentScript", "FakeServer", "Hold", "Request", "Response"]
+    for name in parlant_sync.testing.__all__:
+        assert getattr(parlant_sync.testing, name).__doc__
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_only_the_standard_library_is_needed(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, "nothing of parlant_sync but what is in this package"
+            names = [node.module or ""] if node.level == 0 else []
+        else:
+            continue
+        for name in names:
+            allowed = name.partition(".")[0] in sys.stdlib_module_names
+            assert allowed or (file.name == "plugin.py" and name in ("pytest", "parlant_sync")), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_files_stay_small(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 310
+
+
+def test_the_plugin(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        textwrap.dedent(
+            """
+            import urllib.request
+
+            def test_the_server(parlant_server):
+                parlant_server.agent("support")
+                with urllib.request.urlopen(parlant_server.base_url + "/agents", timeout=5) as answer:
+                    assert answer.status == 200
+
+            def test_a_fresh_one(parlant_server):
+                assert parlant_server.requests == []
+            """
+        )
+    )
+    answer = pytest_in(tmp_path)
+    assert "2 passed" in answer.stdout, answer.stdout + answer.stderr
+
+
+def test_the_plugin_has_a_client(tmp_path):
+    if not hasattr(parlant_sync, "Client"):
+        pytest.skip("parlant_sync.Client is not there yet")
+    (tmp_path / "test_it.py").write_text(
+        textwrap.dedent(
+            """
+            def test_the_client(parlant_server, parlant_client):
+                parlant_server.agent("support").replies("Hello")
+                assert [agent.id for agent in parlant_client.agents()] == ["support"]
+                assert parlant_client.create_session("support").send("hi", timeout=10).text == "Hello"
+            """
+        )
+    )
+    answer = pytest_in(tmp_path)
+    assert "1 passed" in answer.stdout, answer.stdout + answer.stderr
+
+
+def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs pytest there with this plugin and no other."""
+    root = str(Path(parlant_sync.testing.__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync.testing.plugin", "-W", "error", str(folder)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
