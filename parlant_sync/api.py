@@ -1,0 +1,295 @@
+"""The REST calls of a Parlant server that this library uses, typed, with the retries that are safe for each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from parlant_sync import errors
+from parlant_sync.deadline import Deadline
+from parlant_sync.events import (
+    Agent,
+    Event,
+    ServerInfo,
+    SessionInfo,
+    decode_json,
+    read_agent,
+    read_events,
+    read_session,
+)
+from parlant_sync.retry import Bell, retrying
+from parlant_sync.transport import Answer, Failure, Line, Transport, segment
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# A repeat may help: the network, a proxy, a limit. Everything else would fail the same way again.
+PASSING = (errors.TransportError, errors.ServerError, errors.RateLimitedError)
+_ATTEMPTS = 3
+_PAGE = 100
+# Up to this many bytes of history are read to find its end; longer ones are told by their length alone.
+_SMALL_HISTORY = 256 * 1024
+_TYPICAL_EVENT = 450
+
+
+def session_path(session_id: str) -> str:
+    return f"/sessions/{segment(session_id, 'a session id')}"
+
+
+def events_path(session_id: str) -> str:
+    return f"{session_path(session_id)}/events"
+
+
+class Api:
+    """Calls over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.single_reads = True  # until the server refuses to show one event (a production policy does)
+
+    def read(self, answer: Answer, method: str, path: str, parse: Callable[[Any], _T]) -> _T:
+        try:
+            return parse(decode_json(answer.body))
+        except ValueError as error:
+            raise errors.ProtocolError(
+                f"{method} {self.transport.base_url}{path}: {answer.status}, but not with what a Parlant server sends: "
+                f"{type(error).__name__ if isinstance(error, UnicodeError) else str(error)[:200]}; "
+                f"is {self.transport.base_url} the server itself?"
+            ) from None
+
+    def get(
+        self,
+        path: str,
+        parse: Callable[[Any], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = _ATTEMPTS,
+        bell: Bell | None = None,
+    ) -> _T:
+        """A GET, again after passing failures, all within ``deadline`` (default: ``request_timeout``)."""
+        limit = self.transport.settings.request_timeout
+        deadline = deadline or Deadline(limit)
+
+        def once() -> _T:
+            left = max(deadline.bound(limit) or limit, 0.001)
+            return self.read(self.transport.request("GET", path, params=params, read_timeout=left), "GET", path, parse)
+
+        return retrying(
+            once,
+            deadline=deadline,
+            attempts=attempts,
+            may_retry=lambda error: isinstance(error, PASSING),
+            bell=bell or Bell(),
+        )
+
+    def write(
+        self, method: str, path: str, body: Any, parse: Callable[[Any], _T], *, params: Mapping[str, Any] | None = None
+    ) -> _T:
+        """A request that changes something: repeated only where the server certainly did not take it."""
+        failure = Failure()
+
+        def once() -> _T:
+            answer = self.transport.request(method, path, params=params, body=body, failure=failure)
+            return self.read(answer, method, path, parse) if answer.body else parse(None)
+
+        return retrying(
+            once,
+            deadline=Deadline(self.transport.settings.request_timeout),
+            attempts=_ATTEMPTS,
+            may_retry=lambda error: not_taken(error, failure),
+            bell=Bell(),
+        )
+
+    # -- events
+
+    def poll(self, line: Line, session_id: str, *, min_offset: int, wait: int, slack: float) -> tuple[list[Event], int]:
+        """One long poll: the events from ``min_offset`` on and the size of the body; a 504 is "nothing new"."""
+        path = events_path(session_id)
+        try:
+            answer = line.get(path, {"min_offset": min_offset, "wait_for_data": wait}, read_timeout=wait + slack)
+        except errors.ServerError as error:
+            if error.status == 504:
+                return [], 0
+            raise
+        return self.read(answer, "GET", path, read_events), len(answer.body)
+
+    def list_events(
+        self,
+        session_id: str,
+        min_offset: int,
+        *,
+        kinds: frozenset[str] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = _ATTEMPTS,
+        bell: Bell | None = None,
+    ) -> list[Event]:
+        """What the server holds now, from ``min_offset`` on."""
+        params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
+        if kinds and kinds <= {"message", "status", "tool", "custom"}:
+            params["kinds"] = ",".join(sorted(kinds))
+        return self.get(
+            events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts, bell=bell
+        )
+
+    def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
+        """A streamed message as it stands now: from 3.2 on read alone, else (or where refused) out of a list."""
+        if self.single_reads:
+            path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
+            try:
+                return self.get(path, Event, deadline=deadline, attempts=1)
+            except (errors.PermissionDeniedError, errors.NotFoundError) as error:
+                logger.debug("session %s: single events cannot be read (%s); listing instead", session_id, error.status)
+                if isinstance(error, errors.PermissionDeniedError):
+                    self.single_reads = False
+        for found in self.list_events(session_id, event.offset, deadline=deadline, attempts=1):
+            if found.id == event.id:
+                return found
+        return event
+
+    def create_event(
+        self,
+        session_id: str,
+        body: Mapping[str, Any],
+        *,
+        failure: Failure,
+        params: Mapping[str, Any] | None = None,
+        read_timeout: float | None = None,
+    ) -> Event:
+        """Posts once. Whether the server may have taken it after an error is in ``failure``."""
+        path = events_path(session_id)
+        answer = self.transport.request(
+            "POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure
+        )
+        return self.read(answer, "POST", path, Event)
+
+    def end_of(self, session_id: str) -> int:
+        """The offset after the last event, without reading a long history: its length tells where to look."""
+        low, high = 0, None  # there are events below low, none from high on
+        probe = 0
+        while True:
+            events, size = self._peek(session_id, probe)
+            if events:
+                return events[-1].offset + 1
+            if events is None:
+                low = probe + 1
+                probe = max(low, probe + size // _TYPICAL_EVENT - _SMALL_HISTORY // _TYPICAL_EVENT // 2)
+            else:
+                high = probe
+            if high is not None:
+                if low >= high:
+                    return high
+                probe = (low + high) // 2
+
+    def _peek(self, session_id: str, min_offset: int) -> tuple[list[Event] | None, int]:
+        """The events from there on; None, and how many bytes they are, where that is a long download."""
+        size = -1
+
+        def wanted(headers: Mapping[str, str]) -> bool:
+            nonlocal size
+            length = headers.get("Content-Length") or ""
+            size = int(length) if length.isdecimal() and "Content-Encoding" not in headers else -1
+            return size <= _SMALL_HISTORY
+
+        path = events_path(session_id)
+        params = {"min_offset": min_offset, "wait_for_data": 0}
+        answer = self.transport.request("GET", path, params=params, inspect=wanted)
+        return (self.read(answer, "GET", path, read_events), size) if answer.body else (None, size)
+
+    # -- sessions, agents, server
+
+    def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> SessionInfo:
+        params = {"allow_greeting": "true" if allow_greeting else "false"}
+        return self.write("POST", "/sessions", body, read_session, params=params)
+
+    def read_session(self, session_id: str) -> SessionInfo:
+        return self.get(session_path(session_id), read_session)
+
+    def update_session(self, session_id: str, body: Mapping[str, Any]) -> SessionInfo | None:
+        def parse(value: Any) -> SessionInfo | None:
+            return None if value is None else read_session(value)
+
+        return self.write("PATCH", session_path(session_id), body, parse)
+
+    def delete_session(self, session_id: str) -> None:
+        self.write("DELETE", session_path(session_id), None, lambda _: None)
+
+    def list_sessions(self, params: Mapping[str, Any]) -> Iterator[SessionInfo]:
+        """Pages from 3.1 on; 3.0 ignores ``limit`` and sends a plain list."""
+        cursor: str | None = None
+        while True:
+            page = {**params, "limit": _PAGE, **({"cursor": cursor} if cursor else {})}
+            items, following = self.get("/sessions", _read_page, params=page)
+            yield from items
+            if following is None or following == cursor:
+                return
+            cursor = following
+
+    def list_agents(self) -> list[Agent]:
+        def parse(value: Any) -> list[Agent]:
+            if isinstance(value, dict):
+                value = value.get("items")
+            if not isinstance(value, list):
+                raise ValueError("a list of agents was expected")
+            return [read_agent(item) for item in value]
+
+        return self.get("/agents", parse)
+
+    def read_agent(self, agent_id: str) -> Agent:
+        return self.get(f"/agents/{segment(agent_id, 'an agent id')}", read_agent)
+
+    def server_info(self) -> ServerInfo:
+        """Raises TransportError where nothing answers; a server that hides its state counts as healthy."""
+        healthy = True
+        self._health()  # opens the connection, so that the next one measures the server alone
+        started = time.monotonic()
+        status = self._health()
+        latency = time.monotonic() - started
+        if status is not None:
+            healthy = status in ("ok", "healthy")
+        return ServerInfo(self._version(), healthy, latency)
+
+    def _health(self) -> str | None:
+        def parse(value: Any) -> str | None:
+            found = value.get("status") if isinstance(value, dict) else value
+            return found if isinstance(found, str) else None
+
+        try:
+            return self.get("/healthz", parse, attempts=1)
+        except errors.ServerError as error:
+            return f"failing ({error.status})"
+        except (errors.ApiError, errors.ProtocolError):
+            return None  # 3.0 has no such page, a production server shows it to nobody
+
+    def _version(self) -> str | None:
+        def parse(value: Any) -> str | None:
+            info = value.get("info") if isinstance(value, dict) else None
+            version = info.get("version") if isinstance(info, dict) else None
+            # 3.0 says 0.1.0, the default of its framework (WIRE.md): that is not telling.
+            return version if isinstance(version, str) and version != "0.1.0" else None
+
+        try:
+            return self.get("/openapi.json", parse, attempts=1)
+        except (errors.ApiError, errors.ProtocolError):
+            return None
+
+
+def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:
+    following: str | None = None
+    if isinstance(value, dict):
+        if value.get("has_more") and isinstance(value.get("next_cursor"), str):
+            following = value["next_cursor"]
+        value = value.get("items")
+    if not isinstance(value, list):
+        raise ValueError("a list of sessions was expected")
+    return [read_session(item) for item in value], following
+
+
+def not_taken(error: BaseException, failure: Failure) -> bool:
+    """Whether this failure proves that the server did not take the request."""
+    if isinstance(error, errors.RateLimitedError):
+        return True
+    return isinstance(error, errors.TransportError) and not failure.sent

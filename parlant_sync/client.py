@@ -1,0 +1,267 @@
+"""The way in: one server, its agents, its sessions."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from parlant_sync import errors, shutdown
+from parlant_sync.api import Api
+from parlant_sync.deadline import Deadline, seconds
+from parlant_sync.events import Agent, ServerInfo, SessionInfo
+from parlant_sync.registry import Registry
+from parlant_sync.session import Session, offset_of
+from parlant_sync.settings import Settings, Verify
+from parlant_sync.transport import Transport, segment
+
+
+@dataclass(frozen=True)
+class ClientStats:
+    """Sums over the sessions that are open now."""
+
+    sessions: int
+    polls: int
+    idle_polls: int
+    events: int
+    bytes: int
+    reconnects: int
+    failures: int
+    backlog: int
+
+
+class Client:
+    """A Parlant server. Safe to use from any thread, to make at import time, and to use after a ``fork``.
+
+    ``base_url``: else ``$PARLANT_SERVER``, else ``http://localhost:8800``. ``token``: a string, or a callable asked
+    before every request; else ``$PARLANT_TOKEN``. ``auth``: a ``requests`` auth object instead. ``session_factory``:
+    makes the ``requests.Session`` objects, for adapters, authorities or proxies of your own. All durations are seconds:
+    ``poll_wait`` (one long poll, rounded up to whole seconds), ``connect_timeout``, ``request_timeout`` (any other
+    request), ``turn_timeout`` (the default of ``send()`` and its kin; None waits without end), ``close_timeout``,
+    ``idle_timeout`` (a session unused for so long stops polling until its next use; None never). ``backlog_limit``:
+    events that may wait for one reader before it reads them again from the server instead.
+
+    Raises ConfigurationError for what cannot work. Nothing is sent before the first call.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | Callable[[], str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: Any = None,
+        verify: Verify = True,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        poll_wait: float = 60,
+        connect_timeout: float = 5,
+        request_timeout: float = 30,
+        turn_timeout: float | None = 300,
+        close_timeout: float = 5,
+        idle_timeout: float | None = 900,
+        backlog_limit: int = 10_000,
+        session_factory: Callable[[], requests.Session] | None = None,
+    ) -> None:
+        self._settings = Settings(
+            base_url,
+            token=token,
+            headers=headers,
+            auth=auth,
+            verify=verify,
+            cert=cert,
+            proxies=proxies,
+            poll_wait=poll_wait,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+            turn_timeout=turn_timeout,
+            close_timeout=close_timeout,
+            idle_timeout=idle_timeout,
+            backlog_limit=backlog_limit,
+            session_factory=session_factory,
+        )
+        self._transport = Transport(self._settings)
+        self._api = Api(self._transport)
+        self._registry = Registry()
+        self._pid = os.getpid()
+        shutdown.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.base_url}, {len(self._registry.snapshot())} open sessions>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Client belongs to its process and cannot be pickled; make one in each worker")
+
+    @property
+    def base_url(self) -> str:
+        return self._settings.base_url
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The open sessions by id: a read-only snapshot."""
+        return self._registry.snapshot()
+
+    def create_session(
+        self,
+        agent_id: str,
+        *,
+        customer_id: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        labels: Iterable[str] | None = None,
+        allow_greeting: bool = False,
+    ) -> Session:
+        """Create a session with an agent on the server, and start its poller.
+
+        Raises NotFoundError for an unknown agent (an unknown customer is taken, and never answered: WIRE.md),
+        TransportError, ApiError. Not repeated where the server may have taken it.
+        """
+        self._registry.check_open()
+        body: dict[str, Any] = {"agent_id": agent_id}
+        segment(agent_id, "an agent id")
+        optional = {"customer_id": customer_id, "title": title}
+        body.update({name: value for name, value in optional.items() if value is not None})
+        if metadata is not None:
+            body["metadata"] = dict(metadata)
+        if labels is not None:
+            body["labels"] = sorted(set(labels))
+        info = self._api.create_session(body, allow_greeting=allow_greeting)
+        return self._start(self._registry.add(self._session(info, 0, 0)))
+
+    def session(self, session_id: str, *, since: int | str | None = None) -> Session:
+        """Attach to a session that exists. For one id, all threads of this client get one and the same open object.
+
+        ``since``: where its default reader begins: ``"latest"`` (default), ``"beginning"``, or an offset. Raises
+        ConcurrencyError where an explicit one differs from that of the object already open, NotFoundError for an
+        unknown id, TransportError, ApiError.
+        """
+        segment(session_id, "a session id")
+        wanted: int | str = "latest" if since in (None, "latest") else offset_of(since)
+
+        def make() -> Session:
+            info = self._api.read_session(session_id)
+            start = self._api.end_of(session_id) if wanted == "latest" else int(wanted)
+            return self._start(self._session(info, start, wanted))
+
+        settings = self._settings
+        session = self._registry.get_or_open(session_id, make, 3 * settings.request_timeout)
+        if since is not None and session.since != wanted:
+            raise errors.ConcurrencyError(
+                f"session {session_id} is open already, from {session.since!r}; "
+                f"leave out since=, or read from {since!r} with iter_events(since=...)"
+            )
+        return session
+
+    def _session(self, info: SessionInfo, start: int, since: int | str) -> Session:
+        registry = weakref.ref(self._registry)
+        holder: list[weakref.ref[Session]] = []
+
+        def on_change(_: str) -> None:
+            # Called by the poller's thread, which must keep neither alive.
+            book = registry()
+            session = holder[0]() if holder else None
+            if book is not None and session is not None:
+                book.note(session)
+
+        session = Session(
+            info,
+            api=self._api,
+            settings=self._settings,
+            owner=self,
+            next_offset=start,
+            since=since,
+            on_change=on_change,
+            forget=self._registry.forget,
+        )
+        holder.append(weakref.ref(session))
+        return session
+
+    def _start(self, session: Session) -> Session:
+        try:
+            session.poller.use()
+            session.poller.unuse()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def agents(self) -> list[Agent]:
+        """The agents of the server. A production server refuses this with PermissionDeniedError."""
+        self._registry.check_open()
+        return self._api.list_agents()
+
+    def agent(self, agent_id: str) -> Agent:
+        """One agent. Raises NotFoundError."""
+        self._registry.check_open()
+        return self._api.read_agent(agent_id)
+
+    def list_sessions(
+        self, *, agent_id: str | None = None, customer_id: str | None = None, labels: Iterable[str] | None = None
+    ) -> Iterator[SessionInfo]:
+        """The sessions on the server that match, read page by page where the server pages (from 3.1)."""
+        self._registry.check_open()
+        params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
+        wanted = sorted(set(labels)) if labels is not None else []
+        if wanted:
+            params["labels"] = wanted
+        found = self._api.list_sessions({name: value for name, value in params.items() if value is not None})
+        # Servers before 3.3 know no labels and ignore the filter.
+        return (info for info in found if set(wanted) <= set(info.labels))
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session on the server, and close it here. Raises NotFoundError."""
+        self._registry.check_open()
+        self._api.delete_session(session_id)
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.close()
+
+    def server_info(self) -> ServerInfo:
+        """Version, health and latency of the server. Raises TransportError where nothing answers."""
+        self._registry.check_open()
+        return self._api.server_info()
+
+    def stats(self) -> ClientStats:
+        """Sums over the open sessions."""
+        sessions = self.sessions.values()
+        counts = [session.poller.counts for session in sessions]
+        return ClientStats(
+            sessions=len(counts),
+            polls=sum(c.polls for c in counts),
+            idle_polls=sum(c.idle_polls for c in counts),
+            events=sum(c.events for c in counts),
+            bytes=sum(c.bytes for c in counts),
+            reconnects=sum(c.reconnects for c in counts),
+            failures=sum(c.failures for c in counts),
+            backlog=sum(session.hub.backlog for session in sessions),
+        )
+
+    def close(self, timeout: float | None = None) -> None:
+        """End every session of this client: wakes all pollers first, then joins all under one deadline. Idempotent.
+
+        ``timeout`` seconds at most (default: ``close_timeout``); milliseconds where the polls wait for data.
+        """
+        limit = self._settings.close_timeout if timeout is None else seconds("timeout", timeout)
+        self._registry.close(Deadline(limit))
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        self._registry.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def drop_inherited(self) -> None:
+        """Internal, in a forked child: empty and usable, without disturbing the parent."""
+        self._pid = os.getpid()
+        for session in self._registry.drop_inherited():
+            session.drop_inherited()
+        self._transport.drop_inherited()

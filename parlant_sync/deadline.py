@@ -1,0 +1,50 @@
+"""One monotonic deadline that all steps of a call share."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from parlant_sync.errors import ConfigurationError
+
+
+def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: float = 0.0) -> float:
+    """A duration given by a caller as float seconds; None (where allowed) is infinity.
+
+    Raises :class:`ConfigurationError` for what is no number, NaN, or below ``minimum``.
+    """
+    if value is None and none_is_ok:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"{name} must be a number of seconds{' or None' if none_is_ok else ''}, not {value!r}")
+    if math.isnan(value) or value < minimum:
+        raise ConfigurationError(f"{name} must be at least {minimum:g} seconds, not {value!r}")
+    return float(value)
+
+
+class Deadline:
+    """A point on the monotonic clock; the wall clock may jump as it likes. Immutable, so usable from any thread."""
+
+    __slots__ = ("_at", "_clock")
+
+    def __init__(self, timeout: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = math.inf if timeout is None else clock() + timeout
+
+    def remaining(self) -> float:
+        """Seconds left: 0.0 when it has passed, ``math.inf`` when there is no end."""
+        return max(0.0, self._at - self._clock())
+
+    def expired(self) -> bool:
+        return self._at <= self._clock()
+
+    def bound(self, limit: float | None) -> float | None:
+        """The shorter of ``limit`` and the time left, in the form that waits of the standard library take."""
+        left = self.remaining() if limit is None else min(limit, self.remaining())
+        # The longest wait that every platform takes; a caller that waits without end comes round again.
+        return None if math.isinf(left) else min(left, threading.TIMEOUT_MAX)
+
+    def __repr__(self) -> str:
+        return f"Deadline(remaining={self.remaining():.3f})"

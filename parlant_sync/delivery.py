@@ -1,0 +1,155 @@
+"""Posting a customer's message at most once, and finding out whether it arrived where the answer does not tell."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from parlant_sync import errors
+from parlant_sync.api import PASSING, Api, not_taken
+from parlant_sync.deadline import Deadline
+from parlant_sync.events import Event
+from parlant_sync.retry import Bell, retrying
+from parlant_sync.transport import Failure
+
+logger = logging.getLogger(__name__)
+
+# Where a message's key travels, inside its metadata.
+KEY = "parlant_sync_key"
+# How long a message is looked for that may still be on its way into the store, in seconds between the looks.
+LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
+# A look is made even where the caller's time has run out over the post: the caller must know what became of it.
+_GRACE = 2.0
+_REMEMBERED = 256
+
+
+class Delivery:
+    """The posts of one session. Thread-safe."""
+
+    def __init__(self, session_id: str, api: Api, bell: Bell) -> None:
+        self._session_id = session_id
+        self._api = api
+        self._bell = bell
+        self._lock = threading.Lock()  # guards _sent and _doubtful
+        # Ids of messages that posts of this object gave back: none of them is somebody else's lost message.
+        self._sent: OrderedDict[str, str] = OrderedDict()
+        # What was posted under a key whose fate is not known: 3.0 drops the metadata, and the key with it.
+        self._doubtful: OrderedDict[str, tuple[str, int]] = OrderedDict()
+
+    def post(
+        self,
+        message: str,
+        *,
+        key: str | None,
+        metadata: Mapping[str, Any] | None,
+        moderation: str | None,
+        participant: Mapping[str, Any] | None,
+        since: int,
+        deadline: Deadline,
+    ) -> Event:
+        """Post and return the stored event. ``since`` is an offset that the message cannot be below.
+
+        Repeats only what the server certainly did not take. Raises DeliveryUncertain where nobody can tell.
+        """
+        key = key or uuid.uuid4().hex
+        body: dict[str, Any] = {"kind": "message", "source": "customer", "message": message}
+        body["metadata"] = {**(metadata or {}), KEY: key}
+        if participant is not None:
+            body["participant"] = dict(participant)
+        params = {"moderation": moderation} if moderation is not None else None
+        failure = Failure()
+        limit = self._api.transport.settings.request_timeout
+
+        def once() -> Event:
+            timeout = max(deadline.bound(limit) or limit, 0.001)
+            return self._api.create_event(self._session_id, body, failure=failure, params=params, read_timeout=timeout)
+
+        try:
+            event = retrying(
+                once,
+                deadline=deadline,
+                attempts=float("inf"),
+                may_retry=lambda error: not_taken(error, failure),
+                bell=self._bell,
+            )
+        except (errors.TransportError, errors.ProtocolError, errors.ServerError) as error:
+            if not_taken(error, failure):
+                raise
+            with self._lock:
+                _remember(self._doubtful, key, (message, since))
+            event = self._look_for(key, message, since, deadline, error)
+        with self._lock:
+            _remember(self._sent, event.id, key)
+            self._doubtful.pop(key, None)
+        return event
+
+    def find(self, key: str, *, deadline: Deadline | None = None, attempts: int = 3) -> Event | None:
+        """The message under ``key``, by the server's list; None where it holds none now."""
+        with self._lock:
+            message, since = self._doubtful.get(key, (None, 0))
+        found = self._match(self._list(since, deadline, attempts), key, message)
+        if found is None and since > 0:
+            # Below what was known: only where the server has begun to count again (WIRE.md).
+            found = self._match(self._list(0, deadline, attempts), key, None)
+        return found
+
+    def _list(self, since: int, deadline: Deadline | None, attempts: int) -> list[Event]:
+        return self._api.list_events(
+            self._session_id, since, kinds=frozenset({"message"}), deadline=deadline, attempts=attempts
+        )
+
+    def _match(self, events: list[Event], key: str, message: str | None) -> Event | None:
+        with self._lock:
+            ours = dict(self._sent)
+        for event in events:
+            if event.metadata.get(KEY) == key or ours.get(event.id) == key:
+                return event
+        if message is None:
+            return None
+        for event in events:
+            # 3.0 has no metadata at all: there the text, the source and the place must do.
+            same = event.source == "customer" and event.message == message and "metadata" not in event.raw
+            if same and ours.get(event.id, key) == key:
+                return event
+        return None
+
+    def _look_for(
+        self, key: str, message: str, since: int, deadline: Deadline, cause: errors.ParlantSyncError
+    ) -> Event:
+        logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
+        until = Deadline(max(deadline.remaining(), _GRACE))
+        looks = list(LOOKS)
+        while not self._bell.rung:
+            self._bell.wait(min(looks[0], until.remaining()))
+            try:
+                event = self.find(key, deadline=Deadline(max(until.bound(5.0) or 5.0, 0.5)), attempts=1)
+            except PASSING as error:
+                # Not yet a look: the trouble that hid the answer hides the list as well.
+                logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
+                looks[0] = max(looks[0], 0.5)
+            else:
+                if event is not None:
+                    return event
+                looks.pop(0)
+            if not looks or until.expired():
+                break
+        if isinstance(cause, errors.ProtocolError) or (
+            isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504)
+        ):
+            raise cause
+        raise errors.DeliveryUncertain(
+            f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
+            f"have arrived ({cause}); ask session.find({key!r}) later, before it is sent again",
+            key=key,
+            session_id=self._session_id,
+        ) from cause
+
+
+def _remember(memory: OrderedDict[str, Any], name: str, value: Any) -> None:
+    memory[name] = value
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,135 @@
+"""Where a session's one poller meets its many readers: the next offset, and who wants to be told.
+
+Order of locks in this library, outermost first; no other two are ever held together:
+registry, session, poller, hub, mailbox (and inside it the ``queue.Queue``'s own).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parlant_sync.errors import ParlantSyncError
+from parlant_sync.events import Event
+from parlant_sync.mailbox import Mailbox
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position of the server's log: ``next`` is the offset not yet polled.
+
+    ``epoch`` counts renumberings of the server, ``base`` is the offset at which the present one was noticed.
+    """
+
+    next: int
+    epoch: int = 0
+    base: int = 0
+
+
+class Hub:
+    """Thread-safe. Keeps no events; a reader that nobody holds any more is forgotten."""
+
+    def __init__(self, next_offset: int) -> None:
+        self._lock = threading.Lock()  # guards all attributes below; nothing slower than a queue's put happens in it
+        self._place = Place(next_offset)
+        self._mailboxes: list[weakref.ref[Mailbox]] = []
+        self._ending: ParlantSyncError | None = None
+        self._agent_status: str | None = None
+        self._posted = -1
+
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    @property
+    def ending(self) -> ParlantSyncError | None:
+        """Why no more events will come; None while they may."""
+        return self._ending
+
+    @property
+    def agent_status(self) -> str | None:
+        return self._agent_status
+
+    @property
+    def backlog(self) -> int:
+        """How many events wait in all mailboxes together."""
+        return sum(box.waiting for box in self._boxes())
+
+    def _boxes(self) -> list[Mailbox]:
+        with self._lock:
+            return [box for ref in self._mailboxes if (box := ref()) is not None]
+
+    def join(self, mailbox: Mailbox, offset: int | None, epoch: int) -> Place:
+        """Tell ``mailbox`` of all that comes from now on. A reader that wants exactly that is not behind."""
+        with self._lock:
+            self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
+            self._mailboxes.append(weakref.ref(mailbox))
+            if self._ending is not None:
+                mailbox.nudge()
+            if offset is None or (offset == self._place.next and epoch == self._place.epoch):
+                mailbox.catch_up()
+            return self._place
+
+    def leave(self, mailbox: Mailbox) -> None:
+        with self._lock:
+            self._mailboxes = [ref for ref in self._mailboxes if ref() not in (None, mailbox)]
+
+    def deliver(self, events: Sequence[Event], asked: Place) -> int:
+        """Hand a polled batch to every reader, then move on. Repeats are dropped. Returns how many were new."""
+        with self._lock:
+            if self._ending is not None or asked.epoch != self._place.epoch:
+                return 0
+            start = self._place.next
+            fresh = events if not events or events[0].offset >= start else [e for e in events if e.offset >= start]
+            if not fresh:
+                return 0
+            for ref in self._mailboxes:
+                mailbox = ref()
+                if mailbox is not None:
+                    mailbox.offer(fresh)
+            self._agent_status = _last_status(fresh) or self._agent_status
+            self._place = Place(fresh[-1].offset + 1, self._place.epoch, self._place.base)
+            return len(fresh)
+
+    def latest(self) -> int:
+        """The offset after the last event known to exist, be it polled or posted here."""
+        with self._lock:
+            return max(self._place.next, self._posted + 1)
+
+    def note_posted(self, posted: int, known: Place) -> bool:
+        """An event posted here got this offset; ``known`` was the place before it was sent.
+
+        True where it lies below what had been polled by then: the server's numbering went back (WIRE.md), and every
+        reader goes on from there.
+        """
+        with self._lock:
+            self._posted = posted
+            if posted >= known.next or known.epoch != self._place.epoch:
+                return False
+            self._place = Place(posted, self._place.epoch + 1, posted)
+            for ref in self._mailboxes:
+                mailbox = ref()
+                if mailbox is not None:
+                    mailbox.let_go()
+            return True
+
+    def end(self, cause: ParlantSyncError) -> bool:
+        """No more events; ``cause`` is told to every reader. The first cause wins."""
+        with self._lock:
+            if self._ending is not None:
+                return False
+            self._ending = cause
+            for ref in self._mailboxes:
+                mailbox = ref()
+                if mailbox is not None:
+                    mailbox.nudge()
+            return True
+
+
+def _last_status(events: Sequence[Event]) -> str | None:
+    for event in reversed(events):
+        if event.source == "ai_agent" and event.status is not None:
+            return event.status
+    return None

@@ -1,0 +1,289 @@
+"""The one thread of a session: poll, sort, deliver, back off, stop.
+
+It refers to neither the session nor the client, so that both can be collected while it waits; their finalizer stops it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from parlant_sync import errors
+from parlant_sync.api import Api
+from parlant_sync.deadline import Deadline
+from parlant_sync.hub import Hub, Place
+from parlant_sync.interrupt import Interrupted
+from parlant_sync.retry import Bell, jittered
+from parlant_sync.transport import Line
+
+logger = logging.getLogger(__name__)
+
+# A poll may take this many seconds longer than it asked the server to wait.
+POLL_SLACK = 10.0
+# Where a sleeping poll cannot be woken (Windows, adapters of another kind), it must not sleep for long.
+UNWAKEABLE_WAIT = 5
+_DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
+
+
+@dataclass
+class PollCounts:
+    """Written by the poller's thread alone; a reader sees each number whole, if not all of one moment."""
+
+    polls: int = 0
+    idle_polls: int = 0
+    events: int = 0
+    bytes: int = 0
+    reconnects: int = 0
+    failures: int = 0
+    consecutive_failures: int = 0
+    last_poll: datetime | None = None
+    last_error: str | None = field(default=None)
+
+
+class Poller:
+    """Polls one session into its hub. Thread-safe; it starts when first used, and again after it was parked."""
+
+    def __init__(
+        self,
+        session_id: str,
+        api: Api,
+        hub: Hub,
+        *,
+        poll_wait: int,
+        idle_timeout: float,
+        on_change: Callable[[str], None] = lambda state: None,
+        backoff: Callable[[int], float] = jittered,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session_id = session_id
+        self.counts = PollCounts()
+        self.bell = Bell()
+        self._api = api
+        self._hub = hub
+        self._poll_wait = poll_wait
+        self._idle_timeout = idle_timeout
+        self._on_change = on_change
+        self._backoff = backoff
+        self._clock = clock
+        self._lock = threading.Lock()  # guards _state, _thread, _line, _users, _last_used
+        self._state = "new"
+        self._thread: threading.Thread | None = None
+        self._line: Line | None = None
+        self._users = 0
+        self._last_used = clock()
+        self._stopping = False
+
+    @property
+    def state(self) -> str:
+        """``"new"``, ``"polling"``, ``"waiting"`` (backing off), ``"parked"`` or ``"ended"``."""
+        return self._state
+
+    def use(self) -> None:
+        """The session is in use until ``unuse()``; a parked poller starts again.
+
+        Raises :class:`TransportError` where no thread can be started; a later call tries again.
+        """
+        spare: Line | None = None
+        if self._idle():
+            spare = self._api.transport.line()  # outside the lock: it may ask the caller's session factory
+        started = False
+        with self._lock:
+            if spare is not None and self._idle():
+                self._start(spare)
+                spare, started = None, True
+            self._users += 1
+        if spare is not None:
+            spare.close()  # another thread was faster
+        if started:
+            self._on_change("polling")
+
+    def _idle(self) -> bool:
+        return self._state in ("new", "parked") and not self._stopping
+
+    def unuse(self) -> None:
+        with self._lock:
+            self._users -= 1
+            self._last_used = self._clock()
+
+    def _start(self, line: Line) -> None:
+        """The lock is held, so that nobody relies on a thread that then does not come up."""
+        assert self._lock.locked()
+        # Daemon: a forgotten session must not keep Python from exiting. It cannot lose anything, the server is the log.
+        thread = threading.Thread(
+            target=self._run, args=(line,), name=f"parlant-sync-poll-{self.session_id}", daemon=True
+        )
+        before, self._state, self._line, self._thread = self._state, "polling", line, thread
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._state, self._line, self._thread = before, None, None
+            line.close()
+            raise errors.TransportError(
+                f"no thread can be started for session {self.session_id} ({error}); close sessions, or raise the limit"
+            ) from error
+
+    # -- stopping
+
+    def stop(self) -> None:
+        """Wake the thread and let it end; does not wait for it. One-way."""
+        self._stopping = True
+        self.bell.ring()
+        with self._lock:
+            line = self._line
+            if self._thread is None:
+                self._state = "ended"
+        if line is not None:
+            line.slot.stop()
+
+    def abandon(self) -> None:
+        """``stop()`` for finalizers: takes no lock, for it may run in a thread that holds ours."""
+        self._stopping = True
+        self.bell.ring()
+        line = self._line
+        if line is not None:
+            line.slot.stop_without_lock()
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the thread has ended; True if it has. From the thread itself: True at once."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(deadline.bound(None))
+        return not thread.is_alive()
+
+    def poll_now(self) -> None:
+        """Cut the poll that runs: the place in the log has changed under it."""
+        line = self._line
+        if line is not None:
+            line.slot.kick()
+
+    def drop_inherited(self) -> None:
+        """In a forked child, where the thread does not exist: let go of its connection."""
+        self._stopping = True
+        self._state = "ended"
+        line, self._line, self._thread = self._line, None, None
+        if line is not None:
+            line.slot.drop_inherited()
+
+    # -- the thread
+
+    def _run(self, line: Line) -> None:
+        attempt = 0
+        try:
+            while not self._stopping:
+                wait = self._next_wait(line)
+                if wait is None:
+                    return
+                self._brake()
+                trouble = self._step(line, wait)
+                if trouble is None:
+                    attempt = 0
+                elif not self._stopping:
+                    attempt += 1
+                    self._wait(self._backoff(attempt))
+        except _DEADLY as error:
+            self._finish(error)
+        except BaseException as error:
+            # Nothing may come here; if something does, every waiter is told instead of waiting for ever.
+            logger.exception("session %s: the poller failed", self.session_id)
+            broken = errors.ParlantSyncError(f"the poller of session {self.session_id} failed: {type(error).__name__}")
+            broken.__cause__ = error
+            self._finish(broken)
+        finally:
+            line.close()
+            with self._lock:
+                if self._stopping:
+                    self._state = "ended"
+                if self._line is line:  # a parked session may be polling again already, over another one
+                    self._line = None
+
+    def _finish(self, cause: errors.ParlantSyncError) -> None:
+        logger.info("session %s: polling ended: %s", self.session_id, cause)
+        self.counts.last_error = str(cause)
+        self._stopping = True
+        self._hub.end(cause)
+        self._on_change("ended")
+
+    def _next_wait(self, line: Line) -> int | None:
+        """How long the next poll asks the server to wait, in whole seconds; None when the session is to be parked."""
+        longest = self._poll_wait if line.wakeable else min(self._poll_wait, UNWAKEABLE_WAIT)
+        if math.isinf(self._idle_timeout):
+            return longest
+        with self._lock:
+            if self._users:
+                return longest
+            left = self._last_used + self._idle_timeout - self._clock()
+            if left > 0:
+                return max(1, min(longest, math.ceil(left)))
+            self._state = "parked"
+            self._thread = None
+            self._line = None
+        logger.debug("session %s: parked after %g s without use", self.session_id, self._idle_timeout)
+        self._on_change("parked")
+        return None
+
+    def _brake(self) -> None:
+        """After a 429 all pollers of the client wait together, and then take turns."""
+        pause = self._api.transport.pace.claim()
+        while pause > 0 and not self._stopping:
+            self._wait(pause)
+            pause = self._api.transport.pace.pause_left()
+
+    def _wait(self, pause: float) -> None:
+        self._state = "waiting"
+        self.bell.wait(pause)
+        self._state = "polling"
+
+    def _step(self, line: Line, wait: int) -> str | None:
+        """One poll. None when all is well, else what was wrong, in a few words; raises what ends the poller."""
+        line.slot.rearm()
+        asked = self._hub.place
+        started = self._clock()
+        try:
+            new = self._poll(line, wait, asked)
+        except Interrupted:
+            return None
+        except _DEADLY:
+            raise
+        except Exception as error:
+            if self._stopping:
+                return None
+            if isinstance(error, errors.RateLimitedError):
+                self._api.transport.pace.limited(error.retry_after)
+            self._note_failure(error)
+            return type(error).__name__
+        if self.counts.consecutive_failures:
+            self._note_recovery()
+        self.counts.last_poll = datetime.now(timezone.utc)
+        if new:
+            return None
+        self.counts.idle_polls += 1
+        # Nothing new, long before the time: a proxy that gives up early, or a server that does not wait. Not so fast.
+        if self._clock() - started < min(0.8 * wait, 5.0) and asked == self._hub.place:
+            return "an early empty answer"
+        return None
+
+    def _poll(self, line: Line, wait: int, asked: Place) -> int:
+        self.counts.polls += 1
+        events, size = self._api.poll(line, self.session_id, min_offset=asked.next, wait=wait, slack=POLL_SLACK)
+        self.counts.bytes += size
+        new = self._hub.deliver(events, asked)
+        self.counts.events += new
+        return new
+
+    def _note_failure(self, error: Exception) -> None:
+        counts = self.counts
+        counts.failures += 1
+        counts.consecutive_failures += 1
+        counts.last_error = str(error)
+        logger.debug("session %s: poll failed (%d in a row): %s", self.session_id, counts.consecutive_failures, error)
+
+    def _note_recovery(self) -> None:
+        logger.debug("session %s: polling again after %d failures", self.session_id, self.counts.consecutive_failures)
+        self.counts.consecutive_failures = 0
+        self.counts.reconnects += 1

@@ -1,0 +1,45 @@
+"""Taking secrets out of what others say. A production server repeats all request headers in its 403 and 429."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+HIDDEN = "[redacted]"
+
+_SENSITIVE = re.compile(r"authorization|cookie|token|secret|api[-_]?key|password|credential|signature|auth", re.I)
+# A header in the ways servers print one: JSON, Python repr, raw tuples, plain "Name: value".
+_PRINTED = re.compile(
+    r"""((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]*(?:api[-_]?key|token|secret|auth)[\w-]*)"""
+    r"""(\\*["']?\s*[:=,]\s*b?)(\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|[^\r\n,})]+)""",
+    re.I,
+)
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.I)
+
+
+def secrets_of(headers: Mapping[str, str | bytes]) -> list[str]:
+    """The values of the headers that carry credentials, and their parts; longest first."""
+    found: set[str] = set()
+    for name, value in headers.items():
+        if not _SENSITIVE.search(name):
+            continue
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        found.add(text)
+        found.update(part for part in re.split(r"[\s;,=]+", text))
+    return sorted((secret for secret in found if len(secret) >= 4), key=len, reverse=True)
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` without these secrets, and without anything that looks like a credential header."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    text = _PRINTED.sub(lambda m: m.group(1) + m.group(2) + HIDDEN, text)
+    return _BEARER.sub(lambda m: f"{m.group(1)} {HIDDEN}", text)
+
+
+def shorten(text: str, limit: int = 500) -> str:
+    """One line of at most ``limit`` characters, markup and control characters taken out."""
+    if "<" in text and ">" in text and re.search(r"<\s*(!doctype|html|head|body|title|h1)\b", text, re.I):
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

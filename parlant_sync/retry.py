@@ -1,0 +1,167 @@
+"""How long to pause after trouble, and who waits for whom. tenacity decides; it is loaded at the first trouble."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from parlant_sync.deadline import Deadline
+
+_T = TypeVar("_T")
+
+SHORTEST_PAUSE = 0.25
+LONGEST_PAUSE = 10.0
+# What a server may ask for by Retry-After at most, and what a 429 without it means at the first time.
+LONGEST_RETRY_AFTER = 60.0
+FIRST_RATE_PAUSE = 2.0
+LONGEST_RATE_PAUSE = 15.0
+# Between two lists of one client after a 429: a quarter under the 240 a minute that a production server allows.
+FIRST_GAP = 60.0 / 180
+LONGEST_GAP = 5.0
+
+
+def jittered(attempt: int) -> float:
+    """The pause in seconds after the ``attempt``-th failure in a row: 0.25 s to 10 s, full jitter."""
+    import tenacity
+
+    wait = tenacity.wait_random_exponential(multiplier=2 * SHORTEST_PAUSE, max=LONGEST_PAUSE, min=SHORTEST_PAUSE)
+    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = min(attempt, 30)
+    return float(wait(state))
+
+
+class Bell:
+    """A one-way wake-up. ``ring()`` takes no lock, so that a finalizer may call it in any thread at any moment."""
+
+    __slots__ = ("_queue", "rung")
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.rung = False
+
+    def ring(self) -> None:
+        self.rung = True
+        self._queue.put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it rings, at most ``timeout`` seconds; True if it has rung. (tenacity's name for it, too.)"""
+        if self.rung:
+            return True
+        try:
+            self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return self.rung
+        self._queue.put(None)  # for the next waiter
+        return self.rung
+
+
+def retrying(
+    call: Callable[[], _T],
+    *,
+    deadline: Deadline,
+    attempts: float,
+    may_retry: Callable[[BaseException], bool],
+    bell: Bell,
+) -> _T:
+    """``call()``, again after failures that ``may_retry``, until it succeeds, ``deadline`` or ``attempts`` run out.
+
+    Raises what the last call raised. A pause ends early when ``bell`` rings; the call is not repeated then.
+    """
+    try:
+        return call()
+    except Exception as error:
+        if attempts <= 1 or deadline.expired() or not may_retry(error):
+            raise
+        first: Exception | None = error
+
+    from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event
+
+    def attempt() -> _T:
+        nonlocal first
+        if first is not None:  # the one that was made above: a call that goes well needs no tenacity
+            error, first = first, None
+            raise error
+        return call()
+
+    def pause(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        wish = getattr(error, "retry_after", None) or 0.0
+        return float(min(max(jittered(state.attempt_number), wish), deadline.remaining()))
+
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= attempts or deadline.expired() or bell.rung
+
+    def sleep(seconds: float) -> None:
+        sleep_using_event(bell)(seconds)  # type: ignore[arg-type]
+
+    runner = Retrying(retry=retry_if_exception(may_retry), wait=pause, stop=stop, sleep=sleep, reraise=True)
+    result: _T = runner(attempt)
+    return result
+
+
+def retry_after(value: str | None) -> float | None:
+    """A Retry-After header in bounded seconds; None where it is missing (WIRE.md), a date, or nonsense."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    if math.isnan(seconds) or seconds < 0:
+        return None
+    return min(seconds, LONGEST_RETRY_AFTER)
+
+
+class Pace:
+    """One brake for all pollers of a client: a 429 pauses them together, then spreads them out; calm speeds them up.
+
+    Thread-safe. What a production server allows per address and minute is in WIRE.md: 240 lists.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()  # guards everything below; held for arithmetic only
+        self._clock = clock
+        self._paused_until = -math.inf
+        self._next_slot = -math.inf  # when the next list may go, while lists are spread out
+        self._gap = 0.0  # seconds between two lists; 0.0 where nothing limits them
+        self._pause = FIRST_RATE_PAUSE
+        self._changed_at = -math.inf
+
+    def claim(self) -> float:
+        """Take a slot for one list; the seconds until it may go."""
+        with self._lock:
+            now = self._clock()
+            at = max(now, self._paused_until)
+            if self._gap:
+                self._ease(now)
+                at = max(at, self._next_slot)
+                self._next_slot = at + self._gap
+            return at - now
+
+    def pause_left(self) -> float:
+        """Seconds of the common pause that are left, for one whose slot was taken before it began."""
+        with self._lock:
+            return max(0.0, self._paused_until - self._clock())
+
+    def limited(self, wish: float | None) -> None:
+        """A 429 came, with this Retry-After in seconds (bounded) or None."""
+        with self._lock:
+            now = self._clock()
+            if now < self._paused_until and wish is None:
+                return  # one of a volley: they were all under way when the first was refused
+            pause = max(self._pause, wish or 0.0)
+            self._pause = min(self._pause * 2, LONGEST_RATE_PAUSE)
+            self._gap = min(max(self._gap * 1.25, FIRST_GAP), LONGEST_GAP)
+            self._paused_until = max(self._paused_until, now + pause)
+            self._next_slot = self._paused_until
+            self._changed_at = self._paused_until
+
+    def _ease(self, now: float) -> None:
+        """A minute without a 429: the server's window has passed, go a little faster. The lock is held."""
+        assert self._lock.locked()
+        if now - self._changed_at > 60.0:
+            self._changed_at = now
+            self._pause = FIRST_RATE_PAUSE
+            self._gap = self._gap * 0.85 if self._gap > 0.05 else 0.0

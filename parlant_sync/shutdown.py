@@ -1,0 +1,65 @@
+"""The one atexit hook and the one fork hook of the process, over weak references to its clients."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import Protocol
+
+# What the joins at exit may take in all: daemon threads that are late are simply frozen by the interpreter.
+EXIT_GRACE = 0.5
+
+
+class Hooked(Protocol):
+    """What a client offers to the hooks."""
+
+    def close(self, timeout: float | None = None) -> None: ...
+
+    def drop_inherited(self) -> None: ...
+
+
+_lock = threading.Lock()  # guards _armed
+_armed = False
+# By id: a WeakSet would hash, and its iteration guards would not survive a fork in the middle of one.
+_clients: dict[int, weakref.ref[Hooked]] = {}
+
+
+def watch(client: Hooked) -> None:
+    """Close ``client`` at exit, and renew it in forked children, for as long as anybody refers to it."""
+    global _armed
+    key = id(client)
+
+    def gone(ref: weakref.ref[Hooked]) -> None:
+        if _clients.get(key) is ref:
+            _clients.pop(key, None)
+
+    _clients[key] = weakref.ref(client, gone)
+    with _lock:
+        if not _armed:
+            _armed = True
+            atexit.register(_at_exit)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_after_fork)
+
+
+def _living() -> list[Hooked]:
+    return [client for ref in list(_clients.values()) if (client := ref()) is not None]
+
+
+def _at_exit() -> None:
+    clients = _living()
+    for client in clients:
+        # Wakes its pollers; nothing is printed, nothing raised: there is nobody left to tell.
+        try:
+            client.close(EXIT_GRACE / len(clients))
+        except Exception:
+            continue
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for client in _living():
+        client.drop_inherited()
