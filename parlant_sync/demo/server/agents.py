@@ -17,7 +17,7 @@ from .replies import Voice
 
 @dataclass(frozen=True)
 class Role:
-    """One agent. ``preamble`` is None where Parlant's own pacing applies."""
+    """One agent. ``preamble``: in every turn, in none, or (None) as Parlant's own pacing has it."""
 
     name: str
     description: str
@@ -30,8 +30,8 @@ class Role:
     def voice(self) -> Voice:
         return Voice(collection=self.collection, echo=self.echo)
 
-    def policy(self) -> pacing.Prompt | None:
-        return None if self.preamble is None else pacing.Prompt(preamble=self.preamble)
+    def policy(self) -> pacing.Prompt | pacing.Natural:
+        return pacing.Natural() if self.preamble is None else pacing.Prompt(preamble=self.preamble)
 
 
 DEMO: Mapping[str, Role] = {

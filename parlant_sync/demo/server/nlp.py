@@ -68,7 +68,9 @@ class Cast:
 
     async def preamble(self, prompt: Any) -> str:
         state, voice = self.read(prompt)
-        if voice.asked(state).fails("preamble"):
+        script = voice.asked(state)
+        await self.gates.passed(script.directives.get("gatepreamble"))
+        if script.fails("preamble"):
             raise ScriptedFailure("boom: the preamble was told to fail")
         return voice.preamble(state)
 

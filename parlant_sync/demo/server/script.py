@@ -3,20 +3,22 @@
 ``[slow=2][parts=3] hello`` is the message ``hello`` with two directives. They are read here and
 obeyed by the NLP service, so that everything else is Parlant's own doing.
 
-=================  =====================================================================
-``[echo]``         answer ``echo: <rest>``, also where the agent would answer otherwise
-``[slow=S]``       the answer takes S seconds to generate
-``[slowmatch=S]``  so does guideline matching, where a turn can still be cancelled
-``[gate=NAME]``    the answer waits until the test opens gate NAME
-``[gatematch=..]`` the same while guidelines are matched
-``[gatemid=..]``   the same in the middle of a streamed answer
-``[pace=S]``       pause between the words of a streamed answer
-``[parts=N]``      an answer of N messages (plain agents)
-``[silent]``       a turn without a message
-``[fail]``         guideline matching fails: the engine reports an ``error``
-``[fail=STAGE]``   STAGE is ``match``, ``preamble`` or ``answer``
-``[break]``        a streamed answer breaks in its middle
-=================  =====================================================================
+==================  ===================================================================
+``[echo]``          answer ``echo: <rest>``, also where the agent would answer otherwise
+``[slow=S]``        the answer takes S seconds to generate
+``[slowmatch=S]``   so does guideline matching, where a turn can still be cancelled
+``[gate=NAME]``     the answer waits until the test opens gate NAME
+``[gatematch=..]``  the same while guidelines are matched
+``[gatepreamble=]`` the same for the preamble: it comes late, even after a cancelled turn
+``[gatemid=..]``    the same in the middle of a streamed answer
+``[pace=S]``        pause between the words of a streamed answer
+``[parts=N]``       an answer of N messages (plain agents), 1.5 s apart or more
+``[silent]``        a turn without a message
+``[fail]``          the engine fails and reports an ``error``
+``[fail=STAGE]``    STAGE is ``preamble`` (as ``[fail]``), ``match`` (the engine tries for 5 s
+                    before it reports) or ``answer`` (plain agents: from 3.1 on an empty turn)
+``[break]``         a streamed answer breaks in its middle
+==================  ===================================================================
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-STAGES = ("match", "preamble", "answer")
+STAGES = ("preamble", "match", "answer")
 
 _DIRECTIVE = re.compile(r"\s*\[([a-z]+)(?:=([^\[\]]+))?\]")
 _GATE = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
@@ -49,10 +51,11 @@ _VALUES: Mapping[str, Callable[[str], bool] | None] = {
     "parts": lambda value: value.isdecimal() and 1 <= int(value) <= 50,
     "fail": lambda value: value in STAGES,
     "gate": lambda value: _GATE.match(value) is not None,
+    "gatepreamble": lambda value: _GATE.match(value) is not None,
     "gatematch": lambda value: _GATE.match(value) is not None,
     "gatemid": lambda value: _GATE.match(value) is not None,
 }
-_OPTIONAL = {"fail": "match"}
+_OPTIONAL = {"fail": "preamble"}
 
 
 @dataclass(frozen=True)
