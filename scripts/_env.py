@@ -25,6 +25,7 @@ LOCKS = ROOT / ".locks"
 STAMP = "parlant-sync.json"
 # All that install the project itself share one lock: they share its egg-info.
 PROJECT_LOCK = "project"
+OLDEST_PIP = (25, 0)
 # Seconds before pip is tried again.
 PAUSES = (2.0, 5.0)
 # What the project is installed from; a change here asks for another `pip install`.
@@ -126,7 +127,7 @@ class Environment:
             self._remove_if_broken()
             if not self.folder.exists():
                 self._create(base or base_interpreter())
-            self._see_that_it_has_pip()
+            self._see_to_pip()
             self._write_stamp(state="installing")
             run_pip(self.python, ["install", *pip_arguments], what=f"installing into {self._shown()}")
             self._write_stamp(state="ready", fingerprint=mark, installed=sorted(wanted))
@@ -148,29 +149,29 @@ class Environment:
         except ValueError:
             return str(self.folder)
 
-    def _see_that_it_has_pip(self) -> None:
-        """Other tools make environments without it, and so does a `venv` that was interrupted."""
-        if self._run([str(self.python), "-m", "pip", "--version"]) is None:
-            return
-        complaint = self._run([str(self.python), "-m", "ensurepip", "--default-pip"])
-        if complaint is not None:
-            raise SetupError(
-                f"{self._shown()} has no pip and it cannot be added; remove it and try again:\n{complaint}"
-            )
+    def _see_to_pip(self) -> None:
+        """Have a pip, and one that can tell within minutes what fits together: 23.0 needs hours for parlant's."""
+        code, output = run_quietly([str(self.python), "-m", "pip", "--version"])
+        if code:  # other tools make environments without it, and so does a `venv` that was interrupted
+            code, complaint = run_quietly([str(self.python), "-m", "ensurepip", "--default-pip"])
+            if code:
+                raise SetupError(f"{self._shown()} has no pip; remove it and try again:\n{last_lines(complaint, 25)}")
+        if pip_version(output) < OLDEST_PIP:
+            wanted = "pip>={}.{}".format(*OLDEST_PIP)
+            run_pip(self.python, ["install", "--upgrade", wanted], what=f"upgrading pip of {self._shown()}")
 
     def _create(self, base: _python.Interpreter) -> None:
         say(f"making {self._shown()} with Python {base.label}")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        complaint = self._run([base.path, "-m", "venv", str(self.folder)])
-        if complaint is not None:
+        code, complaint = run_quietly([base.path, "-m", "venv", str(self.folder)])
+        if code:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise SetupError(f"{base.path} -m venv failed:\n{complaint}")
+            raise SetupError(f"{base.path} -m venv failed:\n{last_lines(complaint, 25)}")
 
-    @staticmethod
-    def _run(command: Sequence[str]) -> str | None:
-        """None if it went well, else what the command said."""
-        code, output = run_quietly(command)
-        return None if code == 0 else last_lines(output, 25)
+
+def pip_version(told: str) -> tuple[int, int]:
+    found = re.search(r"^pip (\d+)\.(\d+)", told, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def run_quietly(command: Sequence[str]) -> tuple[int, str]:

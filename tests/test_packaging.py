@@ -23,12 +23,12 @@ VERSION = re.findall(r'__version__ = "(.+)"', (PACKAGE / "_version.py").read_tex
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+def run(*command: str | Path, cwd: Path) -> str:
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**clean, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **variables},
+        env={**clean, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -80,7 +80,7 @@ def test_one_wheel_and_one_sdist_are_built(built: Path) -> None:
 
 
 def test_the_index_would_take_them(built: Path) -> None:
-    run(sys.executable, "-m", "twine", "check", "--strict", *sorted(built.iterdir()), cwd=built, NO_COLOR="1")
+    run(sys.executable, "-m", "twine", "check", "--strict", *sorted(built.iterdir()), cwd=built)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Path, wheel: Path) -> None:

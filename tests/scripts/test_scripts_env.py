@@ -69,7 +69,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     monkeypatch.setattr(_env, "LOCKS", tmp_path / "locks")
     made = Builder(tmp_path / ".venv")
     monkeypatch.setattr(_env.Environment, "_create", lambda environment, base: made.create(environment, base))
-    monkeypatch.setattr(_env.Environment, "_see_that_it_has_pip", lambda self: None)
+    monkeypatch.setattr(_env.Environment, "_see_to_pip", lambda self: None)
     monkeypatch.setattr(_env, "run_pip", made.pip)
     monkeypatch.setattr(_env, "project_fingerprint", lambda root=tmp_path: "mark")
     return made
@@ -204,6 +204,18 @@ def test_pip_may_fail_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     _env.run_pip(python, ["install", "x"], what="installing")
 
 
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("pip 23.0.1 from /x (python 3.10)", (23, 0)),
+        ("WARNING: something\npip 26.3 from /x", (26, 3)),
+        ("No module named pip", (0, 0)),
+    ],
+)
+def test_the_version_of_pip_is_read(told: str, version: tuple[int, int]) -> None:
+    assert _env.pip_version(told) == version
+
+
 @POSIX_ONLY
 def test_a_python_without_ensurepip_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = _python.Interpreter(sys.executable, (3, 11), False)
@@ -214,3 +226,24 @@ def test_a_python_without_ensurepip_is_told_what_to_install(monkeypatch: pytest.
     monkeypatch.setattr(_python, "newest", lambda: None)
     with pytest.raises(_env.SetupError, match=r"ensurepip.*apt-get install python3"):
         _env.base_interpreter()
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize(
+    ("told", "upgraded"), [("pip 23.0.1 from x", True), ("pip 26.3 from x", False), ("No module named pip", True)]
+)
+def test_an_old_or_missing_pip_is_seen_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, upgraded: bool
+) -> None:
+    monkeypatch.setattr(_env, "ROOT", tmp_path)
+    environment = _env.Environment(tmp_path / ".venv")
+    failed = 1 if told.startswith("No") else 0
+    program(
+        environment.python,
+        f"""echo "$*" >> {tmp_path}/calls
+case "$*" in *--version) echo "{told}"; exit {failed};; esac""",
+    )
+    environment._see_to_pip()
+    calls = (tmp_path / "calls").read_text()
+    assert ("--upgrade pip>=25.0" in calls) is upgraded
+    assert ("ensurepip" in calls) is bool(failed)
