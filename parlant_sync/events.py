@@ -88,7 +88,8 @@ class Event:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"an Event is frozen: cannot set {name!r}")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"an Event is frozen: cannot delete {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Event, (self.raw,)

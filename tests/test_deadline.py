@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+from parlant_sync.deadline import Deadline, seconds
+from parlant_sync.errors import ConfigurationError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_runs_out_on_its_clock() -> None:
+    clock = Clock()
+    deadline = Deadline(5, clock=clock)
+    assert deadline.remaining() == 5
+    clock.now += 3
+    assert deadline.bound(10) == 2
+    assert deadline.bound(1) == 1
+    assert not deadline.expired()
+    clock.now += 3
+    assert deadline.remaining() == 0
+    assert deadline.expired()
+
+
+def test_none_never_ends() -> None:
+    deadline = Deadline(None)
+    assert deadline.remaining() == math.inf
+    assert deadline.bound(None) is None
+    assert deadline.bound(7) == 7
+    assert not deadline.expired()
+
+
+def test_a_huge_timeout_is_still_one_that_waits_take() -> None:
+    limit = Deadline(1e300).bound(None)
+    assert limit is not None
+    assert limit <= threading.TIMEOUT_MAX
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), "5", True, None])
+def test_no_duration(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="wait must be"):
+        seconds("wait", value)
+
+
+def test_durations() -> None:
+    assert seconds("wait", 3) == 3.0
+    assert seconds("wait", None, none_is_ok=True) == math.inf

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from parlant_sync.deadline import Deadline
+from parlant_sync.retry import LONGEST_PAUSE, LONGEST_RETRY_AFTER, Bell, Pace, jittered, retry_after, retrying
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestJitter:
+    def test_bounds_grow_to_the_longest(self) -> None:
+        for attempt in (1, 2, 3, 10, 1000, 10**9):
+            pauses = [jittered(attempt) for _ in range(200)]
+            assert min(pauses) >= 0.25
+            assert max(pauses) <= min(LONGEST_PAUSE, 0.5 * 2 ** min(attempt - 1, 30))
+
+    def test_is_full(self) -> None:
+        """Sessions that were cut together do not come back together."""
+        pauses = sorted(jittered(10) for _ in range(1000))
+        assert pauses[100] < 2.5
+        assert pauses[900] > 7.5
+
+
+class TestBell:
+    def test_ends_waits_for_all(self) -> None:
+        bell = Bell()
+        assert not bell.wait(0.001)
+        results: list[bool] = []
+        threads = [threading.Thread(target=lambda: results.append(bell.wait(30))) for _ in range(4)]
+        for t in threads:
+            t.start()
+        bell.ring()
+        for t in threads:
+            t.join(5)
+        assert results == [True] * 4
+        assert bell.wait(30)
+
+
+class _Waiting(Bell):
+    """A bell whose waits are seen."""
+
+    def __init__(self, bell: Bell, wait: Callable[[float | None], bool]) -> None:
+        super().__init__()
+        self.bell, self.seen = bell, wait
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.rung = self.seen(timeout)
+        return self.rung
+
+
+class TestRetrying:
+    def run(
+        self, outcomes: list[object], *, attempts: float = 5, bell: Bell | None = None, timeout: float = 30
+    ) -> object:
+        calls = iter(outcomes)
+        self.calls = 0
+
+        def call() -> object:
+            self.calls += 1
+            outcome = next(calls)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return retrying(
+            call,
+            deadline=Deadline(timeout),
+            attempts=attempts,
+            may_retry=lambda e: isinstance(e, OSError),
+            bell=bell or Bell(),
+        )
+
+    @pytest.fixture(autouse=True)
+    def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+
+    def test_success_after_failures(self) -> None:
+        assert self.run([OSError("1"), OSError("2"), "done"]) == "done"
+        assert self.calls == 3
+
+    def test_the_last_failure_is_raised(self) -> None:
+        with pytest.raises(OSError, match="3"):
+            self.run([OSError("1"), OSError("2"), OSError("3"), "never"], attempts=3)
+        assert self.calls == 3
+
+    def test_what_may_not_be_repeated_is_not(self) -> None:
+        with pytest.raises(KeyError):
+            self.run([KeyError("no")])
+        with pytest.raises(KeyError):
+            self.run([OSError("1"), KeyError("no"), "never"])
+        assert self.calls == 2
+
+    def test_not_after_the_deadline(self) -> None:
+        with pytest.raises(OSError, match="1"):
+            self.run([OSError("1"), "never"], timeout=0)
+
+    def test_not_after_the_bell(self) -> None:
+        bell = Bell()
+        bell.ring()
+        with pytest.raises(OSError, match="1"):
+            self.run([OSError("1"), "never"], bell=bell)
+
+    def test_the_bell_cuts_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bell = Bell()
+
+        ringer = threading.Thread(target=bell.ring)
+
+        def wait(timeout: float | None) -> bool:
+            ringer.start()  # in the middle of the pause
+            return Bell.wait(bell, timeout)
+
+        monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 30.0)
+        started = time.monotonic()
+        with pytest.raises(OSError, match="2"):
+            self.run([OSError("1"), OSError("2"), "never"], bell=_Waiting(bell, wait))
+        assert time.monotonic() - started < 5
+        ringer.join()
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", None),
+        ("nan", None),
+        ("1e9", LONGEST_RETRY_AFTER),
+        ("inf", LONGEST_RETRY_AFTER),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("rubbish", None),
+    ],
+)
+def test_retry_after(header: str | None, expected: float | None) -> None:
+    assert retry_after(header) == expected
+
+
+class TestPace:
+    def test_costs_nothing_without_a_limit(self) -> None:
+        pace = Pace(clock=Clock())
+        assert [pace.claim() for _ in range(100)] == [0.0] * 100
+
+    def test_a_429_pauses_all_and_spreads_them(self) -> None:
+        clock = Clock()
+        pace = Pace(clock=clock)
+        pace.limited(None)
+        waits = [pace.claim() for _ in range(20)]
+        assert waits[0] >= 1.0
+        gaps = {round(b - a, 6) for a, b in itertools.pairwise(waits)}
+        assert len(gaps) == 1
+        assert gaps.pop() >= 60 / 240
+
+    def test_a_volley_counts_once(self) -> None:
+        clock = Clock()
+        one, volley = Pace(clock=clock), Pace(clock=clock)
+        one.limited(None)
+        for _ in range(20):
+            volley.limited(None)
+        assert volley.claim() == one.claim()
+
+    def test_a_wish_is_heard(self) -> None:
+        pace = Pace(clock=Clock())
+        pace.limited(30.0)
+        assert pace.claim() >= 30.0
+        assert pace.pause_left() >= 30.0
+
+    def test_calm_speeds_up_until_free(self) -> None:
+        clock = Clock()
+        pace = Pace(clock=clock)
+        pace.limited(None)
+        clock.now += 100
+        gaps = []
+        for _ in range(60):
+            first, second = pace.claim(), pace.claim()
+            gaps.append(second - first)
+            clock.now += 61
+        assert gaps == sorted(gaps, reverse=True)
+        assert gaps[0] > 0.1
+        assert gaps[-1] == 0.0
+        assert not math.isinf(pace.claim())
