@@ -1,0 +1,51 @@
+"""What every test is held to: it leaves no thread of ours, no socket, no dead thread and no open resource behind.
+
+A thread that died by an exception and a resource that was not closed are warnings, and warnings are errors (setup.cfg).
+The watchdog that dumps all stacks is pytest-timeout's.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+# How long what a test has just let go of may take to end: a thread on its way out, a connection being closed.
+_GRACE = 3.0
+_FDS = "/proc/self/fd"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Autouse, so it is set up first and checks last, when the test's own fixtures are gone."""
+    threads, sockets = _threads(), _sockets()
+    yield
+    gc.collect()  # a ResourceWarning belongs to the test that caused it
+    deadline = time.monotonic() + _GRACE
+    while (_threads() - threads or _sockets() - sockets) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        gc.collect()
+    left = sorted(thread.name for thread in _threads() - threads)
+    assert not left, f"threads left behind: {left}"
+    assert not _sockets() - sockets, f"sockets left behind: {sorted(_sockets() - sockets)}"
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("parlant-")}
+
+
+def _sockets() -> set[str]:
+    """The open sockets of this process, as the kernel numbers them; empty where it has no such list."""
+    found = set()
+    for number in os.listdir(_FDS) if os.path.isdir(_FDS) else ():
+        try:
+            target = os.readlink(f"{_FDS}/{number}")
+        except OSError:
+            continue  # the descriptor of the list itself
+        if target.startswith("socket:"):
+            found.add(target)
+    return found

@@ -1,0 +1,265 @@
+"""One face for the real server and the stand-in, so that one test case runs against both.
+
+``script()`` gives the text of a message that makes the agent behave in a certain way. The real demo server reads that
+out of the text itself; the stand-in is told beforehand, and gets the text alone. So on it a script holds for the
+agent's next turn, whoever's message that answers: a test that needs one calls ``script()`` right before it posts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer
+
+ROLES = ("quick", "streamer", "hesitant", "research", "welfare")
+PREFIX = {"quick": "echo: ", "hesitant": "echo: ", "streamer": "streamed echo of: "}
+PREAMBLE = "Let me see."
+BOOM = "boom"
+_ORDINALS = ("second", "third", "fourth", "fifth")
+
+# What the demonstration's agents are asked, and what has to be in the answer. The last question of each only makes
+# sense to who remembers the one before.
+TALKS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "research": (
+        ("What is peer review?", "Peer review is the examination of a manuscript"),
+        ("What is the transformer?", "The transformer is a neural network architecture"),
+        ("And when was it published?", "It was published in June 2017"),
+    ),
+    "welfare": (
+        ("What is long-term care insurance?", "Long-term care insurance is the public scheme"),
+        ("What does it cost?", "Users pay 10 per cent"),
+        ("And who can use it?", "Everybody aged 65 or over"),
+    ),
+}
+
+
+def parts(first: str, count: int) -> list[str]:
+    """The messages of an answer of so many parts."""
+    return [first, *(f"{_ORDINALS[n]} part" for n in range(count - 1))]
+
+
+class Server:
+    """What both have in common: they are reached by HTTP."""
+
+    kind = ""
+    base_url = ""
+    version: tuple[int, int] = (0, 0)
+    agents: Mapping[str, str]
+
+    @property
+    def streams(self) -> bool:
+        return self.version >= (3, 2)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether a newer message cancels a turn that has said nothing yet; before 3.2 its POST waits for that turn."""
+        return self.version >= (3, 2)
+
+    @property
+    def keeps_metadata(self) -> bool:
+        return self.version >= (3, 1)
+
+    @property
+    def keeps_labels(self) -> bool:
+        return self.version >= (3, 3)
+
+    def script(
+        self,
+        role: str,
+        text: str,
+        *,
+        gate: str | None = None,
+        at: str = "answer",
+        parts: int = 1,
+        between: str | None = None,
+        pace: float | None = None,
+        ends: str = "",
+    ) -> str:
+        """The text to send to the agent.
+
+        ``gate``: waits there ``at`` "match" (where a turn can still be cancelled), "preamble", "answer" or "middle" (of
+        a streamed answer) until ``release()``. ``parts``: so many messages; the real server takes 1.5 s between them,
+        the stand-in until the gate ``between`` opens. ``pace``: seconds between streamed words. ``ends``: "silent",
+        "fail" or "break".
+        """
+        raise NotImplementedError
+
+    def speaks(self, role: str, text: str) -> None:
+        """What the agent says in its next turn without a customer's message; the real server knows by itself."""
+
+    def release(self, gate: str) -> None:
+        raise NotImplementedError
+
+    def gate(self) -> str:
+        """A gate of its own."""
+        return uuid.uuid4().hex
+
+    def echo(self, role: str, text: str) -> str:
+        """What the agent answers to that text."""
+        return PREFIX[role] + text
+
+    # -- what other people's programs do, past this SDK
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        with requests.Session() as http:
+            http.trust_env = False
+            answer = http.request(method, self.base_url + path, timeout=20, **options)
+        answer.raise_for_status()
+        return answer
+
+    def human(self, session_id: str, text: str, *, on_behalf: bool = False) -> None:
+        """A human agent writes into the session."""
+        source = "human_agent_on_behalf_of_ai_agent" if on_behalf else "human_agent"
+        body = {"kind": "message", "source": source, "message": text, "participant": {"display_name": "Dana"}}
+        self.request("POST", f"/sessions/{session_id}/events", json=body)
+
+    # -- its life
+
+    def kill(self) -> None:
+        """As a crash would end it."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """The same server again, at the same address; it has its sessions if its store keeps them."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+
+class Real(Server):
+    kind = "real"
+
+    def __init__(self, demo: DemoServer) -> None:
+        self.demo = demo
+        demo.start()
+        self.base_url = demo.base_url
+        self.agents = demo.agents
+        self.version = _short(demo.version)
+
+    def script(self, role: str, text: str, **how: Any) -> str:
+        gate, at = how.get("gate"), how.get("at", "answer")
+        name = {"answer": "gate", "match": "gatematch", "preamble": "gatepreamble", "middle": "gatemid"}[at]
+        directives = [f"[{name}={gate}]"] if gate else []
+        directives += [f"[parts={how['parts']}]"] if how.get("parts", 1) > 1 else []
+        directives += [f"[pace={how['pace']}]"] if how.get("pace") else []
+        directives += [f"[{how['ends']}]"] if how.get("ends") else []
+        return " ".join(["".join(directives), text]) if directives else text
+
+    def release(self, gate: str) -> None:
+        self.demo.release(gate)
+
+    def kill(self) -> None:
+        self.demo.kill()
+
+    def restart(self) -> None:
+        self.demo.restart()
+
+    def stop(self) -> None:
+        self.demo.stop()
+
+
+class Fake(Server):
+    kind = "fake"
+
+    def __init__(self, version: str, *, keep: bool = False, **options: Any) -> None:
+        self.fake = FakeServer(version, **options)
+        self.version = _short(version)
+        self.agents = {role: role for role in ROLES}
+        self._keep = keep
+        for role in ROLES:
+            self._agent(role)
+            self._plain(role)
+        self.fake.start()
+        self.base_url = self.fake.base_url
+
+    def _agent(self, role: str) -> Any:
+        agent = self.fake.agent(role)
+        agent.forget()
+        return agent.with_preamble(PREAMBLE) if role not in ("quick", "streamer") else agent
+
+    def _plain(self, role: str) -> None:
+        """How the agent answers what no script was given for."""
+        agent = self.fake.agent(role)
+        if role in TALKS:
+            answers = dict(TALKS[role])
+            agent.replies(lambda text: answers.get(text, "I have nothing on that."))
+        else:
+            agent.echoes(PREFIX[role])
+
+    def script(self, role: str, text: str, **how: Any) -> str:
+        agent, answer = self._agent(role), PREFIX.get(role, "echo: ") + text
+        ends, count = how.get("ends"), how.get("parts", 1)
+        words = re.findall(r"\S+\s*", answer)
+        if ends == "silent":
+            agent.stays_silent()
+        elif ends == "fail":
+            agent.fails(f"{BOOM}: told to fail")
+        elif ends == "break":
+            agent.streams(words, breaks_after=(len(words) + 1) // 2)
+        elif role == "streamer":
+            agent.streams(words, every=how.get("pace"))
+        else:
+            agent.replies(*parts(answer, count))
+        if how.get("gate"):
+            points = {"answer": "answer", "match": "start", "preamble": "preamble", "middle": "chunk"}
+            agent.waits(how["gate"], at=points[how.get("at", "answer")])
+        if how.get("between"):
+            agent.waits(how["between"], at="then")
+        self._plain(role)
+        return text
+
+    def speaks(self, role: str, text: str) -> None:
+        self._agent(role).replies(text)
+        self._plain(role)
+
+    def release(self, gate: str) -> None:
+        self.fake.release(gate)
+
+    def kill(self) -> None:
+        self.fake.stop()
+
+    def restart(self) -> None:
+        self.fake.restart(keep=self._keep)
+
+    def stop(self) -> None:
+        self.fake.stop()
+
+
+class Watched:
+    """A server in a test's hands: opens all its gates in the end, so that no turn of one test holds up the next."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._gates: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    def gate(self) -> str:
+        self._gates.append(self._server.gate())
+        return self._gates[-1]
+
+    def finish(self) -> None:
+        with contextlib.suppress(Exception):
+            for gate in self._gates:
+                self._server.release(gate)
+
+
+def _short(version: str) -> tuple[int, int]:
+    major, minor = itertools.islice(version.split("."), 2)
+    return int(major), int(minor)
+
+
+def server_python() -> str | None:
+    """The interpreter that has the real server, where it is not this one."""
+    return os.environ.get("PARLANT_SYNC_SERVER_PYTHON") or None

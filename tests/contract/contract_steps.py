@@ -1,0 +1,79 @@
+"""Steps that contract cases share: calls in the background, and bounded waits on what can be observed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from parlant_sync import Event, Session
+
+T = TypeVar("T")
+# Long enough for a busy machine; what it bounds is normally there in well under a second.
+PATIENCE = 20.0
+
+
+class Background(Generic[T]):
+    """A call that runs meanwhile in a thread of its own."""
+
+    def __init__(self, function: Callable[..., T], *arguments: Any, **options: Any) -> None:
+        self._result: list[T] = []
+        self._error: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._result.append(function(*arguments, **options))
+            except BaseException as error:
+                self._error.append(error)
+
+        # Daemon: a test that failed meanwhile must end.
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self, timeout: float = 40.0) -> T:
+        error = self.error(timeout)
+        if error is not None:
+            raise error
+        return self._result[0]
+
+    def error(self, timeout: float = 40.0) -> BaseException | None:
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), "still running"
+        return self._error[0] if self._error else None
+
+
+def eventually(what: Callable[[], T], timeout: float = PATIENCE) -> T:
+    """Look until ``what()`` is true, and give it; a bounded wait on something that nothing announces."""
+    deadline = time.monotonic() + timeout
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"not so after {timeout:g} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def wait_for(session: Session, what: Callable[[Event], object], *, since: int = 0, timeout: float = PATIENCE) -> Event:
+    """The first event from ``since`` on that is so, as soon as the server holds it."""
+    with session.iter_events(since=since, timeout=timeout, partial=True) as events:
+        for event in events:
+            if what(event):
+                return event
+    raise AssertionError(f"no such event: {list_of(session.history())}")
+
+
+def stored(session: Session, text: str) -> Event:
+    """The customer's message with this text, as soon as the server holds it: its POST may still be waiting."""
+    return wait_for(session, lambda event: event.source == "customer" and event.message == text)
+
+
+def list_of(events: Iterable[Event]) -> list[str]:
+    """Events in a word each, for messages of failed assertions."""
+    return [f"{e.offset}:{e.source}:{e.trace_id[:6]}:{e.status or e.message or e.kind}" for e in events]
+
+
+def texts(events: Iterable[Event], source: str = "ai_agent") -> list[str]:
+    return [event.message or "" for event in events if event.kind == "message" and event.source == source]
