@@ -161,7 +161,7 @@ class Client:
         registry = weakref.ref(self._registry)
         holder: list[weakref.ref[Session]] = []
 
-        def on_change(_: str) -> None:
+        def on_change() -> None:
             # Called by the poller's thread, which must keep neither alive.
             book = registry()
             session = holder[0]() if holder else None

@@ -46,7 +46,10 @@ class PollCounts:
 
 
 class Poller:
-    """Polls one session into its hub. Thread-safe; it starts when first used, and again after it was parked."""
+    """Polls one session into its hub. Thread-safe; it starts when first used, and again after it was parked.
+
+    ``on_change`` is called after the state has changed, from any thread and not in order: it is to look at the state.
+    """
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Poller:
         *,
         poll_wait: int,
         idle_timeout: float,
-        on_change: Callable[[str], None] = lambda state: None,
+        on_change: Callable[[], None] = lambda: None,
         backoff: Callable[[int], float] = jittered,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,7 +103,7 @@ class Poller:
         if spare is not None:
             spare.close()  # another thread was faster
         if started:
-            self._on_change("polling")
+            self._on_change()
 
     def _idle(self) -> bool:
         return self._state in ("new", "parked") and not self._stopping
@@ -207,7 +210,7 @@ class Poller:
         self.counts.last_error = str(cause)
         self._stopping = True
         self._hub.end(cause)
-        self._on_change("ended")
+        self._on_change()
 
     def _next_wait(self, line: Line) -> int | None:
         """How long the next poll asks the server to wait, in whole seconds; None when the session is to be parked."""
@@ -224,7 +227,7 @@ class Poller:
             self._thread = None
             self._line = None
         logger.debug("session %s: parked after %g s without use", self.session_id, self._idle_timeout)
-        self._on_change("parked")
+        self._on_change()
         return None
 
     def _brake(self) -> None:

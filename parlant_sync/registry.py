@@ -90,7 +90,8 @@ class Registry:
     def _add(self, session_id: str, session: Session) -> None:
         with self._lock:
             if not self._closed:
-                self._open[session_id] = session
+                if not session.closed:  # its poller may have ended already
+                    self._open[session_id] = session
                 return
         session.close()
         self.check_open()

@@ -75,7 +75,7 @@ class Session:
         owner: Any,
         next_offset: int,
         since: object,
-        on_change: Callable[[str], None],
+        on_change: Callable[[], None],
         forget: Callable[[Session], None],
     ) -> None:
         self.since = since

@@ -1,0 +1,102 @@
+"""Imports go one way, the public face is a decision, and importing is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parlant_sync
+
+PACKAGE = Path(parlant_sync.__file__).parent
+# A file imports only from lower ranks.
+RANKS = {
+    "_version": 0,
+    "errors": 0,
+    "events": 0,
+    "redaction": 0,
+    "interrupt": 0,
+    "shutdown": 0,
+    "deadline": 1,
+    "turns": 1,
+    "mailbox": 1,
+    "retry": 2,
+    "gate": 2,
+    "hub": 2,
+    "settings": 2,
+    "transport": 3,
+    "api": 4,
+    "poller": 5,
+    "feed": 5,
+    "delivery": 5,
+    "reader": 6,
+    "turn": 6,
+    "session": 7,
+    "registry": 8,
+    "client": 9,
+    "__init__": 10,
+}
+ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports, those for type checking alone left out."""
+    found: set[str] = set()
+    body = [
+        n for n in ast.parse(path.read_text()).body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n))
+    ]
+    for node in (n for top in body for n in ast.walk(top)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("parlant_sync"):
+            name = (node.module or "").removeprefix("parlant_sync").removeprefix(".")
+            found |= {name.split(".")[0]} if name else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("parlant_sync.")}
+    return found
+
+
+def test_every_file_has_a_rank() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} <= set(RANKS) | ON_TOP
+
+
+@pytest.mark.parametrize("name", sorted(RANKS))
+def test_imports_go_down(name: str) -> None:
+    for imported in imports(PACKAGE / f"{name}.py") & (set(RANKS) | ON_TOP):
+        assert RANKS.get(imported, 99) < RANKS[name], f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("folder", ["batch", "cli", "demo", "testing"])
+def test_what_is_on_top_uses_public_names_only(folder: str) -> None:
+    for path in (PACKAGE / folder).rglob("*.py"):
+        if "server" in path.parts and folder == "demo":
+            continue  # runs in another interpreter, and imports nothing of ours
+        inside = imports(path) & set(RANKS) - {"_version", "__init__"}
+        assert not inside, f"{path.relative_to(PACKAGE)} imports {inside}"
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_importing_is_silent() -> None:
+    assert run("import parlant_sync") == ""
+
+
+def test_importing_is_light() -> None:
+    """What only some users need is loaded when it is needed."""
+    heavy = ("tenacity", "click", "asyncio", "parlant_sync.cli", "parlant_sync.batch", "parlant_sync.demo")
+    code = f"import sys, parlant_sync; print([m for m in {(*heavy, 'parlant_sync.testing')!r} if m in sys.modules])"
+    assert run(code) == "[]\n"
+
+
+def test_exports() -> None:
+    assert sorted(parlant_sync.__all__, key=str.lower) == sorted(parlant_sync.__all__, key=str.lower)
+    for name in parlant_sync.__all__:
+        assert hasattr(parlant_sync, name)
+    public = {name for name in vars(parlant_sync) if not name.startswith("_")}
+    modules = set(RANKS) | ON_TOP
+    assert public - modules <= set(parlant_sync.__all__)

@@ -1,0 +1,318 @@
+"""The poller's loop, step by step, without a thread where that will do."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from parlant_sync import errors
+from parlant_sync.deadline import Deadline
+from parlant_sync.events import Event
+from parlant_sync.hub import Hub
+from parlant_sync.interrupt import Interrupted, Slot
+from parlant_sync.poller import Poller
+from parlant_sync.retry import Pace
+
+GONE = errors.NotFoundError("gone", status=404)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLine:
+    wakeable = True
+
+    def __init__(self) -> None:
+        self.slot = Slot()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeApi:
+    """Answers polls from a script: lists of offsets, exceptions, or callables."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.asked: list[tuple[int, int]] = []
+        self.lines: list[FakeLine] = []
+        self.transport = SimpleNamespace(pace=Pace(), line=self._line)
+
+    def _line(self) -> FakeLine:
+        self.lines.append(FakeLine())
+        return self.lines[-1]
+
+    def poll(self, line: FakeLine, session_id: str, *, min_offset: int, wait: int, slack: float) -> Any:
+        self.asked.append((min_offset, wait))
+        step = self.script.pop(0) if self.script else GONE
+        if callable(step):
+            step = step()
+        if isinstance(step, BaseException):
+            raise step
+        return [Event({"offset": o}) for o in step], 10
+
+
+def poller(api: FakeApi, hub: Hub | None = None, **options: Any) -> Poller:
+    options = {"poll_wait": 60, "idle_timeout": float("inf"), "backoff": lambda n: 0.0, **options}
+    return Poller("s1", api, hub or Hub(0), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("parlant-sync"):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def run_to_the_end(p: Poller) -> None:
+    p.use()
+    assert p.join(Deadline(10))
+
+
+def test_asks_for_what_comes_after_the_largest_seen() -> None:
+    api, hub = FakeApi([0, 1, 2], [5], [5, 4, 9], []), Hub(0)
+    run_to_the_end(poller(api, hub))
+    assert [offset for offset, _ in api.asked] == [0, 3, 6, 10, 10]
+    assert hub.place.next == 10
+
+
+def test_an_empty_poll_that_came_in_time_is_asked_again_at_once() -> None:
+    clock = Clock()
+    pauses: list[int] = []
+
+    def in_time() -> list[int]:
+        clock.now += 60
+        return []
+
+    api = FakeApi(in_time, in_time)
+    run_to_the_end(poller(api, clock=clock, backoff=lambda n: pauses.append(n) or 0.0))
+    assert pauses == []
+
+
+def test_early_empty_answers_back_off() -> None:
+    pauses: list[int] = []
+    run_to_the_end(poller(FakeApi([], [], []), clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
+    assert pauses == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        errors.TransportError("down"),
+        errors.ServerError("failed", status=502),
+        errors.ProtocolError("html"),
+        errors.InvalidRequestError("?", status=422),
+        errors.ApiError("redirect", status=302),
+        RuntimeError("a bug of ours, or of a token callable"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_trouble_backs_off_and_goes_on_at_the_same_offset(trouble: Exception) -> None:
+    pauses: list[int] = []
+    api, hub = FakeApi([0], trouble, trouble, [1], trouble), Hub(0)
+    p = poller(api, hub, backoff=lambda n: pauses.append(n) or 0.0)
+    run_to_the_end(p)
+    assert [offset for offset, _ in api.asked] == [0, 1, 1, 1, 2, 2]
+    assert pauses == [1, 2, 1]
+    assert p.counts.failures == 3
+    assert p.counts.reconnects == 1
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [GONE, errors.AuthenticationError("no", status=401), errors.PermissionDeniedError("no", status=403)],
+    ids=lambda e: type(e).__name__,
+)
+def test_what_ends_it_is_told(cause: errors.ApiError) -> None:
+    states: list[str] = []
+    api, hub = FakeApi([0], cause), Hub(0)
+    p = poller(api, hub)
+    p._on_change = lambda: states.append(p.state if hub.ending is None else "ended")
+    run_to_the_end(p)
+    assert hub.ending is cause
+    assert p.state == "ended"
+    assert "ended" in states
+    assert api.lines[0].closed
+    assert p.counts.last_error == str(cause)
+
+
+def test_a_429_slows_all_pollers_of_the_client() -> None:
+    api = FakeApi(errors.RateLimitedError("slow down", status=429, retry_after=30.0))
+    p = poller(api)
+
+    def told() -> float:
+        p.stop()
+        return 0.0
+
+    p._backoff = lambda n: told()
+    run_to_the_end(p)
+    assert api.transport.pace.pause_left() > 20
+
+
+def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub(0)
+    run_to_the_end(poller(FakeApi(SystemExit("strange")), hub))
+    assert isinstance(hub.ending, errors.ParlantSyncError)
+    assert "the poller failed" in caplog.text
+
+
+def blocked(gate: threading.Event, line: Callable[[], FakeLine]) -> Callable[[], BaseException]:
+    def step() -> BaseException:
+        gate.set()
+        slot = line().slot
+        deadline = time.monotonic() + 10
+        while not slot.interrupted and time.monotonic() < deadline:
+            threading.Event().wait(0.001)
+        return Interrupted("woken")
+
+    return step
+
+
+def test_stop_wakes_a_poll() -> None:
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0])]
+    hub = Hub(0)
+    p = poller(api, hub)
+    p.use()
+    assert gate.wait(5)
+    p.stop()
+    assert p.join(Deadline(5))
+    assert p.state == "ended"
+    assert len(api.asked) == 1
+    # One-way: a later use starts nothing.
+    p.use()
+    assert len(api.asked) == 1
+
+
+def test_stop_cuts_a_pause() -> None:
+    paused = threading.Event()
+
+    def backoff(attempt: int) -> float:
+        paused.set()
+        return 60.0
+
+    p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
+    p.use()
+    assert paused.wait(5)
+    started = time.monotonic()
+    p.stop()
+    assert p.join(Deadline(10))
+    assert time.monotonic() - started < 5
+
+
+def test_poll_now_asks_again() -> None:
+    gate = threading.Event()
+    hub = Hub(7)
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0]), GONE]
+    p = poller(api, hub)
+    p.use()
+    assert gate.wait(5)
+    assert hub.note_posted(2, hub.place)
+    p.poll_now()
+    assert p.join(Deadline(5))
+    assert [offset for offset, _ in api.asked] == [7, 2]
+
+
+def test_joining_oneself_does_not_wait() -> None:
+    p = poller(FakeApi())
+    joined: list[bool] = []
+    p._on_change = lambda: joined.append(p.join(Deadline(60)))  # from both threads
+    run_to_the_end(p)
+    assert joined == [True, True]
+
+
+def test_parked_after_idle_time_and_started_again() -> None:
+    clock = Clock()
+    parked = threading.Event()
+    hub = Hub(0)
+
+    def idle() -> list[int]:
+        clock.now += 60
+        return []
+
+    api = FakeApi(idle, idle)
+    p = poller(api, hub, idle_timeout=100, clock=clock)
+    p._on_change = lambda: parked.set() if p.state == "parked" else None
+    p.use()
+    p.unuse()
+    assert parked.wait(5)
+    assert p.state == "parked"
+    # 60 s, then only as long as it may stay: 40 s
+    assert api.asked == [(0, 60), (0, 40)]
+    assert hub.ending is None
+    api.script = [[0, 1]]
+    run_to_the_end(p)
+    assert api.asked[2][0] == 0
+    assert hub.place.next == 2
+    assert len(api.lines) == 2
+
+
+def test_not_parked_while_somebody_is_inside() -> None:
+    clock = Clock()
+
+    def idle() -> list[int]:
+        clock.now += 600
+        return []
+
+    api = FakeApi(idle, idle, idle)
+    p = poller(api, idle_timeout=100, clock=clock)
+    run_to_the_end(p)  # use() without unuse()
+    assert len(api.asked) == 4
+    assert p.state == "ended"
+
+
+def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    api = FakeApi([0])
+    p = poller(api)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(errors.TransportError, match="no thread can be started"):
+        p.use()
+    assert p.state == "new"
+    assert api.lines[0].closed
+    monkeypatch.undo()
+    run_to_the_end(p)  # a later call tries again
+    assert len(api.asked) == 2
+
+
+def test_the_thread_keeps_nobody_alive() -> None:
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0])]
+
+    class Owner:
+        def __init__(self) -> None:
+            self.poller = poller(api)
+            weakref.finalize(self, self.poller.abandon)
+
+    owner = Owner()
+    owner.poller.use()
+    assert gate.wait(5)
+    thread = owner.poller._thread
+    assert thread is not None
+    assert thread.daemon
+    assert thread.name == "parlant-sync-poll-s1"
+    del owner
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
