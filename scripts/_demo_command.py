@@ -15,6 +15,8 @@ def main() -> int:
     except _env.SetupError as error:
         _env.say(str(error))
         return 1
+    except KeyboardInterrupt:  # what was half installed is made anew next time
+        return 130
     program = python.with_name("parlant-sync.exe" if os.name == "nt" else "parlant-sync")
     command = [str(program), "demo", *sys.argv[1:]]
     environment = _env.environ()

@@ -84,4 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _env.SetupError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # what was half installed is made anew next time
+        return 130
     return 0

@@ -69,6 +69,7 @@ def counted(project: Path, text: str, *arguments: str) -> _steps.Steps:
 
 
 @pytest.mark.parametrize(("full", "expected"), [(False, (1, 2)), (True, (2, 3))])
+@pytest.mark.slow  # starts pytest
 def test_every_test_is_in_exactly_one_part(project: Path, full: bool, expected: tuple[int, int]) -> None:
     parts = [f"not {_test_command.SLOW}", _test_command.SLOW]
     found = [counted(project, MARKED, *_test_command.selection(part, full)).counts.passed for part in parts]
@@ -89,6 +90,7 @@ def test_errs(broken): pass
 """
 
 
+@pytest.mark.slow  # starts pytest
 def test_outcomes_are_counted(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     steps = counted(project, OUTCOMES)
     assert steps.counts == _steps.Counts(passed=1, failed=2, skipped=2)
@@ -105,16 +107,19 @@ def test_outcomes_are_counted(project: Path, capfd: pytest.CaptureFixture[str]) 
         ("import nothing_of_that_name", _steps.Counts(failed=1)),
     ],
 )
+@pytest.mark.slow  # starts pytest
 def test_a_run_without_a_passed_test_is_no_success(project: Path, text: str, counts: _steps.Counts) -> None:
     steps = counted(project, text)
     assert steps.counts == counts
     assert not steps.ok
 
 
+@pytest.mark.slow  # starts pytest
 def test_a_usage_error_of_pytest_is_a_failure(project: Path) -> None:
     assert counted(project, "", "--no-such-option").counts.failed == 1
 
 
+@pytest.mark.slow  # starts pytest
 def test_part_without_a_match_is_fine_if_another_has_one(project: Path) -> None:
     steps = counted(project, "def test_x(): pass", "-k", "nothing")
     assert "failed: no test was run" in steps.summary()
@@ -123,6 +128,7 @@ def test_part_without_a_match_is_fine_if_another_has_one(project: Path) -> None:
     assert steps.summary().splitlines()[-1] == "1 passed, 0 failed, 0 skipped"
 
 
+@pytest.mark.slow  # starts pytest
 def test_a_step_that_fails_is_named(project: Path) -> None:
     steps = counted(project, "def test_x(): pass")
     assert not steps.run("lint", [sys.executable, "-c", "raise SystemExit(3)"])
