@@ -64,9 +64,20 @@ class Delivery:
         failure = Failure()
         limit = self._api.transport.settings.request_timeout
 
+        pace = self._api.transport.post_pace
+
         def once() -> Event:
+            pause = pace.pause_left()  # all posts of the client wait out a 429 together
+            if pause > 0:
+                self._bell.wait(deadline.bound(pause))
             timeout = max(deadline.bound(limit) or limit, 0.001)
-            return self._api.create_event(self._session_id, body, failure=failure, params=params, read_timeout=timeout)
+            try:
+                return self._api.create_event(
+                    self._session_id, body, failure=failure, params=params, read_timeout=timeout
+                )
+            except errors.RateLimitedError as error:
+                pace.limited(error.retry_after)
+                raise
 
         try:
             event = retrying(

@@ -120,8 +120,10 @@ class Pace:
     Thread-safe. What a production server allows per address and minute is in WIRE.md: 240 lists.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, spread: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        """``spread``: whether a 429 also spaces out what comes after the pause."""
         self._lock = threading.Lock()  # guards everything below; held for arithmetic only
+        self._spread = spread
         self._clock = clock
         self._paused_until = -math.inf
         self._next_slot = -math.inf  # when the next list may go, while lists are spread out
@@ -151,9 +153,12 @@ class Pace:
             now = self._clock()
             if now < self._paused_until and wish is None:
                 return  # one of a volley: they were all under way when the first was refused
+            if now - self._changed_at > 60.0:
+                self._pause = FIRST_RATE_PAUSE
             pause = max(self._pause, wish or 0.0)
             self._pause = min(self._pause * 2, LONGEST_RATE_PAUSE)
-            self._gap = min(max(self._gap * 1.25, FIRST_GAP), LONGEST_GAP)
+            if self._spread:
+                self._gap = min(max(self._gap * 1.25, FIRST_GAP), LONGEST_GAP)
             self._paused_until = max(self._paused_until, now + pause)
             self._next_slot = self._paused_until
             self._changed_at = self._paused_until

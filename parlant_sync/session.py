@@ -241,10 +241,12 @@ class Session:
                     feed.skip_to(event.offset + 1)
             self._check()
             return self._turn(feed, TurnTracker(event), deadline, event, entry, started)
-        except BaseException:
+        except BaseException as error:
             entry.release()
             if feed is not None:
                 feed.close()
+            if isinstance(error, errors.TransportError | errors.ApiError):
+                self._check()  # where close() has cut the post short, that is the reason
             raise
 
     def post(

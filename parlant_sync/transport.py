@@ -95,7 +95,8 @@ class Transport:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.base_url = settings.base_url
-        self.pace = Pace()
+        self.pace = Pace()  # of the event lists
+        self.post_pace = Pace(spread=False)
         self.wakeable = interrupt.CAN_WAKE
         self._tls = settings.tls_context()
         self._lock = threading.Lock()  # guards _calls, so that it is made once
@@ -114,6 +115,8 @@ class Transport:
             for scheme in ("https://", "http://"):
                 if self.base_url.startswith(scheme):
                     session.mount(scheme, interrupt.Adapter(self._tls, pool_connections=1, pool_maxsize=connections))
+        # Redirects are refused; asked for their target, requests would also read their body, however long.
+        session.get_redirect_target = _no_target  # type: ignore[assignment,method-assign]
         session.headers["User-Agent"] = f"parlant-sync/{__version__} {session.headers.get('User-Agent', '')}".strip()
         session.headers["Accept"] = "application/json"
         for name, value in self.settings.headers.items():
@@ -261,6 +264,10 @@ _KINDS: dict[int, tuple[type[errors.ApiError], str]] = {
     422: (errors.InvalidRequestError, ""),
     429: (errors.RateLimitedError, "too many requests; wait a minute, or ask with fewer sessions at once"),
 }
+
+
+def _no_target(response: object) -> str | None:
+    return None
 
 
 def _encode(body: Any) -> bytes:

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import requests
+
+from parlant_sync import Client
+from parlant_sync.errors import ConfigurationError
+from parlant_sync.settings import Settings, check_base_url
+
+DEFAULTS: dict[str, Any] = {
+    "token": None,
+    "headers": None,
+    "auth": None,
+    "verify": True,
+    "cert": None,
+    "proxies": None,
+    "poll_wait": 60,
+    "connect_timeout": 5,
+    "request_timeout": 30,
+    "turn_timeout": 300,
+    "close_timeout": 5,
+    "idle_timeout": 900,
+    "backlog_limit": 10_000,
+    "session_factory": None,
+}
+
+
+def settings(base_url: str | None = "http://h", **options: Any) -> Settings:
+    return Settings(base_url, **{**DEFAULTS, **options})
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PARLANT_SERVER", "PARLANT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://h", "http://h"),
+        ("https://h:8800/", "https://h:8800"),
+        ("http://h/prefix/", "http://h/prefix"),
+        ("http://[::1]:8800", "http://[::1]:8800"),
+    ],
+)
+def test_good_urls(given: str, kept: str) -> None:
+    assert check_base_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:8800",
+        "ftp://h",
+        "file:///etc/passwd",
+        "http://",
+        "http://user:pa55word@h",
+        "http://user@h",
+        "http://h?q=1",
+        "http://h/#f",
+        "http://h?",
+        "http://h\n",
+        "http://h/a b",
+        "http://h/\x7f",
+        "http://h/\x00",
+        "http://h:99999",
+        "http://h:0",
+        "http://h:x",
+        "http://h/../x",
+        "http://h\\@evil",
+        "http://[::1",
+        5,
+    ],
+)
+def test_bad_urls(url: object) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        check_base_url(url)
+    assert "pa55word" not in str(error.value)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(None).base_url == "http://localhost:8800"
+    assert settings(None).token_source is None
+    monkeypatch.setenv("PARLANT_SERVER", "http://env:1")
+    monkeypatch.setenv("PARLANT_TOKEN", "env-token")
+    assert settings(None).base_url == "http://env:1"
+    assert settings().base_url == "http://h"
+    assert settings().token_source is not None
+    assert settings(auth=("u", "p")).token_source is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"poll_wait": -1},
+        {"poll_wait": math.inf},
+        {"connect_timeout": 0},
+        {"request_timeout": "30"},
+        {"turn_timeout": float("nan")},
+        {"close_timeout": None},
+        {"idle_timeout": -1},
+        {"backlog_limit": 0},
+        {"backlog_limit": 1.5},
+        {"backlog_limit": True},
+        {"token": ""},
+        {"token": "two words"},
+        {"token": "line\nbreak"},
+        {"token": "t", "auth": ("u", "p")},
+        {"session_factory": 5},
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        Client("http://h", **options)
+
+
+@pytest.mark.parametrize(("given", "asked"), [(60, 60), (0.2, 1), (0, 1), (1.2, 2)])
+def test_the_server_takes_whole_seconds(given: float, asked: int) -> None:
+    assert settings(poll_wait=given).poll_wait == asked
+
+
+def test_no_secret_in_reprs() -> None:
+    made = settings(token="s3cret-token", headers={"X-Api-Key": "k3y"})
+    assert "s3cret" not in repr(made) + repr(made.token_source) + repr(vars(made)["token_source"])
+    assert "k3y" not in repr(made)
+
+
+def test_tls_is_one_context_and_its_mistakes_are_told() -> None:
+    assert settings("http://h").tls_context() is None
+    context = settings("https://h").tls_context()
+    assert context is not None
+    assert context.check_hostname
+    loose = settings("https://h", verify=False).tls_context()
+    assert loose is not None
+    assert not loose.check_hostname
+    for options in ({"verify": "/no/such/bundle.pem"}, {"cert": "/no/such/cert.pem"}):
+        with pytest.raises(ConfigurationError, match="/no/such"):
+            Client("https://h", **options)  # type: ignore[arg-type]
+
+
+def test_auth_is_never_left_to_netrc() -> None:
+    session = requests.Session()
+    assert settings().request_auth(session) is not None
+    session.auth = ("own", "auth")
+    assert settings().request_auth(session) == ("own", "auth")

@@ -1,0 +1,220 @@
+"""The mapping of single requests: statuses, bodies, failures (by ``responses``; sockets are in tests/faults)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+
+from parlant_sync import Client, errors
+from parlant_sync.transport import segment
+
+URL = "http://server.test:8800/prefix"
+DETAIL = {"detail": "what it says"}
+
+
+@pytest.fixture
+def mocked() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    with Client(URL, token="s3cret-token") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.InvalidRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, errors.InvalidRequestError),
+        (413, errors.InvalidRequestError),
+        (422, errors.InvalidRequestError),
+        (418, errors.ApiError),
+        (301, errors.ApiError),
+        (307, errors.ApiError),
+        (429, errors.RateLimitedError),
+        (500, errors.ServerError),
+        (503, errors.ServerError),
+        (599, errors.ServerError),
+    ],
+)
+def test_statuses(mocked: responses.RequestsMock, client: Client, status: int, kind: type[errors.ApiError]) -> None:
+    headers = {"Location": "http://elsewhere.test/"} if status in (301, 307) else {}
+    mocked.get(f"{URL}/agents/a%2Fb", status=status, json=DETAIL, headers=headers)
+    with pytest.raises(errors.ApiError) as caught:
+        client.agent("a/b")
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status, error.method, error.path, error.detail) == (status, "GET", "/agents/a%2Fb", "what it says")
+    assert URL in str(error)
+    assert "elsewhere" not in {call.request.url for call in mocked.calls}
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"detail": [{"loc": ["body"], "msg": "bad"}]}', '[{"loc": ["body"], "msg": "bad"}]'),
+        (b"Internal Server Error", "Internal Server Error"),
+        (b"", ""),
+        (b"<html><head><title>Oops</title></head><body><h1>Oops</h1></body></html>", "Oops Oops"),
+        (b"\xff\xfe\x00", None),
+    ],
+)
+def test_bodies_of_errors(mocked: responses.RequestsMock, client: Client, body: bytes, detail: str | None) -> None:
+    mocked.get(f"{URL}/agents/a", status=404, body=body)
+    with pytest.raises(errors.NotFoundError) as caught:
+        client.agent("a")
+    if detail is not None:
+        assert caught.value.detail == detail
+
+
+def test_an_echo_of_the_headers_is_redacted(mocked: responses.RequestsMock, client: Client) -> None:
+    def echo(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        return 403, {}, json.dumps({"detail": f"not permitted: {dict(request.headers)}"})
+
+    mocked.add_callback(responses.GET, f"{URL}/agents", callback=echo)
+    with pytest.raises(errors.PermissionDeniedError) as caught:
+        client.agents()
+    assert "not permitted" in caught.value.detail
+    assert "s3cret" not in repr(caught.value.__dict__) + str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"{}", b"[1]", b"[" * 100_000, b'[{"id": 7}]'])
+def test_a_success_that_is_none(mocked: responses.RequestsMock, client: Client, body: bytes) -> None:
+    mocked.get(f"{URL}/agents", body=body)
+    with pytest.raises(errors.ProtocolError, match=re.escape(URL)):
+        client.agents()
+
+
+def test_passing_trouble_is_tried_again(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", status=502)
+    mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
+    mocked.get(f"{URL}/agents", json=[{"id": "a", "name": "A"}])
+    assert [agent.name for agent in client.agents()] == ["A"]
+
+
+def test_lasting_trouble_is_told(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
+    with pytest.raises(errors.TransportError, match=re.escape(URL)):
+        client.agents()
+    assert len(mocked.calls) == 3
+
+
+def test_nothing_is_created_twice(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=502)
+    with pytest.raises(errors.ServerError):
+        client.create_session("a")
+    assert len(mocked.calls) == 1
+
+
+def test_a_body_over_the_limit(mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.transport.MAX_BODY", 1000)
+    bomb = gzip.compress(b"[" + b" " * 100_000 + b"]")
+    assert len(bomb) < 1000
+    mocked.get(f"{URL}/agents", body=bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(errors.ProtocolError, match="more than 1000 bytes"):
+        client.agents()
+
+
+class Tokens:
+    def __init__(self, *tokens: Any) -> None:
+        self.tokens = list(tokens)
+
+    def __call__(self) -> str:
+        token = self.tokens.pop(0)
+        if isinstance(token, Exception):
+            raise token
+        assert isinstance(token, str)
+        return token
+
+
+def sent_tokens(mocked: responses.RequestsMock) -> list[str | None]:
+    return [call.request.headers.get("Authorization") for call in mocked.calls]
+
+
+def test_a_callable_token_is_asked_each_time_and_once_more_after_401(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    mocked.get(f"{URL}/agents", json=[])
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, token=Tokens("old", "new", "newer")) as client:
+        client.agents()
+        client.agents()
+    assert sent_tokens(mocked) == ["Bearer old", "Bearer new", "Bearer newer"]
+
+
+def test_a_second_401_is_told(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    with Client(URL, token=Tokens("one", "two", "three")) as client, pytest.raises(errors.AuthenticationError):
+        client.agents()
+    assert len(mocked.calls) == 2
+
+
+def test_a_fixed_token_is_not_tried_twice(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    with pytest.raises(errors.AuthenticationError):
+        client.agents()
+    assert len(mocked.calls) == 1
+
+
+def test_a_token_callable_that_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    with Client(URL, token=Tokens(*[KeyError("vault")] * 5)) as client, pytest.raises(errors.TransportError) as caught:
+        client.agents()
+    assert "KeyError" in str(caught.value)
+
+
+def test_headers_of_the_caller(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, headers={"X-Tenant": "t1"}) as client:
+        client.agents()
+    assert mocked.calls[0].request.headers["X-Tenant"] == "t1"
+    assert mocked.calls[0].request.headers["User-Agent"].startswith("parlant-sync/")
+    assert "Authorization" not in mocked.calls[0].request.headers
+
+
+def test_a_session_factory_is_used(mocked: responses.RequestsMock) -> None:
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.headers["X-Mine"] = "yes"
+        made.append(session)
+        return session
+
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, session_factory=factory) as client:
+        client.agents()
+    assert mocked.calls[0].request.headers["X-Mine"] == "yes"
+    assert len(made) == 1
+
+
+def test_a_message_that_has_no_json(client: Client) -> None:
+    with pytest.raises(errors.ConfigurationError, match="no JSON"):
+        client.create_session("a", metadata={"x": object()})
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [("abc", "abc"), ("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("a\nb", "a%0Ab"), ("é", "%C3%A9"), ("%2e", "%252e")],
+)
+def test_segments(value: str, quoted: str) -> None:
+    assert segment(value, "an id") == quoted
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", None, 7, "\ud800"])
+def test_what_is_no_segment(value: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="an id"):
+        segment(value, "an id")
