@@ -1,0 +1,71 @@
+"""A session that nothing happens in, over several empty polls, and what happens then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from contract_http import Traffic
+from contract_steps import Background, eventually, list_of, texts
+
+from parlant_sync import Client
+
+
+def test_a_turn_after_several_empty_polls(server: Any, make_client: Callable[..., Client]) -> None:
+    """Nothing is missed, and there is one poll at a time, each from the offset after the last event."""
+    traffic = Traffic()
+    client = make_client(server, poll_wait=1, session_factory=traffic)
+    session = client.create_session(server.agents["quick"])
+    reader = Background(lambda: list(session.iter_events(timeout=4)))
+    eventually(lambda: client.stats().idle_polls >= 3)
+    assert session.send("after a while").text == "echo: after a while"
+    idle = client.stats().idle_polls
+    eventually(lambda: client.stats().idle_polls >= idle + 2)
+    assert session.send("and again").text == "echo: and again"
+    events = reader.result()
+    assert texts(events) == ["echo: after a while", "echo: and again"]
+    history = session.history()
+    assert [event.offset for event in events] == [event.offset for event in history], list_of(events)
+    assert traffic.most_polls[f"/sessions/{session.id}/events"] == 1
+    polls = traffic.polls
+    assert polls == sorted(polls)
+    assert {0, len(history)} <= set(polls)
+    stats = client.stats()
+    assert stats.events == len(history)
+    assert stats.failures == 0
+    assert session.health.next_offset == len(history)
+
+
+def test_what_somebody_else_posts_wakes_an_idle_session(server: Any, make_client: Callable[..., Client]) -> None:
+    client = make_client(server, poll_wait=1)
+    session = client.create_session(server.agents["quick"])
+    reader = session.iter_events(timeout=20, kinds="message", sources="ai_agent")
+    eventually(lambda: client.stats().idle_polls >= 2)
+    body = {"kind": "message", "source": "customer", "message": "from elsewhere"}
+    server.request("POST", f"/sessions/{session.id}/events", json=body)
+    assert next(reader).message == "echo: from elsewhere"
+
+
+def test_closing_does_not_wait_for_the_poll(server: Any, make_client: Callable[..., Client]) -> None:
+    client = make_client(server, poll_wait=60)
+    sessions = [client.create_session(server.agents["quick"]) for _ in range(5)]
+    waiting = [Background(next, session.iter_events(), None) for session in sessions]
+    eventually(lambda: client.stats().polls >= 5)
+    client.close()
+    assert [call.result(2) for call in waiting] == [None] * 5
+    assert all(session.closed for session in sessions)
+
+
+def test_a_parked_session_goes_on_where_it_was(server: Any, make_client: Callable[..., Client]) -> None:
+    """Nobody uses it: its poller stops. The next use starts it again, and what came meanwhile is there."""
+    client = make_client(server, poll_wait=1, idle_timeout=1)
+    session = client.create_session(server.agents["quick"])
+    assert session.send("before").text == "echo: before"
+    eventually(lambda: session.health.state == "parked")
+    body = {"kind": "custom", "source": "customer_ui", "data": {"while": "parked"}}
+    server.request("POST", f"/sessions/{session.id}/events", json=body)
+    assert session.send("after").text == "echo: after"
+    events = list(session.iter_events(timeout=0))
+    assert [event.offset for event in events] == [event.offset for event in session.history()]
+    assert [event.data for event in events if event.kind == "custom"] == [{"while": "parked"}]
+    assert texts(events) == ["echo: before", "echo: after"]
