@@ -1,0 +1,28 @@
+"""``parlant-sync agents``."""
+
+from __future__ import annotations
+
+import click
+
+from parlant_sync.cli import output
+from parlant_sync.cli.base import App, Command, pass_app
+
+
+@click.command(cls=Command)
+@pass_app
+def agents(app: App) -> None:
+    """List the agents of the server.
+
+    One a line: its id, its name, its description. With -o json an object each.
+    """
+    with app.client() as client:
+        found = client.agents()
+    widest = max((len(agent.id) for agent in found), default=0)
+    for agent in found:
+        if app.json:
+            output.answer_json({"id": agent.id, "name": agent.name, "description": agent.description})
+        else:
+            words = [agent.id.ljust(widest), agent.name, agent.description or ""]
+            output.answer(" ".join("  ".join(filter(None, words)).splitlines()))
+    if not found:
+        output.note(f"{client.base_url} has no agents")

@@ -1,0 +1,160 @@
+"""What all commands share: the options that are taken before and after the command, and what they amount to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from parlant_sync import Client
+from parlant_sync.cli import output
+from parlant_sync.cli.failures import usage
+from parlant_sync.cli.signals import Signals
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class App:
+    """The command line of this run, apart from its command's own options."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+        self.server: str | None = None
+        self.token_file: str | None = None
+        self.output = "text"
+        self.verbose = 0
+
+    @property
+    def json(self) -> bool:
+        return self.output == "json"
+
+    def take(self, name: str, value: Any) -> None:
+        if name == "verbose":
+            self.verbose += value
+        else:
+            setattr(self, name, value)
+
+    def client(self, **settings: Any) -> Client:
+        """A client of the server that was asked for. Raises CommandError, ConfigurationError."""
+        if self.verbose:
+            log_to_stderr(self.verbose)
+        return Client(self.server, token=self._token(), **settings)
+
+    def info(self, text: str) -> None:
+        """A line that only those want to see who asked for more with -v."""
+        if self.verbose:
+            output.note(text)
+
+    def again(self, *words: str) -> str:
+        """A command line to try next, at the same server."""
+        import shlex
+
+        server = ["-s", self.server] if self.server and self.server != os.environ.get("PARLANT_SERVER") else []
+        return shlex.join(["parlant-sync", *server, *words])
+
+    def _token(self) -> Callable[[], str] | None:
+        """Read again for every request, so that it can rotate; read once now, so that a mistake shows at once."""
+        if self.token_file is None:
+            return None  # the client looks at PARLANT_TOKEN
+        path = Path(self.token_file)
+
+        def read() -> str:
+            return path.read_text("ascii").strip()
+
+        try:
+            if not read():
+                raise usage(f"--token-file {path} is empty")
+        except OSError as error:
+            raise usage(f"--token-file {path}: {error.strerror}") from None
+        except ValueError:
+            raise usage(f"--token-file {path} holds no token: a token is plain ASCII text on one line") from None
+        return read
+
+
+def log_to_stderr(verbose: int) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose > 1 else logging.INFO, format="%(asctime)s %(name)s: %(message)s"
+    )
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # its debug lines show URLs, and say nothing that ours do not
+
+
+class Option(click.Option):
+    """An option that the environment may give as well: ``--agent-id`` as ``PARLANT_AGENT_ID``."""
+
+    def __init__(self, declarations: Any = None, **attributes: Any) -> None:
+        from_environment = attributes.pop("from_environment", True)
+        super().__init__(declarations, **attributes)
+        if self.envvar is None and from_environment and self.name:
+            self.envvar = f"PARLANT_{self.name.upper()}"
+
+
+def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
+    """``click.option`` with :class:`Option`."""
+    return click.option(*declarations, cls=Option, **attributes)
+
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[float | None]
+else:
+    _ParamType = click.ParamType  # generic from click 8.4 on only
+
+
+class Seconds(_ParamType):
+    """A number of seconds, not negative; ``inf`` (waits for ever) becomes None."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if not seconds >= 0:
+            self.fail(f"{value!r} must be 0 or more seconds", param, ctx)
+        return None if seconds == float("inf") else seconds
+
+
+def _common(*, root: bool) -> list[click.Parameter]:
+    def take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        app = ctx.find_object(App)
+        if app is not None and value is not None and param.name is not None:
+            app.take(param.name, value)
+
+    shared: dict[str, Any] = {"expose_value": False, "callback": take, "from_environment": root}
+    return [
+        Option(["-s", "--server"], metavar="URL", help="Address of the server.  [http://localhost:8800]", **shared),
+        Option(["--token-file"], metavar="FILE", help="File that holds the token (else PARLANT_TOKEN).", **shared),
+        Option(["-o", "--output"], type=click.Choice(["text", "json"]), help="Form of the answer.  [text]", **shared),
+        Option(["-v", "--verbose"], count=True, help="Say more; -vv with details of errors.", **shared),
+    ]
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+class Command(click.Command):
+    """A command that takes the common options, too."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        attributes.setdefault("context_settings", _CONTEXT)
+        super().__init__(*args, **attributes)
+        self.params.extend(_common(root=False))
+
+
+class Group(click.Group):
+    """A group of commands, which take the common options before and after."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, root: bool = False, **attributes: Any) -> None:
+        attributes.setdefault("context_settings", _CONTEXT)
+        super().__init__(*args, **attributes)
+        self.params.extend(_common(root=root))
+
+
+pass_app = click.make_pass_decorator(App)

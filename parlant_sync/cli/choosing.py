@@ -1,0 +1,58 @@
+"""Which agent a new session is with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parlant_sync import Agent, Client, NotFoundError, PermissionDeniedError, Session
+from parlant_sync.cli.base import App
+from parlant_sync.cli.failures import REFUSED, CommandError, usage
+
+_SHOWN = 8
+
+
+def choose_agent(client: Client, agent_id: str | None) -> str:
+    """``agent_id``, or the server's only agent. Raises CommandError that lists the agents where there are more."""
+    if agent_id is not None:
+        if not agent_id.strip():
+            raise usage("--agent-id is empty; parlant-sync agents lists the agents")
+        return agent_id
+    try:
+        agents = client.agents()
+    except PermissionDeniedError:
+        raise usage(f"{client.base_url} does not list its agents to this token; say which with --agent-id") from None
+    if len(agents) == 1:
+        return agents[0].id
+    if not agents:
+        raise CommandError(REFUSED, f"{client.base_url} has no agents; make one first")
+    raise usage(f"{client.base_url} has {len(agents)} agents; say which with --agent-id: {_names(agents)}")
+
+
+def _names(agents: Sequence[Agent]) -> str:
+    names = [agent.id if agent.name == agent.id else f"{agent.id} ({agent.name})" for agent in agents[:_SHOWN]]
+    return ", ".join(names) + (", ..." if len(agents) > _SHOWN else "")
+
+
+def create_session(
+    app: App, client: Client, agent_id: str | None, *, customer_id: str | None, title: str | None
+) -> Session:
+    """A new session with that agent. Raises CommandError where there is no such agent."""
+    chosen = choose_agent(client, agent_id)
+    try:
+        return client.create_session(chosen, customer_id=customer_id, title=title)
+    except NotFoundError as error:
+        raise CommandError(
+            REFUSED, f"no agent {chosen!r} on {client.base_url}; {app.again('agents')} lists them"
+        ) from error
+
+
+def attach(app: App, client: Client, session_id: str, *, since: int | str | None = None) -> Session:
+    """A session that exists. Raises CommandError where it does not."""
+    try:
+        return client.session(session_id, since=since)
+    except NotFoundError as error:
+        raise CommandError(
+            REFUSED,
+            f"no session {session_id!r} on {client.base_url} (one that keeps sessions in memory forgets them when it "
+            f"restarts); {app.again('sessions', 'list')} lists those there are",
+        ) from error

@@ -1,0 +1,69 @@
+"""A turn as it happens: what the agent is doing, its preambles, its text as it writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from parlant_sync import Event, ParlantSyncError, Session
+from parlant_sync.cli.render import doing
+from parlant_sync.cli.waiting import Waiting
+
+# How long the text waits for a preamble that came before it to be shown: both come by the same poll.
+_ORDER = 1.0
+
+
+class Live:
+    """Watches a session beside a turn that the main thread drives. Enter it before the message is posted.
+
+    ``on_preamble`` is called by a thread of its own, with the waiting line out of the way.
+    """
+
+    def __init__(self, session: Session, who: str, on_preamble: Callable[[str], None] | None = None) -> None:
+        self._session = session
+        self._who = who
+        self._on_preamble = on_preamble
+        self._status: str | None = None
+        self._trace = ""
+        self._answering = threading.Event()
+        self.waiting = Waiting(lambda: f"{self._who} {doing(self._status)} ...")
+        self._reader = session.iter_events(since="latest", partial=True)
+        # Daemon: it sits in a read; leaving closes that.
+        self._thread = threading.Thread(target=self._watch, name="parlant-sync-live", daemon=True)
+
+    def __enter__(self) -> Live:
+        self.waiting.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self._thread.join()
+        self.waiting.__exit__()
+
+    def before_text(self) -> None:
+        """The first piece of text is about to be printed: what came before it goes first."""
+        self._answering.wait(_ORDER)
+        self.waiting.hide()
+
+    def _watch(self) -> None:
+        try:
+            for event in self._reader:
+                self._see(event)
+        except ParlantSyncError:
+            pass  # the turn meets the same trouble, and tells it
+        finally:
+            self._answering.set()
+
+    def _see(self, event: Event) -> None:
+        if event.status is not None:
+            self._status = event.status
+            if event.status == "acknowledged":
+                # A new turn: preambles of an older one may still dribble in (WIRE.md).
+                self._trace = event.trace_id
+        elif event.is_preamble:
+            if event.trace_id == self._trace and self._on_preamble is not None:
+                with self.waiting.above():
+                    self._on_preamble(event.message or "")
+        elif event.kind == "message" and event.source not in ("customer", "customer_ui"):
+            self._answering.set()

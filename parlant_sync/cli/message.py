@@ -1,0 +1,59 @@
+"""The message of ``send``: from the command line or from stdin, and checked before anything is sent."""
+
+from __future__ import annotations
+
+import locale
+import sys
+from typing import BinaryIO
+
+from parlant_sync.cli.failures import usage
+from parlant_sync.cli.output import is_terminal
+
+# More than any agent reads; less than a pipe that never ends.
+LARGEST = 1024 * 1024
+
+
+def read_message(argument: str | None) -> str:
+    """MESSAGE, or stdin where it is ``-`` or left out. Raises CommandError for what is no message."""
+    if argument is not None and argument != "-":
+        return _checked(argument, "MESSAGE")
+    if sys.stdin is None or (argument is None and is_terminal(sys.stdin)):
+        raise usage('no message: give one as MESSAGE, as in parlant-sync send "What can you do?", or by a pipe')
+    return _checked(_read(sys.stdin.buffer), "stdin")
+
+
+def _read(stream: BinaryIO) -> str:
+    data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise usage(f"stdin holds more than {LARGEST // 1024} KiB, which is no message; send less of it")
+    if b"\0" in data:
+        raise usage("stdin holds binary data; send text")
+    text = _decode(data)
+    for ending in ("\r\n", "\n"):
+        if text.endswith(ending):
+            return text[: -len(ending)]
+    return text
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        trouble = error
+    own = locale.getpreferredencoding(False)
+    if own.lower().replace("-", "") not in ("utf8", "ascii", "us", "ansi_x3.41968"):
+        try:
+            return data.decode(own)
+        except (UnicodeDecodeError, LookupError):
+            pass
+    raise usage(f"stdin is no UTF-8 text (byte {trouble.start + 1}); convert it first, with iconv for example")
+
+
+def _checked(text: str, where: str) -> str:
+    if not text.strip():
+        raise usage(f"the message is empty ({where} holds nothing but blanks); say something")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise usage(f"{where} is no valid text in this terminal's encoding; give it as UTF-8") from None
+    return text

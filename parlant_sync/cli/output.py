@@ -1,0 +1,124 @@
+"""Where a command writes: the answer to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import sys
+from typing import Any, TextIO
+
+from parlant_sync.cli.visible import one_line, visible
+
+
+class OutputClosed(Exception):
+    """Whoever read our stdout has gone: a command ends then, without a word."""
+
+
+class OutputFailed(Exception):
+    """Stdout takes no more: a full disk, say. The text is the reason."""
+
+
+def _is_gone(error: OSError) -> bool:
+    return isinstance(error, BrokenPipeError) or error.errno in (errno.EPIPE, errno.ECONNRESET)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Whether escape sequences may be written: to a terminal that knows them, of somebody who has not said no."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def dim(text: str, colours: bool) -> str:
+    return f"\x1b[2m{text}\x1b[22m" if colours else text
+
+
+def bold(text: str, colours: bool) -> str:
+    return f"\x1b[1m{text}\x1b[22m" if colours else text
+
+
+def prepare() -> None:
+    """A character that the terminal's encoding lacks is written as an escape, and is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> None:
+    """To stdout, at once, as it is. Raises OutputClosed, OutputFailed."""
+    if sys.stdout is None:
+        raise OutputFailed("stdout is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except ValueError as error:
+        raise OutputFailed(f"stdout is closed ({error})") from None
+    except OSError as error:
+        _drop_stdout()
+        if _is_gone(error):
+            raise OutputClosed from None
+        raise OutputFailed(error.strerror or str(error)) from None
+
+
+def flush() -> None:
+    """At the end of a command that may have written by other means."""
+    if sys.stdout is not None:
+        write("")
+
+
+def answer(text: str) -> None:
+    """A text of the server, or about it, and a newline, to stdout."""
+    write(visible(text) + "\n")
+
+
+def answer_json(value: Any) -> None:
+    """One object on one line, valid JSON whatever it holds, in ASCII: safe for every terminal and encoding."""
+    write(to_json(value) + "\n")
+
+
+def note(text: str) -> None:
+    """A line to stderr. That nobody reads it is no reason to fail."""
+    note_raw(one_line(text, 2000) + "\n")
+
+
+def note_raw(text: str) -> None:
+    """To stderr, at once, as it is."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def to_json(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _drop_stdout() -> None:
+    """What is still in the buffer goes nowhere: Python would complain about it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,45 @@
+"""Replies and events in the forms that commands print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parlant_sync import Event, Reply
+
+
+def reply_json(session_id: str, reply: Reply) -> dict[str, Any]:
+    """The object of ``-o json``. ``next_offset``: where ``tail --since`` goes on behind this answer."""
+    offsets = [event.offset for event in (*reply.events, *reply.messages)]
+    if reply.request is not None:
+        offsets.append(reply.request.offset)
+    return {
+        "session_id": session_id,
+        "outcome": reply.outcome,
+        "text": reply.text,
+        "messages": [event.message or "" for event in reply.messages],
+        "preambles": [event.message or "" for event in reply.preambles],
+        "tool_calls": list(reply.tool_calls),
+        "trace_id": reply.trace_id,
+        "next_offset": max(offsets, default=-1) + 1,
+        "duration": round(reply.duration, 3),
+    }
+
+
+def speaker(event: Event, agent: str = "agent") -> str:
+    """Who an event is from, in a word or a name."""
+    if event.source in ("customer", "customer_ui"):
+        return "customer"
+    name = event.participant.get("display_name")
+    if event.source == "ai_agent":
+        return name if isinstance(name, str) and name else agent
+    if event.source.startswith("human_agent"):
+        return f"{name} (human)" if isinstance(name, str) and name else "human agent"
+    return event.source or "server"
+
+
+# What the agent is doing, in words for people.
+_DOING = {"acknowledged": "has read it", "processing": "is thinking", "typing": "is writing", "ready": "is ready"}
+
+
+def doing(status: str | None) -> str:
+    return _DOING.get(status or "", "") or (status or "has not begun")

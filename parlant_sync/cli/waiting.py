@@ -1,0 +1,75 @@
+"""A line at the bottom of a terminal that says that something is being waited for, after the first second of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from parlant_sync.cli import output
+from parlant_sync.cli.visible import one_line
+
+_PATIENCE = 1.0
+_WIDEST = 72
+
+
+class Waiting:
+    """While entered and not hidden, shows ``describe()`` and the seconds; nothing where stderr is no terminal.
+
+    ``hide()`` before anything is printed, ``show()`` when waiting begins again; both at once take effect.
+    """
+
+    def __init__(self, describe: Callable[[], str]) -> None:
+        self._describe = describe
+        self._lock = threading.Lock()  # guards what follows and the line on the screen
+        self._since = time.monotonic()
+        self._hidden = False
+        self._drawn = False
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Waiting:
+        if output.has_colours(sys.stderr):
+            # Daemon: it only draws.
+            self._thread = threading.Thread(target=self._run, name="parlant-sync-waiting", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.hide()
+
+    def show(self) -> None:
+        with self._lock:
+            self._since = time.monotonic()
+            self._hidden = False
+
+    def hide(self) -> None:
+        with self._lock:
+            self._hidden = True
+            self._erase()
+
+    @contextlib.contextmanager
+    def above(self) -> Iterator[None]:
+        """Print here: the line is out of the way, and comes back by itself."""
+        with self._lock:
+            self._erase()
+            yield
+
+    def _run(self) -> None:
+        while not self._over.wait(0.25):
+            with self._lock:
+                seconds = time.monotonic() - self._since
+                if not self._hidden and seconds >= _PATIENCE:
+                    self._drawn = True
+                    text = one_line(f"{self._describe()} {seconds:.0f} s", _WIDEST)
+                    output.note_raw(f"\r\x1b[K{output.dim(text, True)}")
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._drawn = False
+            output.note_raw("\r\x1b[K")
