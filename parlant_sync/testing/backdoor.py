@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .engine import Engine
 from .event import Event
 from .loop import LoopThread
 from .routes import Routes
 from .scripts import AgentScript
 from .store import MAIN, Store
-from .turns import Engine
 from .versions import Version
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from .engine import Engine
 from .faults import Apply, Fault, Faults, Hold, Pattern, altering, cutting, dripping, failing, matches
 from .gates import Gates
 from .loop import LoopThread
 from .messages import Request, Response
 from .store import Store
-from .turns import Engine
 
 
 class Controls:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .checks import KINDS, SOURCES, STATUSES, Checks, body_of, broken, unprocessable
+from .engine import Engine
 from .event import Event
 from .messages import Request, Response
 from .policy import Policy
 from .store import MAIN, NotFound, Session, Store
-from .turns import Engine
 
 _NO_SUCH_SOURCE = (
     'Only "customer", "human_agent", and "human_agent_on_behalf_of_ai_agent" sources are supported for direct posting.'
@@ -51,10 +51,9 @@ class EventsApi:
         checks = Checks()
         checks.choice(request.query, "moderation", ("auto", "paranoid", "none"))
         body = body_of(request, self._version)
-        for name in ("kind", "source"):
+        for name, choices in (("kind", KINDS), ("source", SOURCES)):
             checks.required(body, name)
-        checks.choice(body, "kind", KINDS, "body")
-        checks.choice(body, "source", SOURCES, "body")
+            checks.choice(body, name, choices, "body")
         checks.text(body, "message")
         checks.mapping(body, "metadata")
         checks.choice(body, "status", STATUSES, "body")

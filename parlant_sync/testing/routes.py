@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .checks import Checks, HttpError, body_of, broken
+from .engine import Engine
 from .events_api import EventsApi
 from .messages import Request, Response
 from .policy import Policy
 from .store import NotFound, Session, Store
-from .turns import Engine
 
 Handler = Callable[..., Awaitable[Response]]
 

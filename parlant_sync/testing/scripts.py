@@ -19,10 +19,10 @@ Interruption = Literal["auto", "cancel", "finish", "late", "stop"]
 """What a newer customer message does to a turn (WIRE.md has all of them):
 
 - ``cancel``: ``cancelled`` and ``ready`` after the new message, then the new turn; a preamble being made dribbles in
-- ``finish``: the turn goes on to its end, the new message's POST waits for that
+- ``finish``: the turn goes on to its end, the new message's POST waits for that - and those of all other sessions
 - ``late``: cancelled only when the answer should be written; the POST waits for that (seen on 3.0 and 3.1)
 - ``stop``: it just stops, without a word (seen on 3.0)
-- ``auto``: ``cancel`` until a message of the turn is out, then ``finish``; on 3.0 and 3.1 always ``finish``
+- ``auto``: ``cancel`` until a message of the turn is out; then ``finish``, on 3.0 ``stop``
 """
 
 
@@ -35,7 +35,9 @@ class Script:
     chunks: list[str] = field(default_factory=list)
     breaks_after: int | None = None
     exception: str | None = None
+    fails_at: str | None = None
     preamble: str | None = None
+    preamble_always: bool = False
     tools: list[dict[str, Any]] = field(default_factory=list)
     raw: list[dict[str, Any]] = field(default_factory=list)
     waits: dict[str, list[float | str]] = field(default_factory=dict)
@@ -95,9 +97,20 @@ class AgentScript:
             script.waits["chunk"] = [every]
         return self._add(script)
 
-    def fails(self, exception: str = "boom", *, saying: Text | None = None) -> AgentScript:
-        """The engine fails: ``ready``, then ``error`` with the exception's text; `saying`: after this message."""
-        return self._add(Script("failure", texts=[] if saying is None else [saying], exception=exception))
+    def fails(
+        self,
+        exception: str = "boom",
+        *,
+        at: Literal["preamble", "match", "answer"] = "preamble",
+        saying: Text | None = None,
+    ) -> AgentScript:
+        """The engine fails: ``ready``, then ``error`` with the exception's text.
+
+        `at`: where it fails; at the ``answer``, from 3.1 on, it is an empty turn without an ``error``. `saying`: it
+        fails after this message.
+        """
+        texts = [] if saying is None else [saying]
+        return self._add(Script("failure", texts=texts, exception=exception, fails_at=at if saying is None else None))
 
     def stays_silent(self) -> AgentScript:
         """A turn that ends without a message."""
@@ -113,9 +126,10 @@ class AgentScript:
 
     # --- how the last turn (or all to come) goes
 
-    def with_preamble(self, text: str = "Hmm...") -> AgentScript:
-        """Says this first, as a preamble."""
+    def with_preamble(self, text: str = "Hmm...", *, always: bool = False) -> AgentScript:
+        """Says this first, as a preamble; where the agent's last message was one, only with `always`."""
         self._last.preamble = text
+        self._last.preamble_always = always
         return self
 
     def with_tool(self, tool_id: str, arguments: Mapping[str, Any] | None = None, result: Any = None) -> AgentScript:
@@ -169,7 +183,7 @@ class AgentScript:
 
     def _add(self, script: Script) -> AgentScript:
         default = self._default
-        script.preamble = default.preamble
+        script.preamble, script.preamble_always = default.preamble, default.preamble_always
         script.tools = default.tools
         script.pace = default.pace
         script.interrupted, script.dribbles = default.interrupted, default.dribbles

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from .backdoor import Backdoor
 from .controls import Controls
+from .engine import Engine
 from .faults import Faults
 from .gates import Gates
 from .httpd import Connection
@@ -21,7 +22,6 @@ from .messages import Request, Response
 from .policy import Policy
 from .routes import Routes
 from .store import Store
-from .turns import Engine
 from .versions import version as version_of
 
 

@@ -1,74 +1,19 @@
-"""The engine: plays an agent's turns as the real server's event list shows them (the traces are the model)."""
+"""One turn of an agent, played as the real server's event list shows it (the recorded traces are the model)."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .event import Event
-from .gates import Gates
 from .scripts import Script
-from .store import NotFound, Session, Store
+from .store import NotFound, Session
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 COMPLETED = {"stage": "completed", "matched_guidelines": [], "matched_journeys": [], "matched_journey_states": []}
 """What the last `ready` of a turn carries, from 3.2 on."""
-
-
-class Engine:
-    """Starts turns, one per session at a time, and knows what a newer message does to the one that runs."""
-
-    def __init__(self, store: Store, gates: Gates, pace: float) -> None:
-        self.store = store
-        self.gates = gates
-        self.pace = pace
-        self.stopping = False
-        self._running: set[asyncio.Task[None]] = set()
-        self._dispatching = 0
-        self._one_at_a_time = asyncio.Lock()  # guards: the change from one turn to the next, server-wide as in Parlant
-
-    @property
-    def busy(self) -> int:
-        """How many turns (and leftovers of cancelled ones) are running, or waiting for an older one to end."""
-        return len(self._running) + self._dispatching
-
-    async def dispatch(self, session: Session, trace: str) -> None:
-        """A new turn for that session; returns when it has begun, which may wait for the old one."""
-        self._dispatching += 1
-        try:
-            async with self._one_at_a_time:
-                if session.turn is not None:
-                    await session.turn.interrupt()
-                if session.mode == "manual" or session.customer_id not in self.store.customers:
-                    session.turn = None
-                    return
-                session.turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
-                session.turn.begin()
-        finally:
-            self._dispatching -= 1
-            self.store.changed()
-
-    async def utter(self, session: Session, trace: str, actions: list[str]) -> Event:
-        """Speaks without a customer message; gives the first message's event when the turn is over."""
-        turn = Turn(self, session, self.store.agents[session.agent_id].next(), trace)
-        task = self.spawn(turn.utter("; ".join(actions)))
-        await asyncio.shield(task)
-        messages = [e for e in session.since(kinds=["message"]) if e.trace == trace]
-        if not messages:
-            raise RuntimeError("nothing was said")
-        return messages[0]
-
-    def spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        """Runs a turn, or a part of one, in the background."""
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: a failing text function is the test's, and ends only its turn
-        self.store.changed()
 
 
 class Turn:
@@ -108,7 +53,7 @@ class Turn:
             await asyncio.sleep(0)
         how = self._script.interrupted
         if how == "auto":
-            how = "cancel" if self._version.cancels and not self._answered else "finish"
+            how = "cancel" if not self._answered else "stop" if self._version.stops else "finish"
         if how == "late" and not self._answered:
             self._cancel_late = True
         elif how in ("cancel", "stop"):
@@ -140,13 +85,14 @@ class Turn:
         if script.kind == "raw":
             await self._emit_raw()
             return
-        if script.kind == "failure" and script.preamble is None and not script.texts:
+        if script.kind == "failure" and script.fails_at == "preamble":
             await self._hold("start")
             await self._typing()
             await self._fail()
             return
         # Making the preamble is a task of its own: it outlives a turn that is cancelled, and dribbles in.
-        preamble = None if self._session.last_is_preamble() else script.preamble
+        skipped = self._session.last_is_preamble() and not script.preamble_always
+        preamble = None if skipped else script.preamble
         self._preamble = self._engine.spawn(self._play_preamble(preamble))
         await asyncio.shield(self._preamble)
         for call in script.tools:
@@ -155,8 +101,13 @@ class Turn:
         if self._cancel_late:
             self._status("processing", {"stage": "Thinking"})
             raise asyncio.CancelledError
+        if script.fails_at == "match":
+            await self._fail()
+            return
         await self._say()
-        if script.kind == "failure" or script.breaks_after is not None:
+        # From 3.1 on, failing at the answer is an empty turn, and not a word of what went wrong.
+        unspoken = script.fails_at == "answer" and not self._version.prefix_traces
+        if (script.kind == "failure" and not unspoken) or script.breaks_after is not None:
             await self._fail()
             return
         await self._hold("end")
@@ -200,8 +151,8 @@ class Turn:
         broken = script.kind == "stream" and script.breaks_after is not None
         if script.kind == "silent" or broken or (script.kind == "failure" and not script.texts):
             # An agent that finds no words tries three times.
-            often = self._action is not None or (script.kind == "silent" and not self._version.prefix_traces)
-            for _ in range(3 if often else 1):
+            once = script.kind != "failure" and self._version.prefix_traces and self._action is None
+            for _ in range(1 if once or broken else 3):
                 await self._step()
                 self._status("typing")
             await self._hold("answer")

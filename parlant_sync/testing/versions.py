@@ -23,8 +23,8 @@ class Version:
     """The last ``ready`` of a turn says ``completed``; the message text can be streamed; single events can be read."""
     health: str | None
     """What ``/healthz`` says; None: 404."""
-    cancels: bool
-    """A newer message cancels a turn that has not answered yet; before 3.2 that turn goes on and the POST waits."""
+    stops: bool
+    """A turn between its messages just stops when a newer message comes; from 3.1 on it finishes and the POST waits."""
     reuses_offsets: bool
     """Offsets of deleted events are used again; and that deletion answers 500 where a turn has run."""
 
@@ -32,10 +32,10 @@ class Version:
 _VERSIONS = {
     v.name: v
     for v in (
-        Version("3.0", "0.1.0", True, False, False, False, None, False, True),
+        Version("3.0", "0.1.0", True, False, False, False, None, True, True),
         Version("3.1", "3.1.2", False, True, False, False, "ok", False, True),
-        Version("3.2", "3.2.2", False, True, True, True, "ok", True, True),
-        Version("3.3", "3.3.2", False, True, True, True, "healthy", True, False),
+        Version("3.2", "3.2.2", False, True, True, True, "ok", False, True),
+        Version("3.3", "3.3.2", False, True, True, True, "healthy", False, False),
     )
 }
 

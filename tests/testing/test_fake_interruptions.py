@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raw_api import Api, brief, in_background
+from raw_api import VERSIONS, Api, brief, in_background
 
 CANCELLED = ["cancelled", "ready(completed)"]
 
@@ -142,10 +142,35 @@ def test_the_post_of_another_session_waits_as_well(api):
     api.server.wait_idle()
 
 
-@pytest.mark.parametrize("version", ["3.0", "3.1"])
-def test_before_3_2_a_turn_finishes_and_answers_the_newer_message(serve, version):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_before_its_first_message_every_version_cancels(serve, version):
     api = serve(version)
-    api.server.agent("support").echoes().waits("g").echoes()
+    api.server.agent("support").replies("never").waits("g").replies("answer")
+    session = begin(api)
+    api.send(session, "new")
+    api.server.wait_idle()
+    shown = names(api, session)
+    assert shown[shown.index("customer:new") + 1] == "1 cancelled"
+    assert shown[shown.index("customer:new") + 2] in ("1 ready", "1 ready(completed)")
+    assert shown[shown.index("customer:new") + 3] == "2 acknowledged"
+    assert "2 answer" in shown
+
+
+def test_between_its_messages_3_0_just_stops(serve):
+    api = serve("3.0")
+    api.server.agent("support").replies("one", then="two").waits("g", at="then").replies("answer")
+    session = begin(api)
+    api.send(session, "new")
+    api.server.wait_idle()
+    assert (
+        names(api, session)[4:]
+        == ["1 ready", "1 typing", "customer:new", "2 acknowledged", "2 typing", "2 answer"] + ["2 ready"] * 2
+    )
+
+
+def test_a_turn_that_finishes_answers_the_newer_message(serve):
+    api = serve("3.1")
+    api.server.agent("support").echoes().waits("g").when_interrupted("finish").echoes()
     session = begin(api)
     later = in_background(api.send, session, "new")
     api.server.wait_events(session, 4)

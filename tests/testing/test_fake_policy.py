@@ -96,7 +96,7 @@ def test_all_else_is_refused_and_repeats_all_headers(production, method, path, b
 
 def test_what_is_wrong_is_said_before_what_is_refused(production):
     answer = production.call("POST", "/sessions/x/events", json={"kind": "zz"})
-    assert [p["type"] for p in answer.json()["detail"]] == ["missing", "enum"]
+    assert [p["type"] for p in answer.json()["detail"]] == ["enum", "missing"]
 
 
 def test_the_api_documentation_breaks(production):

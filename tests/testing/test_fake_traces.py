@@ -64,7 +64,7 @@ def interrupt(api: Api, version: str, scenario: str, session: str, first: str, s
     agent = api.server.agent("research")
     cancels = version in ("3.2", "3.3")
     if scenario == "interrupted":
-        agent.echoes().waits("old", at="start").echoes()
+        agent.echoes().waits("old", at="start").when_interrupted("auto" if cancels else "finish").echoes()
     elif scenario == "interrupted_at_once":
         # The preamble of the old turn dribbled in on 3.3, not on 3.2: which of the two is chance.
         how = "cancel" if cancels else "late"
@@ -72,7 +72,9 @@ def interrupt(api: Api, version: str, scenario: str, session: str, first: str, s
     elif version == "3.2":
         agent.echoes().waits("old", at="answer").echoes()  # that time the message came before the first answer
     else:
-        agent.replies(echo, then=["second part", "third part"]).waits("old", at="then").echoes()
+        agent.replies(echo, then=["second part", "third part"]).waits("old", at="then").when_interrupted(
+            "finish"
+        ).echoes()
     api.send(session, first)
     api.server.reached("old")
     later = in_background(api.send, session, second)

@@ -89,6 +89,12 @@ def test_tools(api):
     assert {t["trace_id"] for t in tools} == {events[1]["trace_id"]}
 
 
+def test_a_preamble_each_time(api):
+    api.server.agent("support").with_preamble(always=True).stays_silent().replies("Yes.")
+    for events in told(api, "a", "b"):
+        assert "preamble:Hmm..." in events
+
+
 @pytest.mark.parametrize(("version", "often"), [("3.0", 1), ("3.1", 3), ("3.3", 3)])
 def test_silence(serve, version, often):
     api = serve(version)
@@ -119,6 +125,25 @@ def test_a_failure_after_a_message(api):
     api.server.agent("support").fails(saying="So far so good").with_preamble()
     (events,) = told(api, "hi")
     assert events[-5:] == ["typing", "So far so good", "ready", "ready(completed)", "error"]
+
+
+@pytest.mark.parametrize("version", ["3.0", "3.1", "3.3"])
+def test_failures_elsewhere(serve, version):
+    api = serve(version)
+    api.server.agent("support").fails(at="match").fails(at="answer")
+    match, answer = told(api, "a", "b")
+    last = "ready(completed)" if version == "3.3" else "ready"
+    thinking = ["processing(Interpreting)"] if version == "3.3" else []
+    assert match == ["acknowledged", *thinking, last, "error"]
+    error = ["error"] if version == "3.0" else []
+    assert answer == ["acknowledged", *thinking, "typing", "typing", "typing", last, *error]
+
+
+def test_a_failure_after_its_preamble(api):
+    api.server.agent("support").fails(at="match").with_preamble("Hm")
+    assert told(api, "a") == [
+        ["acknowledged", "typing", "preamble:Hm", "ready", "processing(Interpreting)", "ready(completed)", "error"]
+    ]
 
 
 def test_a_failure_on_3_0(serve):
