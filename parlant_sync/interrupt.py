@@ -12,6 +12,8 @@ keeps idle connections from being used again after the time at which servers clo
 from __future__ import annotations
 
 import functools
+import http.client
+import io
 import os
 import socket
 import sys
@@ -21,6 +23,8 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+
+from parlant_sync.deadline import Deadline
 
 # Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
 CAN_WAKE = sys.platform != "win32"
@@ -46,7 +50,7 @@ class Interrupted(OSError):
 class Slot:
     """Where a thread's running request can be reached. ``stop`` and ``kick`` may be called from any thread."""
 
-    __slots__ = ("_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "sent")
+    __slots__ = ("_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "deadline", "sent")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _sock against being closed between a look at it and its shutdown
@@ -56,6 +60,7 @@ class Slot:
         self._pid = os.getpid()
         self._outer: Slot | None = None  # of a request inside this one: a token callable may ask a server, too
         self.sent = False
+        self.deadline: Deadline | None = None  # of the whole answer, its head and its body
 
     def rearm(self) -> None:
         """Forget earlier kicks. Before the caller looks at what a kick would tell it, or that kick is lost."""
@@ -125,13 +130,52 @@ def _slot() -> Slot | None:
     return getattr(_here, "slot", None)
 
 
+class _TimedRaw(io.RawIOBase):
+    """A socket's stream that ends with the request's time: a read timeout alone starts anew with every byte."""
+
+    def __init__(self, raw: Any, sock: Any, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        left = self._deadline.bound(None)
+        if left is not None and left <= 0:
+            raise TimeoutError("the answer did not come in time")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        slot = _slot()
+        if slot is not None and slot.deadline is not None:
+            stream: Any = self.fp
+            self.fp = io.BufferedReader(_TimedRaw(stream.detach(), sock, slot.deadline))
+
+
 class _PublishingConnection:
     """Mixed into a urllib3 connection class."""
 
+    response_class = _TimedResponse
     _connecting = False
     idle_since: float | None = None
+    default_socket_options: Any
     sock: Any
     auto_open: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = kwargs.get("socket_options")
+        kwargs["socket_options"] = [*(self.default_socket_options if given is None else given), *_KEEPALIVE]
+        super().__init__(*args, **kwargs)
 
     def _new_conn(self) -> Any:
         sock = super()._new_conn()  # type: ignore[misc]
@@ -197,10 +241,7 @@ class _FreshPool:
 @functools.lru_cache(maxsize=32)
 def _publishing(pool_class: Any) -> Any:
     connection = pool_class.ConnectionCls
-    options = [*getattr(connection, "default_socket_options", []), *_KEEPALIVE]
-    publishing = type(
-        f"Publishing{connection.__name__}", (_PublishingConnection, connection), {"default_socket_options": options}
-    )
+    publishing = type(f"Publishing{connection.__name__}", (_PublishingConnection, connection), {})
     return type(f"Publishing{pool_class.__name__}", (_FreshPool, pool_class), {"ConnectionCls": publishing})
 
 

@@ -183,7 +183,7 @@ class Transport:
         try:
             session = session or self._call_session()
             with slot:
-                deadline = Deadline(limit)
+                slot.deadline = deadline = Deadline(limit)
                 response = session.request(
                     method,
                     self.base_url + path,
@@ -191,7 +191,7 @@ class Transport:
                     data=data,
                     headers={"Content-Type": "application/json"} if data is not None else None,
                     auth=settings.request_auth(session),
-                    timeout=(settings.connect_timeout, limit),
+                    timeout=(min(settings.connect_timeout, limit), limit),
                     allow_redirects=False,
                     stream=True,
                     **settings.tls_arguments(),

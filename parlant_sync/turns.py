@@ -108,6 +108,8 @@ class TurnTracker:
             self._leave()
         elif event.status == "ready":
             self._feed_ready(event)
+        elif event.status in ("typing", "processing"):
+            self._settled = False  # it meant to say more
         return True
 
     def _feed_ready(self, event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from .event import Event
@@ -49,7 +50,9 @@ class Turn:
         task = self._task
         if task is None or task.done():
             return
-        while not self._started:  # a task cancelled before its first step would never say `cancelled`
+        while (
+            not self._started and not task.done()
+        ):  # a task cancelled before its first step would never say `cancelled`
             await asyncio.sleep(0)
         how = self._script.interrupted
         if how == "auto":
@@ -77,6 +80,11 @@ class Turn:
                     self._status("cancelled")
                     self._ready(last=True)
                 raise
+            except NotFound:
+                raise
+            except Exception as error:  # of a text function: seen as the engine's own failures are
+                self._ready(last=True)
+                self._status("error", {"exception": repr(traceback.format_exception(error))})
         except NotFound:
             pass  # the session was deleted meanwhile
 
@@ -108,6 +116,8 @@ class Turn:
         # From 3.1 on, failing at the answer is an empty turn, and not a word of what went wrong.
         unspoken = script.fails_at == "answer" and not self._version.prefix_traces
         if (script.kind == "failure" and not unspoken) or script.breaks_after is not None:
+            if script.texts:
+                self._status("typing")  # it fails over the message that was to follow
             await self._fail()
             return
         await self._hold("end")

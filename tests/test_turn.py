@@ -1,0 +1,266 @@
+"""``send()``, ``stream()`` and their kin: what a turn gives its caller."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from parlant_sync import (
+    AgentError,
+    Client,
+    ConcurrencyError,
+    ConfigurationError,
+    InvalidRequestError,
+    Session,
+    SessionClosed,
+    TurnTimeout,
+)
+from parlant_sync.testing import FakeServer
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Iterator[Client]:
+    with Client(server.base_url) as client:
+        yield client
+
+
+@pytest.fixture
+def session(server: FakeServer, client: Client) -> Session:
+    server.agent("a")
+    return client.create_session("a")
+
+
+def test_the_reply_has_it_all(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("One.", then="Two.").with_preamble("Hmm...").with_tool("t", {"x": 1}, "done")
+    reply = session.send("q", metadata={"mine": 1})
+    assert reply.text == str(reply) == "One.\n\nTwo."
+    assert reply.outcome == "answered"
+    assert [p.message for p in reply.preambles] == ["Hmm..."]
+    assert [m.message for m in reply.messages] == ["One.", "Two."]
+    assert [call["tool_id"] for call in reply.tool_calls] == ["t"]
+    assert reply.request is not None
+    assert (reply.request.message, reply.request.metadata["mine"]) == ("q", 1)
+    assert {e.trace_id for e in reply.events} == {reply.trace_id}
+    assert reply.duration > 0
+    assert pickle.loads(pickle.dumps(reply)) == reply
+
+
+def test_a_turn_is_told_whole_in_each_way(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("One.", then="Two.").with_preamble()
+    with session.stream("q") as turn:
+        pieces = list(turn.text)
+        assert "".join(pieces) == turn.reply().text == "One.\n\nTwo."
+        assert list(turn.text) == pieces  # begun again, it begins at the first piece
+        events = list(turn)
+        assert [e.offset for e in events] == sorted(e.offset for e in events)
+        assert events == list(turn.reply().events)
+        assert turn.trace_id == turn.reply().trace_id
+        assert turn.request == turn.reply().request
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["single reads", "refused: lists"])
+def test_streamed_text_comes_in_pieces(server: FakeServer, session: Session, single: bool) -> None:
+    server.agent("a").streams(["a ", "b ", "c ", "d ", "e"], every=0.4)
+    if not single:
+        server.fail_next(r"GET /sessions/[^/]+/events/[^/?]+$", 403, b'{"detail": "no"}', times=None)
+    with session.stream("q") as turn:
+        pieces = list(turn.text)
+    assert "".join(pieces) == turn.reply().text == "a b c d e"
+    assert len(pieces) >= (3 if single else 2)
+    assert turn.restarts == 0
+    assert turn.reply().messages[0].is_partial is False
+
+
+def test_send_has_the_last_word_of_a_stream(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05).with_preamble()
+    assert session.send("q").text == "a b c"
+    reads = [r for r in server.requests if r.method == "GET" and "/events/" in r.path]
+    assert len(reads) == 1  # at its end, and not while it grew
+
+
+def test_cancelled_in_the_middle_of_its_text(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["half ", "never"], every=0.1).when_interrupted("cancel")
+    server.agent("a").replies("to both")
+    with session.stream("q") as turn:
+        text = turn.text
+        first = next(text)
+        assert first.startswith("half")
+        server.say(session.id, "newer")
+        rest = "".join(text)
+    assert turn.reply().text == "to both"
+    assert rest.endswith("to both")
+    assert turn.restarts == 1
+
+
+def test_an_engine_error_has_what_was_said(server: FakeServer, session: Session) -> None:
+    server.agent("a").fails("RuntimeError: boom", saying="so far")
+    server.agent("a").replies("clean")
+    with pytest.raises(AgentError, match="boom") as caught:
+        session.send("q")
+    assert caught.value.partial.text == "so far"
+    assert "boom" in caught.value.detail
+    assert session.id in str(caught.value)
+    assert session.send("q").text == "clean"
+
+
+def test_a_late_error_is_looked_for(server: FakeServer, session: Session) -> None:
+    """The poll shows the end of the turn; its error comes a moment later."""
+    server.agent("a").fails("late boom").after(0.3, at="error")
+    with pytest.raises(AgentError, match="late boom"):
+        session.send("q")
+
+
+def test_a_good_turn_waits_for_nothing_more(server: FakeServer, session: Session) -> None:
+    session.send("warm up")
+    started = time.monotonic()
+    for n in range(5):
+        session.send(f"q{n}")
+    assert time.monotonic() - started < 2.0  # five second looks would be 2.5 s
+
+
+def test_an_empty_turn(server: FakeServer, session: Session) -> None:
+    server.agent("a").stays_silent().with_preamble()
+    reply = session.send("q")
+    assert (reply.text, reply.outcome, len(reply.preambles)) == ("", "empty", 1)
+
+
+def test_out_of_time(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first", then="second").waits("g", at="then")
+    with pytest.raises(TurnTimeout, match="reply_to") as caught:
+        session.send("q", timeout=0.5)
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert error.event is not None
+    assert error.event.message == "q"
+    assert error.partial.text in ("", "first")
+    server.release("g")
+    assert session.reply_to(error.event).text == "first\n\nsecond"
+    assert session.send("next").outcome == "answered"
+
+
+def test_out_of_time_in_a_stream_has_the_text_so_far(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c ", "d ", "e "] * 20, every=0.1)
+    with pytest.raises(TurnTimeout) as caught:
+        session.send("q", timeout=1.0)
+    assert len(caught.value.partial.text) > len("a ")
+
+
+def test_a_second_send_waits_its_turn_within_its_own_time(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("second")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(session.send, "one")
+        server.reached("g")
+        with pytest.raises(TurnTimeout, match="nothing was posted") as caught:
+            session.send("two", timeout=0.2)
+        assert caught.value.event is None
+        second = pool.submit(session.send, "three")
+        posted = session.post("meanwhile")  # neither waits nor queues
+        assert posted.message == "meanwhile"
+        server.release("g")
+        assert {first.result(10).outcome, second.result(10).outcome} == {"answered"}
+    customers = [e.message for e in session.history(sources="customer")]
+    assert "two" not in customers
+
+
+def test_an_abandoned_turn_lets_go(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+    turn = session.stream("collected")
+    del turn
+    gc.collect()
+    assert session.send("q", timeout=5).text == "fine"
+    with session.stream("left") as turn:
+        pass
+    assert session.send("q", timeout=5).text == "fine"
+    with pytest.raises(SessionClosed, match="reply_to"):
+        session.stream("x").__class__.reply(turn)
+    kept = session.stream("out of time", timeout=0.2)
+    assert session.send("q", timeout=5).text == "fine"
+    kept.close()
+
+
+def test_two_threads_cannot_drive_one_turn(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("x").waits("g")
+    with session.stream("q") as turn, ThreadPoolExecutor(1) as pool:
+        driving = pool.submit(turn.reply)
+        server.reached("g")
+        deadline = time.monotonic() + 5
+        while not turn._driving.locked() and time.monotonic() < deadline:
+            pass
+        with pytest.raises(ConcurrencyError):
+            turn.reply()
+        server.release("g")
+        assert driving.result(5).text == "x"
+        assert turn.reply().text == "x"
+
+
+def test_a_human_answers(server: FakeServer, session: Session) -> None:
+    server.set_mode(session.id, "manual")
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(session.send, "anyone?")
+        server.wait_events(session.id, 1)
+        server.human(session.id, "Dana here.")
+        reply = sending.result(10)
+    assert (reply.text, reply.outcome) == ("Dana here.", "human")
+
+
+def test_triggers(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("Proactive.")
+    assert session.trigger("greet them").text == "Proactive."
+    assert session.trigger().text == "Proactive."
+    assert session.trigger([{"action": "buy time", "rationale": "buy_time"}]).request is None
+
+
+def test_a_trigger_whose_post_fails_is_judged_by_its_events(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("Proactive.")
+    server.fail_next("POST /sessions", 500, b"Internal Server Error", stored=True)
+    assert session.trigger().text == "Proactive."
+    hold = server.hold_next("POST /sessions")
+    started = time.monotonic()
+    assert session.trigger().text == "Proactive."
+    assert time.monotonic() - started < 10
+    hold.release()
+
+
+def test_reply_to_of_a_turn_long_over(server: FakeServer, session: Session) -> None:
+    events = []
+    for n in range(3):
+        events.append(session.post(f"q{n}"))
+        server.wait_idle()
+    assert [session.reply_to(e).text for e in events] == ["echo: q0", "echo: q1", "echo: q2"]
+    with pytest.raises(ConfigurationError):
+        session.reply_to("q0")  # type: ignore[arg-type]
+
+
+def test_bad_input(session: Session) -> None:
+    with pytest.raises(InvalidRequestError):
+        session.send("")
+    for bad in (None, b"bytes", 3):
+        with pytest.raises(ConfigurationError, match="must be a string"):
+            session.send(bad)  # type: ignore[arg-type]
+    for timeout in (-1, "5", float("nan")):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            session.send("x", timeout=timeout)  # type: ignore[arg-type]
+    assert session.history() == []
+
+
+def test_an_outage_in_the_middle_of_a_turn(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("after all").waits("g")
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(session.send, "q")
+        server.reached("g")
+        server.cut_next("GET /sessions", times=3)
+        server.release("g")
+        assert sending.result(30).text == "after all"
