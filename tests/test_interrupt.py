@@ -50,6 +50,7 @@ class Listener:
     def close(self) -> None:
         self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
+        self._threads[0].join(5)  # it may be at a connection it has just accepted
         for conn in self.connections:
             try:
                 conn.shutdown(socket.SHUT_RDWR)

@@ -124,7 +124,7 @@ def test_a_failure_comes_after_the_last_ready(api):
 def test_a_failure_after_a_message(api):
     api.server.agent("support").fails(saying="So far so good").with_preamble()
     (events,) = told(api, "hi")
-    assert events[-5:] == ["typing", "So far so good", "ready", "ready(completed)", "error"]
+    assert events[-5:] == ["So far so good", "ready", "typing", "ready(completed)", "error"]
 
 
 @pytest.mark.parametrize("version", ["3.0", "3.1", "3.3"])
@@ -276,14 +276,17 @@ def test_pause(api):
     assert brief(api.events(session)[-1]) == "ready(completed)"
 
 
-def test_a_text_function_that_raises_ends_only_its_turn(api):
+def test_a_text_function_that_raises_is_an_engine_that_fails(api):
     def broken(message: str) -> str:
         raise RuntimeError(message)
 
     api.server.agent("support").replies(broken).replies("fine")
     first, second = told(api, "a", "b")
-    assert first == START
+    assert first == [*START, "ready(completed)", "error"]
     assert "fine" in second
+    (session,) = api.server.sessions
+    error = next(e for e in api.server.events(session) if brief(e) == "error")
+    assert "RuntimeError: a" in error["data"]["data"]["exception"]
 
 
 # --- greetings and triggers
