@@ -10,18 +10,18 @@ import contextlib
 import json
 import os
 import re
-import selectors
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
 
 _SERVER = Path(__file__).with_name("server")
+_LOG = "server.log"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _HINT = 'pip install "parlant-sync[demo]"'
 
@@ -113,7 +113,7 @@ class DemoServer:
         """What the server has logged since it was last started."""
         with contextlib.suppress(OSError):
             if self._home is not None:
-                text = (self._home / "server.log").read_text("utf-8", errors="replace")
+                text = (self._home / _LOG).read_text("utf-8", errors="replace")
                 return _ANSI.sub("", text)
         return self._last_log
 
@@ -178,33 +178,46 @@ class DemoServer:
     # -- the process --------------------------------------------------------------------------
 
     def _spawn(self, port: int) -> None:
-        command = [self._python, "-u", str(_SERVER), "--port", str(port), "--die-with-stdin"]
-        command += ["--store", self._store, "--policy", self._policy, "--home", str(self.home)]
+        command = [self._python, "-W", "ignore", str(_SERVER), "--port", str(port), "--home", str(self.home)]
+        command += ["--store", self._store, "--policy", self._policy, "--die-with-stdin"]
+        if self._given_home is None:
+            command.append("--remove-home")
         if self._test_agents:
             command.append("--test-agents")
-        with open(self.home / "server.log", "wb") as log:
+        with open(self.home / _LOG, "wb") as log:
             try:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    # Ctrl-C at a terminal is for us; what becomes of the server, we say.
+                    start_new_session=True,
+                )
             except OSError as error:
                 raise DemoServerError(f"cannot run {self._python}: {error}") from error
 
     def _await_ready(self) -> Mapping[str, Any]:
-        """Read the server's one line. No thread: the pipe is watched with the deadline."""
+        """Read the server's one line. In a thread, because pipes have no timeout."""
         process = self._process
         assert process is not None and process.stdout is not None
-        deadline = time.monotonic() + self._startup_timeout
-        received = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while not received.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise self._failure(f"was not ready after {self._startup_timeout:g} s")
-                piece = os.read(process.stdout.fileno(), 65536)
-                if not piece:
-                    process.wait()
-                    raise self._failure(f"ended with exit code {process.returncode}")
-                received += piece
-        ready: Mapping[str, Any] = json.loads(received)
+        lines: list[bytes] = []
+        read = process.stdout.readline
+        reader = threading.Thread(target=lambda: lines.append(read()), name="parlant-sync-demo-start", daemon=True)
+        reader.start()
+        try:
+            reader.join(self._startup_timeout)
+            late = reader.is_alive()
+        finally:
+            if reader.is_alive():
+                process.kill()  # which ends the line, and with it the thread
+                reader.join()
+        if late:
+            raise self._failure(f"was not ready after {self._startup_timeout:g} s")
+        if not lines[0].endswith(b"\n"):
+            process.wait()
+            raise self._failure(f"ended with exit code {process.returncode}")
+        ready: Mapping[str, Any] = json.loads(lines[0])
         return ready
 
     def _failure(self, what: str) -> DemoServerError:

@@ -10,7 +10,7 @@ _ORDINALS = "second third fourth fifth sixth seventh eighth ninth tenth".split()
 
 
 class Voice:
-    """How the agent called *name* speaks: about a collection, or as a test's echo."""
+    """How an agent speaks: about a collection, or as a test's echo."""
 
     def __init__(self, *, collection: str | None = None, echo: str = "echo: ") -> None:
         self._collection: Collection | None = load(collection) if collection else None
@@ -24,7 +24,8 @@ class Voice:
     def asked(self, conversation: Conversation) -> Script:
         """What is to be answered: the customer's message, or what the agent was asked to say."""
         if conversation.requests:
-            return parse(conversation.requests[-1])
+            asked = [parse(request) for request in conversation.requests]
+            return next((request for request in asked if request.directives), asked[0])
         return parse(conversation.question or "")
 
     def preamble(self, conversation: Conversation) -> str:

@@ -13,67 +13,30 @@ import contextlib
 import inspect
 import json
 import os
-import shutil
-import signal
+import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
+
+from .ending import Ending
+from .sockets import HeldPorts
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="server", description="A Parlant server that needs no network.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="0 takes any free port")
-    parser.add_argument("--store", choices=("memory", "local"), default="memory")
-    parser.add_argument("--home", type=Path, help="where the server may write (a temporary one)")
+    parser.add_argument("--store", choices=("memory", "local"), default="memory", help="of sessions and customers")
+    parser.add_argument("--home", type=Path, help="where the server may write (else a temporary directory)")
     parser.add_argument("--policy", choices=("development", "production"), default="development")
-    parser.add_argument("--agents", default="research,welfare", help="of the demonstration")
+    parser.add_argument("--agents", default="research,welfare", help="of the demonstration, with commas between")
     parser.add_argument("--test-agents", action="store_true", help="host those for tests, too")
     parser.add_argument("--die-with-stdin", action="store_true", help="end when stdin ends")
+    parser.add_argument("--remove-home", action="store_true", help="and remove the home then")
     parser.add_argument("--log-level", default="warning")
     return parser.parse_args(argv)
-
-
-class _Ending:
-    """Ends the process on SIGTERM and SIGINT, whatever it is doing."""
-
-    def __init__(self) -> None:
-        self.serving = False
-        self.temporary: str | None = None
-
-    def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self.serving:
-            raise SystemExit(0)
-        # While it serves, uvicorn has handlers of its own: it stops, then raises the signal once
-        # more, for this one. Going on from here, Parlant would wait for tasks that never end.
-        self.clean_up()
-        os._exit(0)
-
-    def clean_up(self) -> None:
-        if self.temporary:
-            os.chdir(os.sep)
-            shutil.rmtree(self.temporary, ignore_errors=True)
-
-    def with_stdin(self) -> None:
-        """End the process when stdin ends: whoever started it is gone."""
-
-        def watch() -> None:
-            with contextlib.suppress(OSError):
-                while os.read(0, 4096):
-                    pass
-            threading.Timer(5.0, os._exit, [1]).start()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        # Daemon: it sits in a read that nothing but the end of stdin ends.
-        threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
 def _keep_stdout() -> TextIO:
@@ -95,26 +58,21 @@ def _environment(home: Path, policy: str) -> None:
     os.chdir(home)
 
 
-async def _serve(arguments: argparse.Namespace, home: Path, out: TextIO, ending: _Ending) -> None:
+async def _serve(
+    arguments: argparse.Namespace, *, home: Path, held: HeldPorts, port: int, out: TextIO, ending: Ending
+) -> None:
     # Only now: Parlant reads the environment when it is imported.
     import parlant.sdk as p
-    from parlant.core.engines.alpha.optimization_policy import (
-        BasicOptimizationPolicy,
-        OptimizationPolicy,
-    )
+    from parlant.core.engines.alpha.optimization_policy import BasicOptimizationPolicy, OptimizationPolicy
     from parlant.core.engines.alpha.perceived_performance_policy import PerceivedPerformancePolicy
 
-    from . import agents, durable, nlp, pacing
+    from . import agents, durable, memory, nlp, pacing
     from .gates import Gates
-    from .sockets import HeldPorts
 
     roles = agents.choose(filter(None, arguments.agents.split(",")), test_agents=arguments.test_agents)
     voices = {role.name: role.voice() for role in roles.values()}
     service = nlp.OfflineNLPService(nlp.Cast(voices, Gates(home / "gates")))
     ids: dict[str, str] = {}
-    held = HeldPorts()
-    port = held.hold(arguments.host, arguments.port)
-    tool_port = held.hold("127.0.0.1")
 
     class Optimization(BasicOptimizationPolicy):
         # The cache is a file that is written anew for every text, and embedding costs nothing.
@@ -141,37 +99,49 @@ async def _serve(arguments: argparse.Namespace, home: Path, out: TextIO, ending:
             print(json.dumps(ready), file=out, flush=True)
 
     held.give_to_uvicorn(started)
-    durable.install()
-    store = "local" if arguments.store == "local" else "transient"
-    options = {"host": arguments.host} if "host" in inspect.signature(p.Server).parameters else {}
-    async with p.Server(
-        port=port,
-        tool_service_port=tool_port,
-        nlp_service=lambda container: service,
-        session_store=store,
-        customer_store=store,
-        log_level=p.LogLevel[arguments.log_level.upper()],
-        configure_container=configure,
-        **options,
-    ) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        if arguments.store == "local":
+            durable.install()
+            sessions, customers = "local", "local"
+        else:
+            sessions, customers = await stack.enter_async_context(memory.session_store()), "transient"
+        # Leaving the server's context is what makes it serve.
+        server = await stack.enter_async_context(
+            p.Server(
+                port=port,
+                tool_service_port=held.hold("127.0.0.1"),
+                nlp_service=lambda container: service,
+                session_store=sessions,
+                customer_store=customers,
+                log_level=p.LogLevel[arguments.log_level.upper()],
+                configure_container=configure,
+                **({"host": arguments.host} if "host" in inspect.signature(p.Server).parameters else {}),
+            )
+        )
         ids.update(await agents.create(server, roles))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     out = _keep_stdout()
-    ending = _Ending()
+    held = HeldPorts()
+    try:
+        port = held.hold(arguments.host, arguments.port)
+    except OSError as error:
+        print(f"cannot listen on {arguments.host}:{arguments.port}: {error}", file=sys.stderr)
+        return 1
+    home = arguments.home
+    temporary = home is None
+    if temporary:
+        home = Path(tempfile.mkdtemp(prefix="parlant-sync-demo-"))
+    home = home.resolve()
+    ending = Ending(home if temporary else None)
     ending.install()
     if arguments.die_with_stdin:
-        ending.with_stdin()
-    home = arguments.home
-    if home is None:
-        ending.temporary = tempfile.mkdtemp(prefix="parlant-sync-demo-")
-        home = Path(ending.temporary)
-    home = home.resolve()
+        ending.with_stdin(home if arguments.remove_home else None)
     try:
         _environment(home, arguments.policy)
-        asyncio.run(_serve(arguments, home, out, ending))
+        asyncio.run(_serve(arguments, home=home, held=held, port=port, out=out, ending=ending))
     finally:
         ending.clean_up()
     return 0

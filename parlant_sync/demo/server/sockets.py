@@ -6,11 +6,14 @@ is taken is an error at once, and "ready" is said when the server listens, not a
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Callable
 from typing import Any
 
-import uvicorn
+# Below the ports that systems give to outgoing connections: a server that is started again must
+# find its port as it left it.
+_PORTS = range(20000, 32000)
 
 
 class HeldPorts:
@@ -21,10 +24,19 @@ class HeldPorts:
 
     def hold(self, host: str, port: int = 0) -> int:
         """Bind *port* (0: any free one) and return its number. Raises OSError where it is taken."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        held = socket.socket(family, socket.SOCK_STREAM)
+        if port:
+            return self._hold(host, port)
+        for candidate in random.sample(_PORTS, 20):
+            try:
+                return self._hold(host, candidate)
+            except OSError:
+                continue
+        return self._hold(host, 0)
+
+    def _hold(self, host: str, port: int) -> int:
+        held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            # A server that is started again must not wait for its old connections to be forgotten.
+            # A server that is started again must not wait until its old connections are forgotten.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind((host, port))
         except OSError:
@@ -36,6 +48,8 @@ class HeldPorts:
 
     def give_to_uvicorn(self, started: Callable[[int], None]) -> None:
         """Let uvicorn servers use the held sockets; *started* is told each port that listens."""
+        import uvicorn  # not before: a port that is taken is to be found out first
+
         original = uvicorn.Server.startup
         held = self._sockets
 
