@@ -1,0 +1,141 @@
+"""Files that only grow, line by line, and are never left worse than they were: fsync, torn ends, full disks, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from parlant_sync import ConcurrencyError, ConfigurationError
+
+if sys.platform != "win32":
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+
+class BatchLocked(ConcurrencyError):
+    """Another run works on the same results."""
+
+
+class LineFile:
+    """JSON objects, one a line, appended and synced. For one thread at a time.
+
+    ``first`` is how each of its lines begins: what ends without a newline is only cut off where it is one of ours.
+    ``look_only`` changes nothing, makes nothing, and locks nothing.
+    """
+
+    def __init__(self, path: Path, first: str, *, look_only: bool = False) -> None:
+        self.path = path
+        self._look_only = look_only
+        self._begins = f'{{"{first}"'.encode()
+        self._fd = -1
+        existed = path.exists()
+        if look_only:
+            if existed:
+                self._fd = os.open(path, os.O_RDONLY)
+            return
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        _opened.add(self)
+        if not existed:
+            _sync_directory(path.parent)
+
+    def lock(self) -> None:
+        """Keep every other run away until this file is closed. Raises BatchLocked at once where one is there."""
+        if self._look_only or sys.platform == "win32":
+            return  # there, two runs on one file are not kept apart
+        try:
+            flock(self._fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise BatchLocked(f"another run is working on {self.path}; wait for its end") from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """What it holds. A torn last line is taken off (or completed); anything else that is not ours is refused."""
+        if self._fd < 0:
+            return []
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            data = file.read()
+        lines = data.split(b"\n")
+        torn = lines.pop()
+        found = [self._parse(line, number) for number, line in enumerate(lines, 1)]
+        if torn:
+            self._mend(torn, len(data), len(lines) + 1, found)
+        return found
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not line.startswith(self._begins):
+            raise ConfigurationError(
+                f"{self.path}, line {number}: this was not written by a batch; give another file for the results"
+            )
+        return value
+
+    def _mend(self, torn: bytes, size: int, number: int, found: list[dict[str, Any]]) -> None:
+        try:
+            found.append(self._parse(torn, number))
+        except ConfigurationError:
+            # Cut in the middle, or (after a power failure) filled with zeros by the file system.
+            if not torn.rstrip(b"\0").startswith(self._begins[: len(torn.rstrip(b"\0"))]):
+                raise
+            if not self._look_only:
+                os.ftruncate(self._fd, size - len(torn))
+                os.fsync(self._fd)
+        else:
+            if not self._look_only:
+                os.write(self._fd, b"\n")  # whole but for its newline
+                os.fsync(self._fd)
+
+    def append(self, values: Iterable[dict[str, Any]]) -> None:
+        """All of them on the disk when this returns; none of them, and the file as it was, where it raises OSError."""
+        data = b"".join(json.dumps(value, ensure_ascii=True).encode() + b"\n" for value in values)
+        if not data:
+            return
+        size = os.fstat(self._fd).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+            os.fsync(self._fd)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, size)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
+            raise
+
+    def close(self) -> None:
+        """Lets the lock go, too. Idempotent."""
+        _opened.discard(self)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    """So that a new file is still there after a power failure; not every system can."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+# A forked worker process must not keep the lock of a parent that was killed: it lets go of its copies.
+_opened: weakref.WeakSet[LineFile] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for file in list(_opened):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

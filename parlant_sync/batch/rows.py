@@ -1,0 +1,128 @@
+"""One question of a batch, checked: what is wrong with a row is said before the first one is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parlant_sync import ConfigurationError
+
+FIELDS = ("id", "message", "messages", "agent_id", "customer_id", "session_id", "metadata", "timeout")
+_TEXTS = ("agent_id", "customer_id", "session_id")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch: the messages of one conversation, sent one after another, each after the reply to the last.
+
+    ``agent_id`` and ``customer_id`` go before what the batch says for all. ``session_id``: a session that exists, in
+    place of a new one; rows that name the same are asked in their order. ``metadata`` is kept with the new session and
+    with each message. ``timeout``: seconds for the whole row.
+    """
+
+    id: str
+    messages: tuple[str, ...]
+    agent_id: str | None = None
+    customer_id: str | None = None
+    session_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+
+    @property
+    def digest(self) -> str:
+        """Tells whether a row of the same id is still the same question."""
+        said = json.dumps([self.messages, self.session_id], ensure_ascii=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def check_rows(rows: Iterable[Row | Mapping[str, Any] | str]) -> list[Row]:
+    """All rows, in their order. Raises ConfigurationError that names the first rows that cannot be asked."""
+    found: list[Row] = []
+    trouble: list[str] = []
+    places: dict[str, int] = {}
+    for number, value in enumerate(rows, 1):
+        try:
+            row = check_row(value, number)
+        except ConfigurationError as error:
+            trouble.append(str(error))
+            continue
+        first = places.setdefault(row.id, number)
+        if first != number:
+            trouble.append(f"row {number}: its id {row.id!r} is that of row {first} already")
+        found.append(row)
+    if trouble:
+        more = f" (and {len(trouble) - 5} more rows like these)" if len(trouble) > 5 else ""
+        raise ConfigurationError("; ".join(trouble[:5]) + more)
+    return found
+
+
+def check_row(value: Row | Mapping[str, Any] | str, number: int) -> Row:
+    """One row; a text alone is its message. What it does not know (an expected answer, say) it leaves alone."""
+    if isinstance(value, str):
+        value = {"message": value}
+    if isinstance(value, Row):
+        # Made by hand: held to the same rules.
+        value = {name: getattr(value, name) for name in FIELDS if name != "message"}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"row {number}: an object is needed, not {type(value).__name__}")
+    where = f"row {number}"
+    given = {name: value[name] for name in FIELDS if value.get(name) is not None}
+    texts = {name: _text(given[name], f"{where}: {name}") for name in _TEXTS if name in given}
+    return Row(
+        id=_id(given.get("id"), where, number),
+        messages=_messages(given, where),
+        agent_id=texts.get("agent_id"),
+        customer_id=texts.get("customer_id"),
+        session_id=texts.get("session_id"),
+        metadata=_metadata(given.get("metadata"), where),
+        timeout=_timeout(given.get("timeout"), where),
+    )
+
+
+def _id(value: object, where: str, number: int) -> str:
+    if value is None:
+        return str(number)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, f"{where}: id")
+
+
+def _messages(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    if ("message" in given) == ("messages" in given):
+        raise ConfigurationError(f"{where}: needs message (a text) or messages (a list of texts), one of the two")
+    if "message" in given:
+        return (_text(given["message"], f"{where}: message"),)
+    messages = given["messages"]
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)) or not messages:
+        raise ConfigurationError(f"{where}: messages must be a list of texts, not {messages!r:.60}")
+    return tuple(_text(message, f"{where}: message {n}") for n, message in enumerate(messages, 1))
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{what} must be a text that is not empty, not {value!r:.60}")
+    return value
+
+
+def _metadata(value: object, where: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ConfigurationError(f"{where}: metadata must be an object, not {value!r:.60}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{where}: metadata has no JSON: {error}") from None
+    return dict(value)
+
+
+def _timeout(value: object, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(f"{where}: timeout must be a number of seconds above 0, not {value!r:.60}")
+    return float(value)

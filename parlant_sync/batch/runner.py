@@ -1,0 +1,298 @@
+"""The one thread of a batch: hands rows out, writes the journal before and the results after, and lets nobody wait.
+
+A message's way: *open* (make its session, or look for it after a crash) -> *ready* -> an entry in the journal -> *ask*
+(post and wait for the reply; with an executor: post here, wait there) -> the next message of its row, or its result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+import parlant_sync as ps
+from parlant_sync.batch import worker
+from parlant_sync.batch.items import Item
+from parlant_sync.batch.judge import Verdict, judge
+from parlant_sync.batch.pace import Pace
+from parlant_sync.batch.plan import Plan
+from parlant_sync.batch.pool import Pool
+from parlant_sync.batch.queues import Queues
+from parlant_sync.batch.results import STATUSES, Result
+
+# A message whose delivery stayed uncertain, or that the server failed over, is posted once more by one run.
+_REPOSTS = 1
+# How long a server may be out of reach, or refuse by 429, before the batch gives up (or the row, if others go on).
+PATIENCE = 60.0
+PATIENCE_LIMITED = 300.0
+_CLOSING = 5.0
+
+
+class Runner:
+    """Runs a batch in a daemon thread. What it has is in ``outbox``: results, then None or what ended it early."""
+
+    def __init__(self, plan: Plan, items: Iterable[Item]) -> None:
+        self.outbox: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+        self._plan = plan
+        self._inbox: queue.SimpleQueue[tuple[str, Item, Future[Any]] | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._queues = Queues(items)
+        self._opening = 0
+        self._asking = 0
+        self._failures = 0
+        self._last_success = time.monotonic()
+        self._pace = Pace(plan.rate)
+        self._handed: set[Future[Any]] = set()  # to the executor
+        self._serial = itertools.count(1)
+        # Sessions are opened a little ahead, so that nobody waits for that who could wait for a reply.
+        self._ahead = max(1, plan.concurrency // 4)
+        self._pool = Pool(plan.concurrency + self._ahead)
+        # Daemon: what it has not finished is in the journal. It ends when stopped or through.
+        self.thread = threading.Thread(target=self._run, name="parlant-sync-batch", daemon=True)
+
+    def stop(self) -> None:
+        """As soon as possible: rows in flight stay resumable. Takes no lock; for any thread, and for a finalizer."""
+        self._stopping = True
+        self._inbox.put(None)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        try:
+            # Leaving it closes the client, which wakes all who wait for replies that nobody wants any more.
+            with self._client() as self._api:
+                self._loop()
+        except BaseException as error:
+            end = error
+        finally:
+            for future in self._handed:
+                future.cancel()
+            self._pool.stop(_CLOSING)
+            for file in (self._plan.results, self._plan.journal):
+                if file is not None:
+                    file.close()
+            self.outbox.put(end)
+
+    def _client(self) -> contextlib.AbstractContextManager[ps.Client]:
+        # With an executor it may be shared with tasks in this process; else it is this batch's own.
+        return self._plan.config.client() if self._plan.executor is None else worker.lease(self._plan.config)
+
+    def _loop(self) -> None:
+        while self._queues.left and not self._stopping:
+            self._queues.wake()
+            limit = self._plan.max_failures
+            if limit is None or self._failures < limit:
+                self._open_some()
+                self._hand_out()
+                self._collect(self._patience())
+            elif self._asking:
+                self._collect(None)
+            else:
+                return
+        self._collect(0.0)
+
+    def _patience(self) -> float | None:
+        """How long nothing has to be done; None: until something is heard."""
+        wake = self._queues.next_wake()
+        waits = [wake] if wake is not None else []
+        if self._queues.waiting and self._pace.pause_left() > 0:
+            waits.append(self._pace.pause_left())
+        if self._queues.ready and self._asking < self._plan.concurrency:
+            waits.append(self._pace.wait_for_message())
+        return max(0.0, min(waits)) if waits else None
+
+    # -- open
+
+    def _open_some(self) -> None:
+        room = self._plan.concurrency - self._asking + self._ahead
+        if self._plan.rate is not None:
+            room = min(room, int(self._plan.rate / 60) + 1)
+        while self._queues.waiting and self._opening + len(self._queues.ready) < room and self._pace.pause_left() <= 0:
+            item = self._queues.waiting.popleft()
+            self._opening += 1
+            if item.at:
+                # With an executor the session is not used here, but where the reply is waited for.
+                task = self._task(item, timeout=0.0, leave=self._plan.executor is not None)
+                self._submit("look", item, worker.locate, self._api, task, item.turn, item.own)
+            else:
+                agent = item.row.agent_id or self._plan.agent_id
+                customer = item.row.customer_id or self._plan.customer_id
+                self._submit("open", item, worker.open_session, self._api, item.row, agent, customer)
+
+    def _looked(self, item: Item, event: ps.Event | None) -> None:
+        item.event = event
+        left = item.settle_left(self._plan.settle)
+        if event is not None or left <= 0:
+            self._queues.ready.append(item)
+        else:
+            self._queues.delay(item, left)
+
+    # -- ask
+
+    def _hand_out(self) -> None:
+        batch: list[Item] = []
+        while self._queues.ready and self._asking + len(batch) < self._plan.concurrency:
+            item = self._queues.ready[0]
+            if item.event is None:
+                if self._pace.wait_for_message() > 0:
+                    break
+                self._pace.take()
+            batch.append(self._queues.ready.popleft())
+        if self._plan.journal is not None:
+            self._plan.journal.write([item.entry() for item in batch if item.event is None])
+        else:
+            for item in batch:
+                item.entry()
+        for item in batch:
+            self._asking += 1
+            self._ask(item)
+
+    def _task(self, item: Item, *, timeout: float, leave: bool) -> worker.Task:
+        assert item.session is not None
+        return worker.Task(
+            session_id=item.session,
+            message=item.message,
+            key=item.key,
+            metadata=item.row.metadata,
+            timeout=timeout,
+            event=item.event,
+            leave=leave,
+            serial=next(self._serial),
+        )
+
+    def _ask(self, item: Item) -> None:
+        task = self._task(item, timeout=item.time_left(), leave=item.last_turn or self._plan.executor is not None)
+        if self._plan.executor is None:
+            self._submit("ask", item, worker.ask, self._api, task)
+        elif item.event is None:
+            self._submit("post", item, worker.post, self._api, task)
+        else:
+            future: Future[Any] = self._plan.executor.submit(worker.remote, self._plan.config, task)
+            self._handed.add(future)
+            future.add_done_callback(lambda done: self._inbox.put(("wait", item, done)))
+
+    def _posted(self, item: Item, event: ps.Event) -> None:
+        item.event = event
+        self._ask(item)
+
+    def _submit(self, stage: str, item: Item, call: Callable[..., Any], *arguments: Any) -> None:
+        future = self._pool.submit(call, *arguments)
+        future.add_done_callback(lambda done: self._inbox.put((stage, item, done)))
+
+    # -- collect
+
+    def _collect(self, timeout: float | None) -> None:
+        """Wait for news, then take all there are: one write for all results."""
+        results: list[Result] = []
+        block = timeout is None or timeout > 0
+        with contextlib.suppress(queue.Empty):
+            while (news := self._inbox.get(block, timeout)) is not None:
+                block = False
+                self._take(*news, results)
+        if not results:
+            return
+        if self._plan.results is not None:
+            self._plan.results.append(result.to_json() for result in results)
+        for result in results:
+            self._failures += not result.ok
+            self.outbox.put(result)
+
+    def _take(self, stage: str, item: Item, future: Future[Any], results: list[Result]) -> None:
+        if stage == "wait":
+            self._handed.discard(future)
+        else:
+            self._pool.done()
+        if stage in ("open", "look"):
+            self._opening -= 1
+        elif stage in ("ask", "wait"):
+            self._asking -= 1
+        if future.cancelled():
+            raise ps.ParlantSyncError("the executor cancelled rows that were under way; run the batch again to go on")
+        error = future.exception()
+        if error is None:
+            value = future.result()
+            if isinstance(value, worker.Answer):
+                answer = value
+            else:
+                self._succeeded(item)
+                if stage == "open":
+                    item.session = value
+                    self._queues.ready.append(item)
+                elif stage == "look":
+                    self._looked(item, value)
+                else:
+                    self._posted(item, value)
+                return
+        else:
+            if stage == "wait" or not isinstance(error, Exception):
+                raise error  # the executor's own trouble: rows stay as they are
+            if stage == "post":
+                self._asking -= 1
+            if isinstance(error, ps.ParlantSyncError):
+                answer = worker.failure(error, 0.0)
+            else:
+                answer = worker.Answer("failed", error=f"unexpected {type(error).__name__}: {error}")
+        if self._stopping and answer.status == "closed":
+            return
+        result = self._carry_out(stage, item, answer)
+        if result is not None:
+            results.append(result)
+            self._queues.finished(item)
+
+    def _succeeded(self, item: Item) -> None:
+        item.trouble_since = None
+        self._last_success = time.monotonic()
+        self._pace.success()
+
+    # -- what became of it
+
+    def _carry_out(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
+        """The row's result, or None where it goes on."""
+        left = item.reposts < _REPOSTS
+        verdict = judge(stage, answer, resumed=item.resumed, own=item.own, reposts_left=left)
+        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._is_hopeless(item, answer)):
+            assert answer.cause is not None
+            raise answer.cause
+        if verdict is Verdict.WAIT and self._may_wait(item, answer):
+            self._queues.waiting.append(item)
+        elif verdict is Verdict.LOOK:
+            item.reposts += 1
+            item.deadline = None
+            self._queues.waiting.append(item)
+        elif verdict is Verdict.ANEW:
+            item.begin_again()
+            self._queues.waiting.appendleft(item)
+        else:
+            return self._over(stage, item, answer)
+        return None
+
+    def _over(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
+        status = answer.status if answer.status in STATUSES else "failed"
+        if stage in ("open", "look"):
+            return item.result(status, "", answer.error)
+        self._succeeded(item)
+        result = item.take(worker.Answer(status, answer.text, answer.duration, answer.error))
+        if result is None:
+            self._queues.ready.appendleft(item)
+        return result
+
+    def _patience_with(self, answer: worker.Answer) -> float:
+        return PATIENCE_LIMITED if answer.status == "limited" else PATIENCE
+
+    def _is_hopeless(self, item: Item, answer: worker.Answer) -> bool:
+        """Whether the server has been away for too long, and for all rows."""
+        since = item.trouble_since = item.trouble_since or time.monotonic() - answer.duration
+        return time.monotonic() - since >= self._patience_with(answer) and self._last_success < since
+
+    def _may_wait(self, item: Item, answer: worker.Answer) -> bool:
+        """Whether the row waits for better times, together with all others."""
+        self._pace.trouble(limited=answer.status == "limited", wish=getattr(answer.cause, "retry_after", None))
+        item.deadline = None
+        assert item.trouble_since is not None
+        return time.monotonic() - item.trouble_since < self._patience_with(answer)

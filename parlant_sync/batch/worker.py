@@ -1,0 +1,195 @@
+"""What is done for one message of a row, where a client is: in a thread, or in a worker process of an executor."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import parlant_sync as ps
+from parlant_sync.batch.rows import Row
+
+# Worth another try later: the network, a server that fails for now, a limit.
+PASSING = (ps.TransportError, ps.ServerError, ps.RateLimitedError)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How every process reaches the server: the arguments of its ``Client``. Pickles where they do; shows no secret."""
+
+    base_url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def client(self) -> ps.Client:
+        return ps.Client(self.base_url, **self.options)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One message of a row. ``event`` where it is posted already; ``leave`` closes the session afterwards.
+
+    ``serial`` makes each task another one, so that no executor takes one for a repetition of an earlier one.
+    """
+
+    session_id: str
+    message: str
+    key: str
+    metadata: Mapping[str, Any]
+    timeout: float
+    event: ps.Event | None = None
+    leave: bool = True
+    serial: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a task. ``status``: one of a result's, or ``limited``, ``denied``, ``closed``: not its fault."""
+
+    status: str
+    text: str = ""
+    duration: float = 0.0
+    error: str | None = None
+    cause: ps.ParlantSyncError | None = None
+
+
+def open_session(client: ps.Client, row: Row, agent_id: str | None, customer_id: str | None) -> str:
+    """The id of the row's session, new or given, which is open then."""
+    if row.session_id is not None:
+        return client.session(row.session_id).id
+    assert agent_id is not None
+    metadata = dict(row.metadata) or None
+    return client.create_session(agent_id, customer_id=customer_id, title=f"batch: {row.id}", metadata=metadata).id
+
+
+def locate(client: ps.Client, task: Task, turn: int, own: bool) -> ps.Event | None:
+    """The message under the task's key. ``own``: the session was made for its row: its messages can be counted.
+
+    Raises DeliveryUncertain where a server that drops keys (3.0) holds the same text and nobody knows whose it is.
+    """
+    session = client.session(task.session_id)
+    try:
+        return _locate(session, task.key, task.message, turn, own)
+    finally:
+        if task.leave:
+            session.close()
+
+
+def _locate(session: ps.Session, key: str, message: str, turn: int, own: bool) -> ps.Event | None:
+    event = session.find(key)
+    if event is not None:
+        return event
+    keyless = [e for e in session.history(kinds="message", sources="customer") if "metadata" not in e.raw]
+    if own:
+        found = keyless[turn] if turn < len(keyless) else None
+        return found if found is not None and found.message == message else None
+    if any(e.message == message for e in keyless):
+        raise ps.DeliveryUncertain(
+            f"session {session.id}: the server keeps no keys, and there is such a message; it may be this row's",
+            key=key,
+            session_id=session.id,
+        )
+    return None
+
+
+def post(client: ps.Client, task: Task) -> ps.Event:
+    """Post here what a worker process will wait for; no poller is left running."""
+    session = client.session(task.session_id)
+    try:
+        return session.post(task.message, key=task.key, metadata=task.metadata)
+    finally:
+        session.close()
+
+
+def ask(client: ps.Client, task: Task) -> Answer:
+    """Post the message, if that is not done, and wait for its reply. Raises nothing but what no caller expects."""
+    started = time.monotonic()
+    session: ps.Session | None = None
+    try:
+        since = task.event.offset + 1 if task.event is not None else None
+        session = client.sessions.get(task.session_id) or client.session(task.session_id, since=since)
+        if task.event is not None:
+            reply = session.reply_to(task.event, timeout=task.timeout)
+        else:
+            reply = session.send(task.message, key=task.key, metadata=task.metadata, timeout=task.timeout)
+        return Answer(reply.outcome, reply.text, reply.duration)
+    except ps.ParlantSyncError as error:
+        return failure(error, time.monotonic() - started)
+    finally:
+        if session is not None and task.leave:
+            session.close()
+
+
+def failure(error: ps.ParlantSyncError, duration: float) -> Answer:
+    """What an error means for its row."""
+    text = partial.text if (partial := getattr(error, "partial", None)) is not None else ""
+    statuses: dict[type[ps.ParlantSyncError], str] = {
+        ps.TurnTimeout: "timed_out",
+        ps.DeliveryUncertain: "uncertain",
+        ps.RateLimitedError: "limited",
+        ps.AuthenticationError: "denied",
+        ps.SessionClosed: "closed",
+    }
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), "failed")
+    # The error alone, without what led to it: that may not pickle, and the text says it.
+    error.__cause__ = error.__context__ = None
+    return Answer(status, text, duration, str(error), error.with_traceback(None))
+
+
+# -- in a worker process
+
+_lock = threading.Lock()  # guards _clients; clients are made and closed outside it
+_clients: dict[bytes, tuple[ps.Client, int, int]] = {}  # by config: the client, its process, its leases
+
+
+def _client(config: Config, leases: int) -> ps.Client:
+    name = pickle.dumps((config.base_url, sorted(config.options.items())))
+    made: ps.Client | None = None
+    while True:
+        with _lock:
+            client, pid, count = _clients.get(name, (made, -1, 0))
+            if pid != os.getpid():
+                client, count = made, 0  # inherited from the parent at a fork: that one is the parent's
+            if client is not None:
+                _clients[name] = (client, os.getpid(), count + leases)
+                break
+        made = config.client()
+    if made is not None and made is not client:
+        made.close()  # another thread was faster
+    return client
+
+
+@contextmanager
+def lease(config: Config) -> Iterator[ps.Client]:
+    """This process's client; it is closed when the last lease ends. (Worker processes take none and keep theirs.)"""
+    client = _client(config, 1)
+    try:
+        yield client
+    finally:
+        with _lock:
+            name, (_, pid, count) = next(item for item in _clients.items() if item[1][0] is client)
+            if count > 1:
+                _clients[name] = (client, pid, count - 1)
+            else:
+                del _clients[name]
+        if count <= 1:
+            client.close()
+
+
+def remote(config: Config, task: Task) -> Answer:
+    """``ask()`` with the one client of this process. A repetition does no harm: the task's message is posted."""
+    assert task.event is not None
+    return ask(_client(config, 0), task)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # may have been held by a thread that is not in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
