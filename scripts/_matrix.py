@@ -31,7 +31,15 @@ def on_server(steps: Steps, python: Path, name: str, pytest_arguments: Sequence[
     except _env.SetupError as error:
         steps.failed(title, str(error))
         return
-    steps.pytest(title, python, [CONTRACT, *pytest_arguments], {SERVER_PYTHON: str(server)})
+    where = [] if names_a_path(pytest_arguments) else [CONTRACT]
+    steps.pytest(title, python, [*where, *pytest_arguments], {SERVER_PYTHON: str(server)})
+
+
+def names_a_path(pytest_arguments: Sequence[str]) -> bool:
+    """Whether the caller has said which files to run."""
+    return any(
+        (_env.ROOT / argument.partition("::")[0]).exists() for argument in pytest_arguments if argument[:1] != "-"
+    )
 
 
 def on_pythons(steps: Steps, python: Path, pytest_arguments: Sequence[str]) -> None:

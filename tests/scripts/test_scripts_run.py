@@ -150,6 +150,19 @@ def test_what_is_run_is_shown_as_one_would_type_it(project: Path) -> None:
     assert _steps.shorten(command) == ".venv/bin/python -m pytest -k 'a b'"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-m", "real", "-k", "turn", "-x"], False),
+        (["tests/scripts"], True),
+        (["-k", "x", "tests/scripts/test_scripts_run.py::test_it"], True),
+        ([], False),
+    ],
+)
+def test_files_the_caller_names_replace_the_contract_tests(arguments: list[str], expected: bool) -> None:
+    assert _matrix.names_a_path(arguments) is expected
+
+
 def test_floors_become_pins() -> None:
     needed = [
         "requests>=2.33.0",
