@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -62,10 +63,12 @@ class Backdoor:
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """The events of a session as the API shows them (a copy)."""
-        return self._loop.call(lambda: [e.dto() for e in self._store.session(session_id).events])
+        return self._loop.call(lambda: copy.deepcopy([e.dto() for e in self._store.session(session_id).events]))
 
     def say(self, session_id: str, text: str, *, metadata: Mapping[str, Any] | None = None) -> None:
         """A customer's message from somewhere else: as if another process had posted it. Does not wait for the turn."""
+        if not self._loop.running:
+            raise RuntimeError("the server must be running for that: a message starts a turn")
 
         def post() -> None:
             session = self._store.session(session_id)

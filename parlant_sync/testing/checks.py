@@ -99,10 +99,20 @@ class Checks:
             self._wrong("bool_parsing", ("query", name), message, query[name])
         return False
 
-    def choice(self, values: Mapping[str, Any], name: str, choices: Sequence[str], where: str = "query") -> str | None:
+    def choice(
+        self,
+        values: Mapping[str, Any],
+        name: str,
+        choices: Sequence[str],
+        where: str = "query",
+        *,
+        required: bool = False,
+    ) -> str | None:
         """One of several words, from the query or the body; None where it is left out."""
+        if required and name not in values:
+            self._wrong("missing", (where, name), "Field required", dict(values))
         value = values.get(name)
-        if value is None or value in choices:
+        if (value is None and not (required and name in values)) or value in choices:
             return value
         expected = ", ".join(f"'{c}'" for c in choices[:-1]) + f" or '{choices[-1]}'"
         self._wrong("enum", (where, name), f"Input should be {expected}", value, expected=expected)
@@ -135,11 +145,6 @@ class Checks:
             self._wrong("string_too_long", (*at, name), message, value, max_length=longest)
         return value
 
-    def required(self, values: Mapping[str, Any], name: str) -> None:
-        """A field of the body that must be there."""
-        if name not in values:
-            self._wrong("missing", ("body", name), "Field required", dict(values))
-
     def mapping(self, values: Mapping[str, Any], name: str, at: Where = ("body",)) -> dict[str, Any] | None:
         """An object of the body."""
         value = values.get(name)
@@ -149,11 +154,11 @@ class Checks:
         return None
 
     def strings(self, values: Mapping[str, Any], name: str, at: Where = ("body",)) -> list[str] | None:
-        """A list of strings of the body."""
+        """A set of strings of the body."""
         value = values.get(name)
         if value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             return value
-        self._wrong("list_type", (*at, name), "Input should be a valid list", value)
+        self._wrong("set_type", (*at, name), "Input should be a valid set", value)
         return None
 
 

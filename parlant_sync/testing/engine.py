@@ -64,5 +64,5 @@ class Engine:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # seen: a failing text function is the test's, and ends only its turn
+            task.exception()  # seen: what a turn that could not even fail properly leaves is nobody's
         self.store.changed()

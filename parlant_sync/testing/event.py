@@ -43,6 +43,7 @@ class Event:
         trace: str,
         data: Any,
         metadata: dict[str, Any],
+        created: str | None = None,
     ) -> None:
         self._version = version
         self._body: bytes | None = None
@@ -55,7 +56,7 @@ class Event:
         self.metadata = metadata
         self.deleted = False
         self.lenient = False
-        self.created = now()
+        self.created = created or now()
 
     def dto(self) -> dict[str, Any]:
         """As the API shows it."""

@@ -51,9 +51,8 @@ class EventsApi:
         checks = Checks()
         checks.choice(request.query, "moderation", ("auto", "paranoid", "none"))
         body = body_of(request, self._version)
-        for name, choices in (("kind", KINDS), ("source", SOURCES)):
-            checks.required(body, name)
-            checks.choice(body, name, choices, "body")
+        checks.choice(body, "kind", KINDS, "body", required=True)
+        checks.choice(body, "source", SOURCES, "body", required=True)
         checks.text(body, "message")
         checks.mapping(body, "metadata")
         checks.choice(body, "status", STATUSES, "body")

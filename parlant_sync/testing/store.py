@@ -87,8 +87,11 @@ class Session:
 
     def extend(self, kind: str, source: str, values: Iterable[Any]) -> None:
         """Stores many events, and wakes those who wait once."""
+        at = now()
         for value in values:
-            event = Event(self._store.version, self._store.new_id(), self.next_offset, kind, source, MAIN, value, {})
+            event = Event(
+                self._store.version, self._store.new_id(), self.next_offset, kind, source, MAIN, value, {}, at
+            )
             self.events.append(event)
             self.all_events[event.id] = event
             self.next_offset += 1

@@ -50,9 +50,8 @@ class Turn:
         task = self._task
         if task is None or task.done():
             return
-        while (
-            not self._started and not task.done()
-        ):  # a task cancelled before its first step would never say `cancelled`
+        # A task that is cancelled before its first step would never say `cancelled`.
+        while not self._started and not task.done():
             await asyncio.sleep(0)
         how = self._script.interrupted
         if how == "auto":

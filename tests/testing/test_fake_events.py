@@ -317,3 +317,30 @@ def test_in_manual_mode_only_humans_speak(api):
 def test_an_unknown_customer_gets_no_answer(api):
     session = api.session(customer_id="nobody")
     assert [brief(e) for e in api.turn(session, "hi")] == ["customer:hi"]
+
+
+# --- fields of the wrong kind
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "where"),
+    [
+        ("PATCH /sessions/{}", {"metadata": [1]}, "dict_type", ["body", "metadata"]),
+        ("POST /sessions", {"agent_id": "support", "labels": "x"}, "set_type", ["body", "labels"]),
+        ("POST /sessions", {"agent_id": None}, "string_type", ["body", "agent_id"]),
+        ("POST /sessions/{}/events", {"kind": None, "source": "customer"}, "enum", ["body", "kind"]),
+    ],
+)
+def test_other_fields_that_are_wrong(api, path, body, kind, where):
+    method, path = path.format(api.session()).split()
+    answer = api.call(method, path, json=body)
+    assert answer.status_code == 422
+    assert (answer.json()["detail"][0]["type"], answer.json()["detail"][0]["loc"]) == (kind, where)
+
+
+def test_a_body_nested_too_deep_or_not_utf_8(api):
+    session = api.session()
+    headers = {"content-type": "application/json"}
+    for body in (b'{"kind": ' + b"[" * 100_000, b'{"kind": "\xff"}'):
+        answer = api.call("POST", f"/sessions/{session}/events", data=body, headers=headers)
+        assert answer.status_code in (400, 422)

@@ -42,6 +42,8 @@ def test_it_can_be_prepared_before_it_starts():
         url = f"{server.base_url}/sessions/{session}/events"
         assert len(requests.get(url, params={"wait_for_data": 0}, timeout=5).json()) == 1
     assert len(server.events(session)) == 1  # and looked at after it has stopped
+    with pytest.raises(RuntimeError, match="must be running"):
+        server.say(session, "hi")
 
 
 def test_a_port_that_is_taken(api):
