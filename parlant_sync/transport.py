@@ -248,6 +248,7 @@ class Transport:
     def drop_inherited(self) -> None:
         """In a forked child: forget the parent's connections without telling their peers."""
         self._lock = threading.Lock()
+        self.pace, self.post_pace = Pace(), Pace(spread=False)
         calls, self._calls = self._calls, None
         if calls is not None:
             interrupt.drop_inherited(calls)

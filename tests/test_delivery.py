@@ -1,0 +1,148 @@
+"""A message is posted at most once, and its fate is found out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from parlant_sync import Client, DeliveryUncertain, RateLimitedError, ServerError, Session, TransportError, TurnTimeout
+from parlant_sync.testing import FakeServer
+
+POST = "POST /events"
+
+
+@pytest.fixture(params=["3.3", "3.0"], ids=["keys kept", "keys dropped (3.0)"])
+def server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+    with FakeServer(request.param) as server:
+        server.agent("a")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.delivery.LOOKS", (0.0, 0.05, 0.05))
+    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.01)
+
+
+@pytest.fixture
+def session(server: FakeServer) -> Iterator[Session]:
+    with Client(server.base_url, request_timeout=2) as client:
+        yield client.create_session("a")
+
+
+def posted(server: FakeServer, session: Session) -> list[str]:
+    return [e["data"]["message"] for e in server.events(session.id) if e["source"] == "customer"]
+
+
+@pytest.mark.parametrize("how", ["cut", "reset", "502", "504 html", "html", "half a body", "held"])
+def test_stored_but_not_told(server: FakeServer, session: Session, how: str) -> None:
+    """The server has it, and the caller gets its reply: by one copy."""
+    session.send("before")
+    hold = None
+    if how in ("cut", "reset"):
+        server.cut_next(POST, stored=True, reset=how == "reset")
+    elif how == "half a body":
+        server.cut_next(POST, after=None)
+    elif how == "held":
+        hold = server.hold_next(POST)
+    elif how == "html":
+        server.fail_next(POST, 200, stored=True)
+    else:
+        server.fail_next(POST, int(how[:3]), stored=True)
+    assert session.send("the one").text == "echo: the one"
+    assert posted(server, session) == ["before", "the one"]
+    if hold is not None:
+        hold.release()
+
+
+def test_a_500_that_was_stored(server: FakeServer, session: Session) -> None:
+    server.fail_next(POST, 500, b"Internal Server Error", stored=True)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, 500, b"Internal Server Error")
+    with pytest.raises(ServerError):
+        session.send("not this one")
+    assert posted(server, session) == ["the one"]
+
+
+@pytest.mark.parametrize("how", ["cut", "502", "503", "504"])
+def test_nobody_can_tell(server: FakeServer, session: Session, how: str) -> None:
+    if how == "cut":
+        server.cut_next(POST)
+    else:
+        server.fail_next(POST, int(how))
+    with pytest.raises(DeliveryUncertain, match="find") as caught:
+        session.send("lost?", key="my-key")
+    assert (caught.value.key, caught.value.session_id) == ("my-key", session.id)
+    assert session.find("my-key") is None
+    assert posted(server, session) == []
+    assert session.send("next").text == "echo: next"
+
+
+def test_it_turns_up_later(server: FakeServer, session: Session) -> None:
+    server.cut_next(POST)
+    with pytest.raises(DeliveryUncertain) as caught:
+        session.send("late", key="k")
+    key = caught.value.key
+    server.say(session.id, "late", metadata={"parlant_sync_key": key})  # the server stored it after all
+    server.wait_idle()
+    found = session.find(key)
+    assert found is not None
+    assert found.message == "late"
+    assert session.reply_to(found).text == "echo: late"
+
+
+def test_a_429_is_repeated_and_pauses_all_posts(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parlant_sync.retry.FIRST_RATE_PAUSE", 0.3)
+    monkeypatch.setattr(session._api.transport.post_pace, "_pause", 0.3)
+    server.fail_next(POST, 429, b'{"detail": "slow down"}')
+    started = time.monotonic()
+    assert session.send("patience").text == "echo: patience"
+    assert time.monotonic() - started >= 0.3
+    server.fail_next(POST, 429, b'{"detail": "slow down"}', times=None)
+    with pytest.raises(RateLimitedError):
+        session.send("never", timeout=0.5)
+    assert posted(server, session) == ["patience"]
+
+
+def test_a_server_that_comes_back(server: FakeServer, session: Session) -> None:
+    """Refused connections prove that nothing was sent: the post waits for the server."""
+    server.stop()
+    with pytest.raises(TransportError, match="refused"):
+        session.send("nobody there", timeout=0.5)
+    server.restart(keep=True)
+    assert session.send("somebody there").text == "echo: somebody there"
+    assert posted(server, session) == ["somebody there"]
+
+
+def test_out_of_time_over_a_held_post(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    hold = server.hold_next(POST)
+    with pytest.raises(TurnTimeout) as caught:
+        session.send("held", timeout=0.5)
+    assert caught.value.event is not None
+    assert caught.value.event.message == "held"
+    hold.release()
+
+
+def test_keys(server: FakeServer, session: Session) -> None:
+    event = session.post("with a key", key="mine", metadata={"other": 1})
+    assert session.find("mine") == event
+    assert session.find("unknown") is None
+    if server.version != "3.0":
+        assert event.metadata["other"] == 1
+
+
+def test_the_same_text_twice_is_two_messages(server: FakeServer, session: Session) -> None:
+    """Without keys (3.0) a lost message is told from its twin by what the other posts gave back."""
+    session.post("same")
+    server.wait_idle()
+    server.cut_next(POST)
+    with pytest.raises(DeliveryUncertain):
+        session.send("same")
+    server.cut_next(POST, stored=True)
+    assert session.send("same").outcome == "answered"
+    assert posted(server, session) == ["same", "same"]
