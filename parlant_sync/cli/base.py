@@ -104,6 +104,11 @@ else:
     _ParamType = click.ParamType  # generic from click 8.4 on only
 
 
+def typed(name: str) -> bool:
+    """Whether this option of the running command stands on its command line (not only in the environment)."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 class Seconds(_ParamType):
     """A number of seconds, not negative; ``inf`` (waits for ever) becomes None."""
 

@@ -16,10 +16,10 @@ LARGEST = 1024 * 1024
 def read_message(argument: str | None) -> str:
     """MESSAGE, or stdin where it is ``-`` or left out. Raises CommandError for what is no message."""
     if argument is not None and argument != "-":
-        return _checked(argument, "MESSAGE")
+        return checked(argument, "MESSAGE")
     if sys.stdin is None or (argument is None and is_terminal(sys.stdin)):
         raise usage('no message: give one as MESSAGE, as in parlant-sync send "What can you do?", or by a pipe')
-    return _checked(_read(sys.stdin.buffer), "stdin")
+    return checked(_read(sys.stdin.buffer), "stdin")
 
 
 def _read(stream: BinaryIO) -> str:
@@ -49,7 +49,7 @@ def _decode(data: bytes) -> str:
     raise usage(f"stdin is no UTF-8 text (byte {trouble.start + 1}); convert it first, with iconv for example")
 
 
-def _checked(text: str, where: str) -> str:
+def checked(text: str, where: str) -> str:
     if not text.strip():
         raise usage(f"the message is empty ({where} holds nothing but blanks); say something")
     try:

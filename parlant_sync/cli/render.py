@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parlant_sync import Event, Reply
+from parlant_sync.cli.output import to_json
 
 
 def reply_json(session_id: str, reply: Reply) -> dict[str, Any]:
@@ -43,3 +44,27 @@ _DOING = {"acknowledged": "has read it", "processing": "is thinking", "typing": 
 
 def doing(status: str | None) -> str:
     return _DOING.get(status or "", "") or (status or "has not begun")
+
+
+def event_lines(event: Event) -> str:
+    """An event for people: its offset, time and source, and what it says; further lines of a text are indented."""
+    when = event.created.astimezone().strftime("%H:%M:%S") if event.created is not None else "--:--:--"
+    head = f"{event.offset:>4}  {when}  {event.source:<11}"
+    return f"{head}  " + _content(event).replace("\n", "\n    ")
+
+
+def _content(event: Event) -> str:
+    if event.kind == "message":
+        text = event.message or ""
+        return f"({text})" if event.is_preamble else text
+    if event.kind == "status":
+        stage = f" ({event.stage})" if event.stage else ""
+        return f"[{event.status}{stage}]" + (f" {event.error_detail[-300:]}" if event.error_detail else "")
+    if event.kind == "tool":
+        return "; ".join(f"tool {call.get('tool_id')} {_compact(call.get('arguments'))}" for call in event.tool_calls)
+    return f"{event.kind} {_compact(event.data)}"
+
+
+def _compact(value: Any) -> str:
+    text = to_json(value)
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from parlant_sync import Client, Reply, Session
+from parlant_sync import Reply, Session, TurnTimeout
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, Seconds, option, pass_app
-from parlant_sync.cli.choosing import attach, create_session
-from parlant_sync.cli.failures import usage
+from parlant_sync.cli.failures import TIMED_OUT, CommandError
 from parlant_sync.cli.message import read_message
+from parlant_sync.cli.opening import opened, session_options, target
 from parlant_sync.cli.render import reply_json
 from parlant_sync.cli.visible import visible
 from parlant_sync.cli.waiting import Waiting
@@ -20,15 +20,20 @@ from parlant_sync.cli.waiting import Waiting
 
 @click.command(cls=Command)
 @click.argument("message", required=False)
-@option("--agent-id", metavar="ID", help="The agent to ask; may be left out where there is one.")
-@option("--session-id", metavar="ID", help="Go on in this session, instead of a new one.")
-@option("--customer-id", metavar="ID", help="The customer who asks.  [a guest]")
-@option("--title", help="Title of a new session.")
+@session_options
 @option("--timeout", type=Seconds(), default=300, metavar="SECONDS", help="Give up after so long.  [300]")
 @option("--stream", is_flag=True, help="Print the answer as it is written.")
 @option("--show-preamble", is_flag=True, help='Print "let me see..." too, to stderr.')
 @pass_app
-def send(app: App, /, message: str | None, timeout: float | None, **options: Any) -> None:
+def send(
+    app: App,
+    /,
+    message: str | None,
+    timeout: float | None,
+    stream: bool,
+    show_preamble: bool,
+    **options: Any,
+) -> None:
     """Ask an agent and print its answer.
 
     MESSAGE is taken from stdin where it is - or left out.
@@ -36,26 +41,23 @@ def send(app: App, /, message: str | None, timeout: float | None, **options: Any
     \b
       parlant-sync send --agent-id research "What is peer review?"
       git diff | parlant-sync send --agent-id reviewer
+      parlant-sync send --conversation nightly "Anything new?"
     """
-    if options["session_id"] is not None:
-        for name in ("agent_id", "customer_id", "title"):
-            # From the environment it is no contradiction, only not needed.
-            if options[name] is not None and _typed(name):
-                raise usage(f"--{name.replace('_', '-')} is for a new session; leave it out with --session-id")
+    wanted = target(options)
     text = read_message(message)
-    with app.client(turn_timeout=timeout) as client:
-        session = _session(app, client, options)
-        ask(app, session, text, stream=options["stream"], show_preamble=options["show_preamble"])
+    with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
+        try:
+            ask(app, session, text, stream=stream, show_preamble=show_preamble)
+        except TurnTimeout as error:
+            raise CommandError(TIMED_OUT, _out_of_time(app, session, error, timeout)) from error
 
 
-def _typed(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
-def _session(app: App, client: Client, options: dict[str, Any]) -> Session:
-    if options["session_id"] is not None:
-        return attach(app, client, options["session_id"])
-    return create_session(app, client, options["agent_id"], customer_id=options["customer_id"], title=options["title"])
+def _out_of_time(app: App, session: Session, error: TurnTimeout, timeout: float | None) -> str:
+    if error.event is None:
+        return str(error)
+    rest = app.again("tail", "--session-id", session.id, "--since", str(error.event.offset + 1))
+    begun = "the agent was still at it" if error.partial.events else "the agent had not begun"
+    return f"no complete answer within {timeout:g} s ({begun}); give it a longer --timeout, or watch it: {rest}"
 
 
 def ask(app: App, session: Session, text: str, *, stream: bool, show_preamble: bool) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from parlant_sync import Reply, Session, Turn
+from parlant_sync import Event, Reply, Session, Turn
 from parlant_sync.cli import output
 from parlant_sync.cli.live import Live
 from parlant_sync.cli.paragraphs import Paragraphs
@@ -18,7 +18,7 @@ class Talk:
         self._session = session
         self._agent = agent
         self._colours = output.has_colours(sys.stdout)
-        self.running: Turn | None = None
+        self.request: Event | None = None  # the message posted last
 
     def say(self, who: str, text: str) -> None:
         """Something that was said."""
@@ -37,12 +37,9 @@ class Talk:
         self._name(self._agent)
         live = Live(self._session, self._agent, self._preamble)
         with live, self._session.stream(message) as turn:
-            self.running = turn
-            try:
-                self._print_text(turn, live)
-                reply = turn.reply()
-            finally:
-                self.running = None
+            self.request = turn.request
+            self._print_text(turn, live)
+            reply = turn.reply()
         if reply.outcome == "empty":
             self.aside("no answer in this turn")
         elif reply.outcome == "human":

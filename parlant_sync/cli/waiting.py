@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -31,7 +32,7 @@ class Waiting:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Waiting:
-        if output.has_colours(sys.stderr):
+        if output.is_terminal(sys.stderr):
             # Daemon: it only draws.
             self._thread = threading.Thread(target=self._run, name="parlant-sync-waiting", daemon=True)
             self._thread.start()
@@ -65,11 +66,18 @@ class Waiting:
             with self._lock:
                 seconds = time.monotonic() - self._since
                 if not self._hidden and seconds >= _PATIENCE:
-                    self._drawn = True
-                    text = one_line(f"{self._describe()} {seconds:.0f} s", _WIDEST)
-                    output.note_raw(f"\r\x1b[K{output.dim(text, True)}")
+                    self._draw(seconds)
+
+    def _draw(self, seconds: float) -> None:
+        if os.environ.get("TERM") == "dumb":  # cannot take a line back: it gets one, once
+            if not self._drawn:
+                output.note(self._describe())
+        else:
+            text = one_line(f"{self._describe()} {seconds:.0f} s", _WIDEST)
+            output.note_raw(f"\r\x1b[K{output.dim(text, output.has_colours(sys.stderr))}")
+        self._drawn = True
 
     def _erase(self) -> None:
-        if self._drawn:
+        if self._drawn and os.environ.get("TERM") != "dumb":
             self._drawn = False
             output.note_raw("\r\x1b[K")

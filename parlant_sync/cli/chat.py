@@ -1,0 +1,176 @@
+"""``parlant-sync chat``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from parlant_sync import (
+    AgentError,
+    Client,
+    DeliveryUncertain,
+    Event,
+    ParlantSyncError,
+    RateLimitedError,
+    Reply,
+    ServerError,
+    Session,
+    TransportError,
+    TurnTimeout,
+)
+from parlant_sync.cli import failures, output
+from parlant_sync.cli.base import App, Command, Seconds, option, pass_app
+from parlant_sync.cli.message import checked
+from parlant_sync.cli.opening import opened, session_options, target
+from parlant_sync.cli.render import reply_json, speaker
+from parlant_sync.cli.talk import Talk
+
+# What a conversation survives; the rest (gone, not allowed, ...) would fail the next time as well.
+_PASSING = (TurnTimeout, AgentError, DeliveryUncertain, TransportError, ServerError, RateLimitedError)
+_SHOWN_ON_RETURN = 6
+
+
+@click.command(cls=Command)
+@session_options
+@option("--timeout", type=Seconds(), default=300, metavar="SECONDS", help="Give up a turn after so long.  [300]")
+@pass_app
+def chat(app: App, /, timeout: float | None, **options: Any) -> None:
+    """Hold a conversation at the terminal.
+
+    Each line is a message. Ctrl-C leaves a turn that takes too long (its answer
+    is shown when it comes after all), Ctrl-D leaves the conversation. An empty
+    line shows what has come meanwhile.
+    """
+    wanted = target(options)
+    with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
+        back = ["--conversation", wanted.conversation] if wanted.conversation else ["--session-id", session.id]
+        _Chat(app, session, _name(client, session)).run(app.again("chat", *back))
+
+
+def _name(client: Client, session: Session) -> str:
+    try:
+        return client.agent(session.agent_id).name
+    except ParlantSyncError:
+        return session.agent_id  # only a nicety
+
+
+class _Chat:
+    def __init__(self, app: App, session: Session, name: str) -> None:
+        self._app = app
+        self._session = session
+        self._name = name
+        self._talk = Talk(session, name)
+        self._terminal = output.is_terminal(sys.stdin)
+        self._seen = 0  # the offset up to which everything was shown
+
+    def run(self, back: str) -> None:
+        if self._terminal:
+            output.note(f"{self._name}, session {self._session.id}. Ctrl-C leaves a turn, Ctrl-D the conversation.")
+            self._begin_editing()
+            self._app.signals.tolerant = True
+        try:
+            self._show_past()
+            while self._step():
+                pass
+        finally:
+            self._app.signals.tolerant = False
+            if self._terminal:
+                output.note(f"Come back with: {back}")
+
+    def _begin_editing(self) -> None:
+        try:
+            import readline  # noqa: F401  (input() edits lines once it is there)
+        except ImportError:
+            pass
+
+    def _step(self) -> bool:
+        """One line of the customer's and its turn; False at the end of the conversation."""
+        try:
+            self._show_news()
+            line = self._read_line()
+            if line is None:
+                return False
+            if line.strip():
+                self._say(checked(line, "the line"))
+        except KeyboardInterrupt:
+            if not self._terminal:
+                raise
+            output.note("")
+            output.note("(Ctrl-D leaves the conversation)")
+        except failures.CommandError as error:
+            if not self._terminal:
+                raise
+            output.note(f"({error})")
+        return True
+
+    def _read_line(self) -> str | None:
+        try:
+            if self._terminal and output.is_terminal(sys.stdout):
+                return input("> ")
+            if self._terminal:
+                output.note_raw("> ")
+            line = sys.stdin.readline() if sys.stdin is not None else ""
+        except EOFError:
+            output.note("")
+            return None
+        except UnicodeDecodeError:
+            raise failures.usage("that was no valid text in this terminal's encoding") from None
+        return line.rstrip("\r\n") if line else None
+
+    def _say(self, line: str) -> None:
+        if not self._terminal and not self._app.json:
+            self._talk.say("You", line)
+        try:
+            reply = self._json_turn(line) if self._app.json else self._talk.turn(line)
+        except KeyboardInterrupt:
+            if not self._terminal:
+                raise
+            self._talk.aside("left this turn; if the agent answers after all, it is shown then")
+            self._see(self._talk.request)
+        except _PASSING as error:
+            if not self._terminal:
+                raise
+            output.note(failures.line(error))
+            self._see(self._talk.request)
+        else:
+            self._see(*reply.events, *reply.messages, reply.request)
+
+    def _json_turn(self, line: str) -> Reply:
+        reply = self._session.send(line)
+        output.answer_json(reply_json(self._session.id, reply))
+        return reply
+
+    def _see(self, *events: Event | None) -> None:
+        self._seen = max([self._seen, *(event.offset + 1 for event in events if event is not None)])
+
+    # -- what others said
+
+    def _show_past(self) -> None:
+        events = self._session.history()
+        self._see(*events)
+        said = [event for event in events if event.kind == "message" and not event.is_preamble]
+        if self._app.json:
+            return
+        if len(said) > _SHOWN_ON_RETURN:
+            self._talk.aside(f"{len(said) - _SHOWN_ON_RETURN} messages before these")
+        for event in said[-_SHOWN_ON_RETURN:]:
+            self._show(event)
+
+    def _show_news(self) -> None:
+        """Messages that came outside of our turns: a late answer, a human's, a proactive one."""
+        try:
+            events = self._session.history(self._seen, kinds="message")
+        except _PASSING:
+            return  # they are shown the next time
+        for event in events:
+            if event.is_partial:
+                return
+            self._see(event)
+            if not event.is_preamble and not self._app.json:
+                self._show(event)
+
+    def _show(self, event: Event) -> None:
+        who = speaker(event, self._name)
+        self._talk.say("You" if who == "customer" else who, event.message or "")

@@ -1,0 +1,156 @@
+"""``--conversation NAME``: a session that is kept between runs, by server and agent."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parlant_sync import Client, NotFoundError, Session
+from parlant_sync.cli import output, statefiles
+from parlant_sync.cli.base import App
+from parlant_sync.cli.choosing import choose_agent, create_session
+from parlant_sync.cli.failures import REFUSED, CommandError, usage
+from parlant_sync.cli.locks import Lock
+
+_KIND = "conversation"
+_FIELDS: dict[str, type] = {"name": str, "server": str, "agent_id": str, "session_id": str}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options ask for."""
+
+    name: str
+    agent_id: str | None
+    customer_id: str | None
+    title: str | None
+    state_dir: str | None
+    renew: bool = False
+    wait_lock: float | None = 0.0
+
+    @property
+    def folder(self) -> Path:
+        base = Path(self.state_dir) if self.state_dir else statefiles.default_directory()
+        return base / "conversations"
+
+
+class Conversation:
+    """The named session, locked while entered: two runs in one conversation would mix their turns."""
+
+    def __init__(self, app: App, client: Client, wanted: Wanted) -> None:
+        if not wanted.name.strip():
+            raise usage("--conversation is empty; give it a name")
+        self._app = app
+        self._client = client
+        self._wanted = wanted
+        self._agent_id = wanted.agent_id or _stored_agent(client, wanted) or choose_agent(client, None)
+        self._path = wanted.folder / _file_name(client.base_url, wanted.name, self._agent_id)
+        self._lock = Lock(self._path.with_suffix(".lock"), f"the conversation {wanted.name!r}", wanted.wait_lock)
+
+    def __enter__(self) -> Conversation:
+        self._lock.__enter__()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._lock.__exit__(None, None, None)
+
+    def session(self) -> Session:
+        """The session of last time, or a new one, written down before anything is said in it."""
+        state = self._read()
+        if state is None:
+            return self._create()
+        self._check_customer(state)
+        try:
+            return self._client.session(state["session_id"])
+        except NotFoundError as error:
+            if self._wanted.renew:
+                output.note(f"session {state['session_id']} of {self._wanted.name!r} is gone; starting a new one")
+                return self._create()
+            raise CommandError(
+                REFUSED,
+                f"the session {state['session_id']} of conversation {self._wanted.name!r} is gone on "
+                f"{self._client.base_url} (one that keeps sessions in memory forgets them when it restarts); "
+                "start a new one with --renew",
+            ) from error
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return statefiles.read(self._path, _KIND, _FIELDS)
+        except statefiles.Damaged as damaged:
+            if not self._wanted.renew:
+                raise
+            output.note(f"{damaged}; starting a new conversation")
+            return None
+
+    def _check_customer(self, state: dict[str, Any]) -> None:
+        asked, stored = self._wanted.customer_id, state.get("customer_id")
+        if asked is not None and stored is not None and asked != stored:
+            raise usage(
+                f"the conversation {self._wanted.name!r} is with customer {stored!r}, not {asked!r}; "
+                "use another name for another customer"
+            )
+
+    def _create(self) -> Session:
+        wanted = self._wanted
+        session = create_session(
+            self._app,
+            self._client,
+            self._agent_id,
+            customer_id=wanted.customer_id,
+            title=wanted.title or f"conversation {wanted.name}",
+        )
+        statefiles.write(
+            self._path,
+            _KIND,
+            {
+                "name": wanted.name,
+                "server": self._client.base_url,
+                "agent_id": self._agent_id,
+                "customer_id": wanted.customer_id,
+                "session_id": session.id,
+            },
+        )
+        return session
+
+
+def find_session_id(client: Client, wanted: Wanted) -> str:
+    """The session id of a conversation, for those who only read. Raises CommandError where there is none yet."""
+    agent_id = wanted.agent_id or _stored_agent(client, wanted)
+    state = None
+    if agent_id is not None:
+        state = statefiles.read(wanted.folder / _file_name(client.base_url, wanted.name, agent_id), _KIND, _FIELDS)
+    if state is None:
+        raise usage(
+            f"no conversation {wanted.name!r} with {client.base_url} under {wanted.folder}; "
+            f"parlant-sync send --conversation {wanted.name} begins one"
+        )
+    session_id: str = state["session_id"]
+    return session_id
+
+
+def _stored_agent(client: Client, wanted: Wanted) -> str | None:
+    """The agent of the one conversation of that name with this server, where --agent-id was left out."""
+    found = set()
+    for path in wanted.folder.glob(f"{_slug(wanted.name)}-*.json"):
+        state = statefiles.peek(path)
+        if (state.get("name"), state.get("server")) == (wanted.name, client.base_url):
+            found.add(str(state.get("agent_id")))
+    if len(found) > 1:
+        raise usage(
+            f"the conversation {wanted.name!r} is kept with several agents; say which with --agent-id: "
+            + ", ".join(sorted(found))
+        )
+    return found.pop() if found else None
+
+
+def _file_name(server: str, name: str, agent_id: str) -> str:
+    digest = hashlib.sha256("\0".join((server, agent_id, name)).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{_slug(name)}-{digest[:12]}.json"
+
+
+def _slug(name: str) -> str:
+    """For people who look into the folder; the digest tells names apart."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:40] or "unnamed"

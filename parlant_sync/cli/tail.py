@@ -1,0 +1,129 @@
+"""``parlant-sync tail``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parlant_sync import Client, Event, Session
+from parlant_sync.cli import output
+from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.choosing import attach
+from parlant_sync.cli.failures import usage
+from parlant_sync.cli.hangup import when_stdout_closes
+from parlant_sync.cli.opening import STATE_DIR, WAIT_LOCK, Target, kept, target
+from parlant_sync.cli.render import event_lines
+
+if TYPE_CHECKING:
+    from parlant_sync.cli.cursors import Cursor
+
+
+@click.command(cls=Command)
+@option("--session-id", metavar="ID", help="The session.")
+@option("--conversation", metavar="NAME", help="The session that send keeps under NAME.")
+@option("--agent-id", metavar="ID", help="The agent of that conversation, if several are.")
+@option("--since", metavar="WHERE", help="beginning, latest or an offset.  [beginning]")
+@option("--kinds", metavar="KIND,...", multiple=True, help="Only these: message, status, tool, custom.")
+@option("--sources", metavar="SOURCE,...", multiple=True, help="Only from these: customer, ai_agent, ...")
+@option("--timeout", type=Seconds(), metavar="SECONDS", help="End when nothing came for so long; 0: print and end.")
+@option("--cursor-file", metavar="FILE", help="Go on where the last run with FILE stopped.")
+@STATE_DIR
+@WAIT_LOCK
+@pass_app
+def tail(
+    app: App,
+    /,
+    since: str | None,
+    kinds: tuple[str, ...],
+    sources: tuple[str, ...],
+    timeout: float | None,
+    cursor_file: str | None,
+    **options: Any,
+) -> None:
+    """Print a session's events as they come.
+
+    With --cursor-file a run goes on where the last one stopped. The file moves
+    on only after the output was written: a run that is killed repeats an event
+    rather than losing one. --since then counts for the first run.
+
+    \b
+      parlant-sync tail --session-id ID --kinds message
+      parlant-sync tail --conversation nightly --timeout 0 --cursor-file c.json
+    """
+    wanted = target(options)
+    if wanted.session_id is None and wanted.conversation is None:
+        raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
+    start = _since(since)
+    names = _names(kinds), _names(sources)
+    with app.client() as client:
+        session_id = wanted.session_id or _kept(client, wanted)
+        if cursor_file is None:
+            _follow(app, attach(app, client, session_id, since=start), names, timeout, None)
+        else:
+            from parlant_sync.cli.cursors import Cursor
+
+            changing = wanted.session_id is None
+            lock = options["wait_lock"]
+            with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
+                _follow(app, _resume(app, client, session_id, start, cursor), names, timeout, cursor)
+
+
+def _kept(client: Client, wanted: Target) -> str:
+    from parlant_sync.cli.conversations import find_session_id
+
+    return find_session_id(client, kept(wanted))
+
+
+def _resume(app: App, client: Client, session_id: str, start: int | str, cursor: Cursor) -> Session:
+    stored = cursor.load()
+    if stored is None:
+        session = attach(app, client, session_id, since=start)
+    else:
+        if typed("since"):
+            app.info("--since counts for the first run only: the cursor file goes before it")
+        session = attach(app, client, session_id, since=stored)
+        checked = cursor.check(session)
+        if checked != stored:
+            session.close()
+            session = attach(app, client, session_id, since=checked)
+    cursor.begin(session.cursor)
+    return session
+
+
+def _follow(
+    app: App,
+    session: Session,
+    names: tuple[frozenset[str] | None, frozenset[str] | None],
+    timeout: float | None,
+    cursor: Cursor | None,
+) -> None:
+    kinds, sources = names
+    reader = session.iter_events(timeout=timeout)
+    with reader, when_stdout_closes(reader.close):
+        for event in reader:
+            # Filtered here, not by the reader: the cursor passes what is not wanted, too.
+            if (kinds is None or event.kind in kinds) and (sources is None or event.source in sources):
+                _print(app, event)
+            if cursor is not None:
+                cursor.passed(event, pausing=session.health.next_offset <= event.offset + 1)
+
+
+def _print(app: App, event: Event) -> None:
+    if app.json:
+        output.answer_json(event.raw)
+    else:
+        output.answer(event_lines(event))
+
+
+def _since(text: str | None) -> int | str:
+    if text is None or text in ("beginning", "latest"):
+        return text or "beginning"
+    if not (text.isascii() and text.isdigit()):
+        raise usage(f"--since is beginning, latest, or an offset such as 12, not {text!r}")
+    return int(text)
+
+
+def _names(given: tuple[str, ...]) -> frozenset[str] | None:
+    names = frozenset(name.strip() for text in given for name in text.split(",") if name.strip())
+    return names or None
