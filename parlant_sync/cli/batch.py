@@ -106,11 +106,12 @@ def _executor(address: str | None) -> Iterator[tuple[Executor | None, int | None
         yield None, None
         return
     try:
-        from distributed import Client as Cluster
+        import distributed
     except ImportError:
         raise usage("--dask needs the package distributed: pip install 'parlant-sync[dask]'") from None
+    cluster_class: Any = distributed.Client  # not typed on every version
     try:
-        cluster = Cluster(address, timeout=10, set_as_default=False)
+        cluster = cluster_class(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise usage(f"--dask {address}: no cluster there ({error})") from None
     with cluster:

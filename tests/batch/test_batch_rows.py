@@ -1,0 +1,141 @@
+"""Rows: what is wrong is said before anything is sent."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parlant_sync import ConfigurationError
+from parlant_sync.batch import Row, read_rows
+from parlant_sync.batch.reading import read_objects, unknown_fields
+from parlant_sync.batch.rows import check_rows
+
+
+def test_a_text_is_a_row() -> None:
+    assert check_rows(["hello"]) == [Row("1", ("hello",))]
+
+
+def test_all_fields() -> None:
+    given = {
+        "id": 7,
+        "messages": ["a", "b"],
+        "agent_id": "x",
+        "customer_id": "c",
+        "session_id": "s",
+        "metadata": {"k": [1]},
+        "timeout": 3,
+        "expected": "not ours",
+    }
+    assert check_rows([given]) == [Row("7", ("a", "b"), "x", "c", "s", {"k": [1]}, 3.0)]
+
+
+def test_rows_made_by_hand_are_held_to_the_same_rules() -> None:
+    row = Row("a", ("hi",), timeout=2.0)
+    assert check_rows([row]) == [row]
+    with pytest.raises(ConfigurationError, match="message 1"):
+        check_rows([Row("a", ("",))])
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({}, "needs message"),
+        ({"message": "a", "messages": ["b"]}, "one of the two"),
+        ({"message": ""}, "not empty"),
+        ({"message": 5}, "message must be a text"),
+        ({"messages": []}, "list of texts"),
+        ({"messages": "abc"}, "list of texts"),
+        ({"messages": ["a", ""]}, "message 2"),
+        ({"message": "a", "id": ""}, "id must be"),
+        ({"message": "a", "id": True}, "id must be"),
+        ({"message": "a", "agent_id": 3}, "agent_id must be"),
+        ({"message": "a", "metadata": []}, "metadata must be an object"),
+        ({"message": "a", "metadata": {"x": float("nan")}}, "no JSON"),
+        ({"message": "a", "timeout": 0}, "timeout must be"),
+        ({"message": "a", "timeout": "soon"}, "timeout must be"),
+        (5, "an object is needed"),
+    ],
+)
+def test_what_cannot_be_asked(row: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        check_rows(["fine", row])
+    assert "row 2" in str(caught.value)
+
+
+def test_duplicate_ids_are_an_error_numbers_included() -> None:
+    with pytest.raises(ConfigurationError, match=r"row 2: its id '2' is that of row 1"):
+        check_rows([{"id": "2", "message": "a"}, {"message": "b"}])
+
+
+def test_not_every_bad_row_is_listed() -> None:
+    with pytest.raises(ConfigurationError, match="and 95 more"):
+        check_rows([{}] * 100)
+
+
+def test_the_digest_tells_another_question() -> None:
+    one, other, same = check_rows([{"message": "a"}, {"message": "b"}, {"id": "z", "message": "a", "timeout": 3}])
+    assert one.digest != other.digest
+    assert one.digest == same.digest
+
+
+# -- files
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes('\ufeff{"message": "a\u2028b"}\r\n\n{"id": "x", "message": "ü"}'.encode())
+    assert read_rows(path) == [Row("1", ("a\u2028b",)), Row("x", ("ü",))]
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["id", "message", "messages", "metadata", "timeout", "expected"])
+    writer.writerow(["a", 'two\nlines, and "quotes"', "", '{"k": 1}', "2.5", "yes"])
+    writer.writerow(["", "", '["one", "two"]', "", "", ""])
+    path.write_text(text.getvalue(), "utf-8", newline="")
+    assert read_rows(path) == [
+        Row("a", ('two\nlines, and "quotes"',), metadata={"k": 1}, timeout=2.5),
+        Row("2", ("one", "two")),
+    ]
+    assert unknown_fields(read_objects(path)) == ["expected"]
+
+
+def test_a_long_cell(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(f"message\n{'x' * 300_000}\n", "utf-8")
+    before = csv.field_size_limit()
+    assert len(read_rows(path)[0].messages[0]) == 300_000
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("in.jsonl", b'{"message": "a"}\n{"message"', "line 2: no JSON"),
+        ("in.jsonl", b'["a"]\n', "line 1: one object a line"),
+        ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8"),
+        ("in.csv", b"question\nwhat\n", "name the columns"),
+        ("in.csv", b"message\na,b\n", "line 2: more cells"),
+        ("in.csv", b"message,timeout\na,soon\n", "line 2: timeout"),
+        ("in.csv", b"message,metadata\na,{\n", "line 2: metadata"),
+        ("in.csv", b'message\n"a\n', "no CSV"),
+        ("in.txt", b"what\n", "--input-format"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=complaint):
+        read_rows(path)
+
+
+def test_the_form_may_be_said(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("message\nhi\n", "utf-8")
+    assert read_rows(path, input_format="csv") == [Row("1", ("hi",))]
