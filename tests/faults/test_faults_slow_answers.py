@@ -1,0 +1,123 @@
+"""Answers that never end: every request as a whole has an end, by the monotonic clock."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import pytest
+from fault_backends import Backend, connected, polling, take
+from urllib3.util import connection
+
+from parlant_sync import TransportError, poller
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+@pytest.fixture
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A poll's whole time is wait + slack = 1.5 s here, 70 s by default."""
+    monkeypatch.setattr(poller, "POLL_SLACK", 0.5)
+    return {"poll_wait": 1}
+
+
+def _next_poll_after(proxy: Any, number: int) -> Any:
+    proxy.wait(lambda: any(e.number > number for e in proxy.of("poll")), what="the next poll")
+    return next(e for e in proxy.of("poll") if e.number > number)
+
+
+def test_a_body_that_drips_ends_with_the_poll_s_time(short_polls: dict[str, Any], backend: Backend) -> None:
+    """A byte every 0.05 s: no single read is late, the whole would take half a minute."""
+    with connected(backend, **short_polls) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+        order = proxy.drip(0.05)
+        started = time.monotonic()
+        backend.custom(session.id)
+        dripping = order.wait()[0]
+        following = _next_poll_after(proxy, dripping.number)
+
+        assert following.min_offset == dripping.min_offset == 0
+        assert following.started - dripping.started < 1.5 + 1.0
+        assert [event.offset for event in take(session, 1)] == [0]
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+def test_the_slack_as_it_is(fake: Backend) -> None:
+    """wait + 10 s, for real."""
+    with connected(fake, poll_wait=1) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+        order = proxy.drip(0.2)
+        fake.custom(session.id, 1)
+        dripping = order.wait()[0]
+        proxy.wait(lambda: any(e.number > dripping.number for e in proxy.of("poll")), 20)
+        following = next(e for e in proxy.of("poll") if e.number > dripping.number)
+        assert 10.5 < following.started - dripping.started < 13
+        assert following.min_offset == dripping.min_offset
+
+
+def test_a_call_whose_body_drips_ends_with_its_time(fake: Backend) -> None:
+    with connected(fake, request_timeout=0.5) as (proxy, client):
+        session = client.create_session("quick")
+        fake.custom(session.id, 3)
+        proxy.drip(0.02, "list", times=float("inf"))
+        started = time.monotonic()
+        with pytest.raises(TransportError, match="in time"):
+            session.history()
+        assert time.monotonic() - started < 2
+
+
+def test_a_connection_that_is_dead_without_a_word(short_polls: dict[str, Any], backend: Backend) -> None:
+    """Half-open: the answer is lost and no FIN ever comes."""
+    with connected(backend, **short_polls) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+        order = proxy.swallow("poll", statuses=frozenset({200}))
+        backend.custom(session.id)
+        lost = order.wait()[0]
+        following = _next_poll_after(proxy, lost.number)
+        assert following.min_offset == lost.min_offset == 0
+        assert following.started - lost.started < 1.5 + 1.0
+        assert [event.offset for event in take(session, 1)] == [0]
+
+
+def test_headers_that_drip_end_with_the_poll_s_time(short_polls: dict[str, Any], fake: Backend) -> None:
+    with connected(fake, **short_polls) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+        order = proxy.drip(0.05, head=True)
+        fake.custom(session.id)
+        dripping = order.wait()[0]
+        following = _next_poll_after(proxy, dripping.number)
+        assert following.min_offset == dripping.min_offset == 0
+        assert following.started - dripping.started < 1.5 + 1.0
+
+
+def _options(sock: socket.socket) -> dict[str, int]:
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    found = {n: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, n)) for n in names if hasattr(socket, n)}
+    return {**found, "SO_KEEPALIVE": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
+
+
+def test_every_connection_is_kept_alive_by_tcp(monkeypatch: pytest.MonkeyPatch, fake: Backend) -> None:
+    """So that the kernel finds a dead peer, within two minutes, even while nothing is sent."""
+    found: list[dict[str, int]] = []
+    connect = connection.create_connection
+
+    def noting(*arguments: Any, **options: Any) -> socket.socket:
+        sock = connect(*arguments, **options)
+        found.append(_options(sock))
+        return sock
+
+    monkeypatch.setattr(connection, "create_connection", noting)
+    with connected(fake) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+    assert len(found) >= 2  # a call's and the poll's
+    for options in found:
+        assert options["SO_KEEPALIVE"] == 1
+        idle, interval, count = (options.get(n, 1) for n in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"))
+        assert idle + interval * count <= 120

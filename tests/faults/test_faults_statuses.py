@@ -1,0 +1,236 @@
+"""Answers of proxies and of limits: early 504s, HTML, 429 with odd wishes."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+from fault_backends import Backend, connected, polling, take
+
+from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed, retry
+from parlant_sync.hub import Hub
+from parlant_sync.poller import Poller
+from parlant_sync.retry import Pace
+
+
+def _answer(status: int, body: bytes = b"", kind: str = "text/html", **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+HTML = b"<html><head><title>504 Gateway Time-out</title></head><body><h1>504 Gateway Time-out</h1></body></html>"
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("body", [HTML, b"", b'{"detail":"Request timed out"}'], ids=["html", "empty", "json"])
+def test_a_proxy_s_answer_to_a_poll_loses_nothing(status: int, body: bytes, backend: Backend) -> None:
+    with connected(backend) as (proxy, client):
+        session = client.create_session("quick")
+        reader = session.iter_events(timeout=20)
+        polling(proxy, session)
+        order = proxy.answer(_answer(status, body), "poll", times=4)
+        proxy.cut_all()
+        order.wait()
+        assert session.send("still there", timeout=30).text == "echo: still there"
+        offsets = backend.offsets(session.id)
+        assert [event.offset for event in take(session, len(offsets), reader)] == offsets
+        if status != 504:  # a 504 is what an idle poll ends with: it counts as nothing new, however early
+            assert client.stats().failures >= 4
+
+
+@pytest.mark.usefixtures("quick_retries")
+@pytest.mark.parametrize("body", [HTML, b""], ids=["html", "empty"])
+def test_a_late_504_is_an_idle_poll(body: bytes, fake: Backend) -> None:
+    """After the time that was asked for: no failure, no pause, the next poll at once."""
+    with connected(fake, poll_wait=1) as (proxy, client):
+        session = client.create_session("quick")
+        order = proxy.change(lambda _: (_answer(504, body), "keep"), statuses=frozenset({504}), times=2)
+        late = order.wait()
+        assert late[1].started - late[0].started < 1.3
+        assert client.stats().failures == 0
+        fake.custom(session.id)
+        assert [event.offset for event in take(session, 1)] == [0]
+
+
+@pytest.mark.parametrize("body", [HTML, b""], ids=["html", "empty"])
+def test_a_call_tells_the_status_and_no_markup(body: bytes, fake: Backend) -> None:
+    with connected(fake) as (proxy, client):
+        session = client.create_session("quick")
+        proxy.answer(_answer(503, body), "list", times=float("inf"))
+        with pytest.raises(ServerError, match="503") as caught:
+            session.history()
+        assert caught.value.status == 503
+        assert "<" not in str(caught.value)
+
+
+class _Bell:
+    rung = False
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    def wait(self, seconds: float) -> bool:
+        self.world.now += seconds
+        return False
+
+    def ring(self) -> None: ...
+
+
+class _Line:
+    """No connection at all."""
+
+    wakeable = True
+
+    class slot:  # noqa: N801
+        @staticmethod
+        def rearm() -> None: ...
+
+        @staticmethod
+        def stop() -> None: ...
+
+    @staticmethod
+    def close() -> None: ...
+
+
+def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
+    """The loop of the poller itself, with its time made of its own pauses."""
+    random.seed(seed)
+    world = type("World", (), {"now": 0.0})()
+    asked: list[float] = []
+    api: Any = type("FakeApi", (), {})()
+    api.transport = type("T", (), {"pace": Pace(clock=lambda: world.now)})()
+    made = Poller("s", api, Hub(0), poll_wait=60, idle_timeout=float("inf"), clock=lambda: world.now)
+    made.bell = _Bell(world)  # type: ignore[assignment]
+
+    def poll(*_: object, **__: object) -> Any:
+        if world.now >= 10:
+            made._stopping = True
+        else:
+            asked.append(world.now)
+        return outcome()
+
+    api.poll = poll
+    made._run(_Line())  # type: ignore[arg-type]
+    return len(asked)
+
+
+def _empty() -> Any:
+    return [], 0
+
+
+def _refused() -> Any:
+    raise ServerError("502", status=502)
+
+
+@pytest.mark.parametrize("outcome", [_empty, _refused], ids=["early-504", "502"])
+def test_at_most_ten_requests_in_ten_seconds_of_early_answers(outcome: Any) -> None:
+    state = random.getstate()
+    try:
+        counts = [_requests_in_ten_seconds(seed, outcome) for seed in range(300)]
+    finally:
+        random.setstate(state)
+    assert max(counts) <= 10
+    assert min(counts) >= 2  # and it does go on
+
+
+@pytest.mark.slow
+def test_ten_seconds_of_early_504s_for_real(fake: Backend) -> None:
+    with connected(fake) as (proxy, client):
+        session = client.create_session("quick")
+        polling(proxy, session)
+        proxy.answer(_answer(504, HTML), "poll", times=float("inf"))
+        proxy.cut_all()
+        before = len(proxy.of("poll"))
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            proxy.wait(lambda: len(proxy.of("poll")) - before > 10, 10.0)
+        assert time.monotonic() - begun >= 10
+        proxy.clear()
+        assert session.send("again", timeout=40).text == "echo: again"
+
+
+WISHES = ["", "-1", "nan", "inf", "1e9", "Wed, 21 Oct 2099 07:28:00 GMT", "soon", "1" * 5000, "0", "\xff"]
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=[w[:10] or "none" for w in WISHES])
+def test_a_429_pauses_all_pollers_and_close_cuts_the_pause(wish: str, fake: Backend) -> None:
+    with connected(fake) as (proxy, client):
+        sessions = [client.create_session("quick") for _ in range(3)]
+        for session in sessions:
+            polling(proxy, session)
+        headers = {"Retry_After": wish} if wish else {}
+        # One poller is refused; the others are idle and come back by themselves.
+        refused = proxy.answer(_answer(429, b"{}", "application/json", **headers), "poll", times=1)
+        proxy.cut_all()
+        refused.wait()
+        pace = client._transport.pace
+        proxy.wait(lambda: pace.pause_left() > 0, what="a pause")
+        proxy.wait(lambda: all(s.health.state == "waiting" for s in sessions), what="all of them waiting")
+        assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
+        asked = len(proxy.of("poll"))
+
+        started = time.monotonic()
+        client.close()
+        took = time.monotonic() - started
+
+        assert took < 0.1
+        assert len(proxy.of("poll")) == asked
+
+
+@pytest.mark.parametrize("wish", ["", "1e9", "nan"])
+def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) -> None:
+    with connected(fake) as (proxy, client):
+        session = client.create_session("quick")
+        headers = {"Retry_After": wish} if wish else {}
+        order = proxy.answer(_answer(429, b"{}", "application/json", **headers), "post", times=float("inf"))
+        outcome: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                session.send("x", timeout=120)
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        order.wait()
+        client.close()
+        started = time.monotonic()
+        thread.join(5)
+        assert time.monotonic() - started < 0.1
+        assert isinstance(outcome[0], (SessionClosed, RateLimitedError))
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_after_a_429_everything_goes_on(fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_RATE_PAUSE", 0.05)
+    with connected(fake) as (proxy, client):
+        sessions = [client.create_session("quick") for _ in range(3)]
+        proxy.answer(_answer(429), "poll", times=3)
+        proxy.answer(_answer(429), "post", times=2)
+        proxy.cut_all()
+        for session in sessions:
+            assert session.send("hello", timeout=30).text == "echo: hello"
+            assert fake.fake is not None
+            assert len(fake.messages(session.id, "hello")) == 1
+
+
+def test_the_pause_is_bounded_and_shared() -> None:
+    now = 0.0
+    pace = Pace(clock=lambda: now)
+    for wish in (None, 1e9, -5.0):
+        pace.limited(retry.retry_after(str(wish)) if wish is not None else None)
+        assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
+    first, second = pace.claim(), pace.claim()
+    assert second > first  # they do not come back together
+
+
+def test_clients_do_not_share_it() -> None:
+    with Client("http://127.0.0.1:9") as one, Client("http://127.0.0.1:9") as two:
+        one._transport.pace.limited(5.0)
+        assert two._transport.pace.pause_left() == 0
