@@ -1,0 +1,485 @@
+"""``run()`` against the stand-in: order, resuming, sessions, pace, ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_checks import posted, results_of
+from test_batch_files import full_disk
+
+import parlant_sync as ps
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, run, runner
+from parlant_sync.batch.journal import Journal
+from parlant_sync.testing import FakeServer
+
+ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(12)]
+
+
+@pytest.fixture
+def server(parlant_server: FakeServer) -> FakeServer:
+    parlant_server.agent("a")
+    return parlant_server
+
+
+def ask(server: FakeServer, rows: Any = ROWS, **options: Any) -> Batch:
+    return run(rows, **{"agent_id": "a", "base_url": server.base_url, "timeout": 20.0, **options})
+
+
+def statuses(results: list[Result]) -> Counter[str]:
+    return Counter(result.status for result in results)
+
+
+# -- without files
+
+
+def test_every_row_gets_its_answer_and_no_file_is_kept(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = list(ask(server))
+    assert {r.id: r.text for r in results} == {row["id"]: f"echo: {row['message']}" for row in ROWS}
+    assert all(r.ok and r.session_id and r.started and r.duration > 0 for r in results)
+    assert len({r.session_id for r in results}) == len(ROWS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_come_in_the_order_they_are_finished(server: FakeServer) -> None:
+    server.agent("slow").waits("gate")
+    rows: list[dict[str, Any]] = [{"id": "slow", "message": "x", "agent_id": "slow"}, {"id": "quick", "message": "y"}]
+    with ask(server, rows) as batch:
+        assert next(batch).id == "quick"
+        assert batch.summary.left == 1
+        assert batch.next(0.0) is None
+        server.release("gate")
+        assert next(batch).id == "slow"
+        with pytest.raises(StopIteration):
+            next(batch)
+        with pytest.raises(StopIteration):
+            next(batch)
+
+
+def test_several_messages_are_turns_of_one_session(server: FakeServer) -> None:
+    server.agent("a").replies("one").stays_silent().replies("three")
+    (result,) = ask(server, [{"messages": ["a", "b", "c"]}], concurrency=1)
+    assert [(t.message, t.text, t.outcome) for t in result.turns] == [
+        ("a", "one", "answered"),
+        ("b", "", "empty"),
+        ("c", "three", "answered"),
+    ]
+    assert (result.status, result.text) == ("answered", "three")
+    assert posted(server.base_url) == Counter("abc")
+
+
+def test_a_turn_that_fails_ends_its_row(server: FakeServer) -> None:
+    server.agent("a").replies("one").fails("boom")
+    (result,) = ask(server, [{"messages": ["a", "b", "c"]}])
+    assert (result.status, len(result.turns)) == ("failed", 2)
+    assert "boom" in (result.error or "")
+    assert posted(server.base_url) == Counter("ab")
+
+
+def test_rows_of_one_given_session_are_asked_one_after_another(server: FakeServer) -> None:
+    with ps.Client(server.base_url) as client:
+        session = client.create_session("a")
+        rows = [{"message": f"m{n}", "session_id": session.id} for n in range(5)] + [{"message": "other"}]
+        results = list(ask(server, rows, concurrency=6))
+        said = [e.message for e in session.history(kinds="message", sources="customer")]
+    assert said == [f"m{n}" for n in range(5)]
+    assert [r.id for r in results if r.session_id == session.id] == ["1", "2", "3", "4", "5"]
+
+
+def test_customer_metadata_and_title_reach_the_server(server: FakeServer) -> None:
+    server.agent("b")
+    rows = [{"id": "x", "message": "m", "agent_id": "b", "metadata": {"case": 7}}]
+    (result,) = ask(server, rows)
+    assert result.session_id is not None
+    with ps.Client(server.base_url) as client:
+        session = client.session(result.session_id)
+        (message,) = session.history(kinds="message", sources="customer")
+        assert (session.agent_id, session.title, session.metadata["case"]) == ("b", "batch: x", 7)
+        assert message.metadata["case"] == 7
+
+
+def test_the_only_agent_need_not_be_named(server: FakeServer) -> None:
+    assert statuses(list(ask(server, ["hi"], agent_id=None))) == {"answered": 1}
+    server.agent("b")
+    with pytest.raises(ps.ConfigurationError, match=r"which agent.*a, b"):
+        ask(server, ["hi"], agent_id=None)
+
+
+# -- checked before anything is sent
+
+
+def test_nothing_is_sent_for_rows_that_are_wrong(server: FakeServer) -> None:
+    with pytest.raises(ps.ConfigurationError, match="row 2"):
+        ask(server, ["fine", {"message": ""}])
+    with pytest.raises(ps.NotFoundError):
+        ask(server, ["fine", {"message": "x", "agent_id": "nobody"}])
+    assert not [request for request in server.requests if request.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"concurrency": 0}, {"rate": 0}, {"timeout": 0}, {"settle": -1}, {"max_failures": 0}, {"timeout": float("nan")}],
+)
+def test_options_that_cannot_be(server: FakeServer, options: dict[str, Any]) -> None:
+    with pytest.raises(ps.ConfigurationError, match=next(iter(options))):
+        ask(server, **options)
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with pytest.raises(ps.TransportError):
+        run(["hi"], agent_id="a", base_url="http://127.0.0.1:9", results=tmp_path / "r.jsonl")
+
+
+# -- files
+
+
+def test_finished_rows_are_not_asked_again(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    assert len(list(ask(server, ROWS[:5], results=path))) == 5
+    batch = ask(server, ROWS, results=path)
+    assert batch.outlook.finished == tuple(row["id"] for row in ROWS[:5])
+    assert {r.id for r in batch} == {row["id"] for row in ROWS[5:]}
+    assert (batch.summary.skipped, batch.summary.left, batch.summary.counts) == (5, 0, {"answered": 12})
+    assert list(ask(server, ROWS, results=path)) == []
+    assert sorted(r["id"] for r in results_of(path)) == sorted(row["id"] for row in ROWS)
+    assert set(posted(server.base_url).values()) == {1}
+    assert sorted(path.parent.iterdir()) == [path, Journal.beside(path)]
+
+
+def test_a_batch_that_has_nothing_to_do_needs_no_server(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    list(ask(server, results=path))
+    server.stop()
+    assert list(ask(server, results=path)) == []
+
+
+def test_rows_in_flight_are_found_and_waited_for(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").forget().echoes().waits("gate")
+    with ask(server, ROWS, results=path, concurrency=4) as batch:
+        server.reached("gate", 4)
+    assert batch.summary.left == len(ROWS)
+    assert results_of(path) == []
+    assert len(outlook(ROWS, results=path).in_flight) == 4
+    server.release("gate")
+    results = list(ask(server, ROWS, results=path, concurrency=4))
+    assert {r.id: r.text for r in results} == {row["id"]: f"echo: {row['message']}" for row in ROWS}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_row_of_several_messages_goes_on_with_the_right_one(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    rows = [{"id": "x", "messages": ["a", "b", "c"]}]
+    server.agent("a").replies("one").replies("two").waits("gate").replies("three")
+    with ask(server, rows, results=path):
+        server.reached("gate")
+    server.release("gate")
+    (result,) = ask(server, rows, results=path)
+    assert [t.text for t in result.turns] == ["one", "two", "three"]
+    assert posted(server.base_url) == Counter("abc")
+    assert results_of(path) == [result.to_json()]
+
+
+def test_a_message_that_never_arrived_is_posted_when_it_is_settled(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    rows = [{"id": "x", "message": "hello"}]
+    hold = server.hold_next("POST /events")
+    with ask(server, rows, results=path):
+        hold.wait()
+    hold.release()
+    journal = Journal(Journal.beside(path))
+    entry = journal.last["x"]
+    journal.close()
+    # As if the server had never got it: another session, which is empty, under the same key.
+    with ps.Client(server.base_url) as client:
+        empty = client.create_session("a").id
+    text = Journal.beside(path).read_text("utf-8").replace(entry.session, empty)
+    Journal.beside(path).write_text(text, "utf-8")
+    server.forget_requests()
+    (result,) = ask(server, rows, results=path, settle=0.5)
+    assert (result.text, result.session_id) == ("echo: hello", empty)
+    with ps.Client(server.base_url) as client:
+        event = client.session(empty).find(entry.key)
+        assert event is not None
+        assert event.created is not None
+        assert event.created.timestamp() - entry.at >= 0.5
+
+
+def test_a_session_that_is_gone_is_replaced(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").forget().echoes().waits("gate")
+    with ask(server, ROWS[:2], results=path):
+        server.reached("gate", 2)
+    server.restart()
+    server.release("gate")
+    results = list(ask(server, ROWS[:2], results=path))
+    assert statuses(results) == {"answered": 2}
+    assert set(posted(server.base_url).values()) == {1}
+    assert list(ask(server, ROWS[:2], results=path)) == []
+
+
+def test_a_server_that_drops_keys(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    rows = [{"id": "x", "messages": ["same", "same"]}]
+    with FakeServer("3.0") as server:
+        server.agent("a").replies("one").replies("two").waits("gate")
+        with ask(server, rows, results=path):
+            server.reached("gate")
+        server.release("gate")
+        (result,) = ask(server, rows, results=path)
+        assert [t.text for t in result.turns] == ["one", "two"]
+        assert posted(server.base_url) == {"same": 2}
+
+
+def test_a_given_session_whose_server_drops_keys_is_uncertain(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with FakeServer("3.0") as server:
+        server.agent("a").waits("gate")
+        with ps.Client(server.base_url) as client:
+            rows = [{"id": "x", "message": "m", "session_id": client.create_session("a").id}]
+        with ask(server, rows, results=path):
+            server.reached("gate")
+        server.release("gate")
+        (result,) = ask(server, rows, results=path)
+        assert result.status == "uncertain"
+        assert posted(server.base_url) == {"m": 1}
+
+
+def test_failed_rows_are_asked_again_only_if_that_is_wanted(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").fails("boom").echoes()
+    (first,) = ask(server, ["hi"], results=path)
+    assert (first.status, list(ask(server, ["hi"], results=path))) == ("failed", [])
+    assert outlook(["hi"], results=path).failed == ("1",)
+    assert outlook(["hi"], results=path, retry_failed=True).retried == ("1",)
+    (second,) = ask(server, ["hi"], results=path, retry_failed=True)
+    assert (second.status, second.text) == ("answered", "echo: hi")
+    assert second.session_id != first.session_id
+    assert [r["status"] for r in results_of(path)] == ["failed", "answered"]
+    assert list(ask(server, ["hi"], results=path, retry_failed=True)) == []
+
+
+def test_a_retry_that_was_cut_short_goes_on(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").fails("boom").echoes().waits("gate")
+    list(ask(server, ["hi"], results=path))
+    with ask(server, ["hi"], results=path, retry_failed=True):
+        server.reached("gate")
+    server.release("gate")
+    (result,) = ask(server, ["hi"], results=path)
+    assert result.text == "echo: hi"
+    assert posted(server.base_url) == {"hi": 2}
+
+
+def test_two_runs_on_one_file(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    server.agent("a").waits("gate")
+    with ask(server, results=path):
+        with pytest.raises(BatchLocked):
+            ask(server, results=link)
+
+
+def test_a_changed_row_is_told(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    list(ask(server, ["hi"], results=path))
+    with pytest.raises(ps.ConfigurationError, match="not what it was"):
+        ask(server, ["hello"], results=path)
+
+
+def test_a_full_disk_stops_the_batch_with_whole_files(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    list(ask(server, ROWS[:3], results=path))
+    before = path.read_bytes()
+    with full_disk(len(before) + 200), pytest.raises(OSError, match=str(tmp_path)):
+        for _ in ask(server, results=path):
+            pass
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().endswith(b"\n")
+    list(ask(server, results=path))
+    assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+# -- pace and trouble
+
+
+def test_no_more_than_so_many_at_a_time(server: FakeServer) -> None:
+    server.agent("a").waits("gate")
+    with ask(server, concurrency=3) as batch:
+        server.reached("gate", 3)
+        assert batch.next(0.1) is None
+        assert sum(posted(server.base_url).values()) == 3
+        server.release("gate")
+        assert len(list(batch)) == len(ROWS)
+
+
+def test_a_rate_holds_messages_back(server: FakeServer) -> None:
+    with ask(server, ROWS[:4], rate=600) as batch:
+        assert len(list(batch)) == 4
+        assert batch.summary.seconds >= 0.3
+
+
+def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.fail_next("POST /sessions", 429, '{"detail": "slow down"}', {"Retry-After": "0"}, times=6)
+    results = list(ask(server, ROWS, concurrency=2))
+    assert statuses(results) == {"answered": len(ROWS)}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_an_outage_is_waited_out(server: FakeServer) -> None:
+    server.fail_next("POST /sessions", 503, times=8)
+    assert statuses(list(ask(server, ROWS[:4], concurrency=2))) == {"answered": 4}
+
+
+def test_a_server_that_stays_away_ends_the_batch(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    path = tmp_path / "r.jsonl"
+    server.fail_next("POST /sessions", 503, times=None)
+    with pytest.raises(ps.ServerError):
+        list(ask(server, results=path))
+    server.clear_faults()
+    assert statuses(list(ask(server, results=path))) == {"answered": len(ROWS)}
+
+
+def test_a_token_that_ran_out_ends_the_batch_resumably(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.fail_next("POST /sessions", 401, '{"detail": "no"}')
+    with pytest.raises(ps.AuthenticationError):
+        list(ask(server, results=path, concurrency=1))
+    assert statuses(list(ask(server, results=path))).total() + len(results_of(path)) >= len(ROWS)
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_lost_answer_to_a_post_is_no_second_post(server: FakeServer) -> None:
+    server.cut_next("POST /events", stored=True, times=3)
+    assert statuses(list(ask(server))) == {"answered": len(ROWS)}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+@pytest.mark.timeout(60)
+def test_an_uncertain_message_is_looked_for_and_posted_again_under_its_key(server: FakeServer) -> None:
+    server.cut_next("POST /events", times=1)
+    (result,) = ask(server, ["hi"], settle=1.0)
+    assert result.text == "echo: hi"
+    assert posted(server.base_url) == {"hi": 1}
+
+
+@pytest.mark.timeout(60)
+def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
+    server.cut_next("POST /events", times=None)
+    (result,) = ask(server, ["hi"], settle=0.0)
+    assert result.status == "uncertain"
+    assert posted(server.base_url) == {}
+
+
+def test_a_row_has_its_time(server: FakeServer) -> None:
+    server.agent("a").replies("one").replies("two").waits("never")
+    rows = [{"id": "x", "messages": ["a", "b"], "timeout": 0.5}, {"id": "y", "message": "c", "agent_id": "b"}]
+    server.agent("b")
+    results = {r.id: r for r in ask(server, rows)}
+    assert results["y"].status == "answered"
+    assert results["x"].status == "timed_out"
+    assert [t.outcome for t in results["x"].turns] == ["answered", "timed_out"]
+
+
+def test_enough_failures_end_the_batch(server: FakeServer) -> None:
+    server.agent("a").fails("boom")
+    batch = ask(server, concurrency=1, max_failures=3)
+    assert statuses(list(batch)) == {"failed": 3}
+    assert batch.summary.left == len(ROWS) - 3
+
+
+def test_one_bad_row_does_not_end_the_others(server: FakeServer) -> None:
+    rows = [{"message": "x", "session_id": "gone"}, {"message": "y"}]
+    assert {r.id: r.status for r in ask(server, rows)} == {"1": "failed", "2": "answered"}
+
+
+# -- its end
+
+
+def test_closing_ends_at_once_and_leaves_nothing(server: FakeServer) -> None:
+    server.agent("a").waits("never")
+    batch = ask(server, timeout=300)
+    server.reached("never", 4)
+    batch.close()
+    batch.close()
+    assert list(batch) == []
+    server.wait_no_polls()
+
+
+def test_a_batch_that_nobody_wants_any_more_stops(server: FakeServer) -> None:
+    server.agent("a").waits("never")
+    batch = ask(server, timeout=300)
+    thread = batch._runner.thread
+    server.reached("never", 4)
+    del batch
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_an_empty_batch(server: FakeServer) -> None:
+    batch = ask(server, [])
+    assert list(batch) == []
+    assert (batch.summary.rows, batch.summary.p50) == (0, None)
+
+
+# -- executors
+
+
+@pytest.mark.parametrize("messages", [1, 3])
+def test_threads_of_somebody_else(server: FakeServer, tmp_path: Path, messages: int) -> None:
+    rows = [{"id": str(n), "messages": [f"{n}.{m}" for m in range(messages)]} for n in range(6)]
+    with ThreadPoolExecutor(3) as executor:
+        results = list(ask(server, rows, executor=executor, concurrency=3, results=tmp_path / "r.jsonl"))
+    assert {r.id: r.text for r in results} == {str(n): f"echo: {n}.{messages - 1}" for n in range(6)}
+    assert set(posted(server.base_url).values()) == {1}
+    server.wait_no_polls()
+
+
+@pytest.mark.timeout(60)
+def test_processes(server: FakeServer, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        results = list(ask(server, executor=executor, results=tmp_path / "r.jsonl"))
+        assert {r.id: r.text for r in results} == {row["id"]: f"echo: {row['message']}" for row in ROWS}
+        # Each worker keeps one client, whose connection is used again.
+        pollers = {r.connection for r in server.requests if r.method == "GET" and r.path.endswith("/events")}
+        assert pollers
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_stopped_batch_lets_go_of_an_executor(server: FakeServer) -> None:
+    server.agent("a").waits("never")
+    with ThreadPoolExecutor(4) as executor:
+        with ask(server, executor=executor, timeout=300):
+            server.reached("never", 4)
+
+
+def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_path: Path) -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("the cluster is gone")
+
+    path = tmp_path / "r.jsonl"
+    with Broken(1) as executor, pytest.raises(RuntimeError, match="the cluster is gone"):
+        list(ask(server, ROWS[:3], executor=executor, results=path))
+    assert statuses(list(ask(server, ROWS[:3], results=path))) == {"answered": 3}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_no_thread_of_a_batch_outlives_it(server: FakeServer) -> None:
+    list(ask(server))
+    assert not [t for t in threading.enumerate() if t.name.startswith("parlant-sync")]
