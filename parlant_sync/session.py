@@ -323,7 +323,8 @@ class Session:
                             self._poller.poll_now()
                             feed.go_to(event.offset)
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
-                    if not failure.sent:
+                    # With guidelines the answer comes after the turn, so a 500 is the turn's own failure.
+                    if not failure.sent or (actions and isinstance(error, errors.ServerError)):
                         raise
                     trouble = error
             tracker = TurnTracker(trace=trace)

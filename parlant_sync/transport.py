@@ -273,7 +273,11 @@ def _no_target(response: object) -> str | None:
 
 def _encode(body: Any) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False).encode()
+        # A lone surrogate has no UTF-8. Escaped, the server would store it, and from then on fail at every list of the
+        # session: better refused here.
+        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise errors.ConfigurationError("what is to be posted holds a lone surrogate, which has no UTF-8") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise errors.ConfigurationError(f"what is to be posted has no JSON: {error}") from None
 

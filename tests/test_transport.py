@@ -201,6 +201,22 @@ def test_a_session_factory_is_used(mocked: responses.RequestsMock) -> None:
     assert len(made) == 1
 
 
+def test_a_lone_surrogate_is_not_posted(mocked: responses.RequestsMock, client: Client) -> None:
+    """Servers store it and then fail at every list of the session."""
+    with pytest.raises(errors.ConfigurationError, match="surrogate"):
+        client.create_session("a", title="broken \ud800")
+    assert len(mocked.calls) == 0
+
+
+def test_text_goes_out_as_utf8(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=422)
+    with pytest.raises(errors.InvalidRequestError):
+        client.create_session("a", title="논문 é")
+    body = mocked.calls[0].request.body
+    assert isinstance(body, bytes)
+    assert json.loads(body)["title"] == "논문 é"
+
+
 def test_a_message_that_has_no_json(client: Client) -> None:
     with pytest.raises(errors.ConfigurationError, match="no JSON"):
         client.create_session("a", metadata={"x": object()})
