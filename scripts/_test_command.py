@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     python = _env.project(EXTRAS)
     steps = Steps()
     lint(steps, python)
-    unit = [*selection(f"not {SLOW}", options.full), *pytest_arguments]
+    unit = [*selection(f"not {SLOW}", options.full), "--durations=10", "--durations-min=1", *pytest_arguments]
     steps.pytest("unit tests", python, unit)
     if not options.unit:
         steps.pytest("contract and slow tests", python, [*selection(SLOW, options.full), *pytest_arguments])

@@ -123,20 +123,22 @@ def test_it_imports_without_a_word(installed: Path, tmp_path: Path) -> None:
 
 
 def test_every_module_imports(installed: Path, tmp_path: Path) -> None:
-    # The server's folder is a program of its own, for an interpreter that has `parlant`; the plugin needs pytest.
+    # The server's folder is a program of its own, for an interpreter that has `parlant`.
     code = """
 import importlib, pkgutil, parlant_sync
 for found in pkgutil.walk_packages(parlant_sync.__path__, "parlant_sync.", onerror=lambda name: None):
-    name = found.name
-    if ".demo.server" in name or name in OPTIONAL or name.endswith("__main__"):
+    if ".demo.server" in found.name or found.name.endswith("__main__"):
         continue
-    importlib.import_module(name)
-    print(name)
-""".replace("OPTIONAL", repr(("parlant_sync.testing.plugin", "parlant_sync.metrics")))
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:  # of an extra that was not asked for
+        if error.name.partition(".")[0] not in ("distributed", "parlant", "prometheus_client", "pytest"):
+            raise
+    print(found.name)
+"""
     assert "parlant_sync._version" in run(installed / "python", "-I", "-W", "error", "-c", code, cwd=tmp_path).split()
 
 
-@pytest.mark.skipif(not (PACKAGE / "cli").exists(), reason="parlant_sync/cli is not there yet")
 def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
     assert "send" in run(installed / "parlant-sync", "--help", cwd=tmp_path)
 
