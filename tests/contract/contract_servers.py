@@ -51,6 +51,7 @@ class Server:
     """What both have in common: they are reached by HTTP."""
 
     kind = ""
+    moment = 0.0  # seconds in which a turn gets to its first message, also on a busy machine
     base_url = ""
     version: tuple[int, int] = (0, 0)
     agents: Mapping[str, str]
@@ -70,7 +71,7 @@ class Server:
 
     @property
     def keeps_labels(self) -> bool:
-        return self.version >= (3, 3)
+        return self.version >= (3, 2)
 
     def script(
         self,
@@ -116,6 +117,13 @@ class Server:
         answer.raise_for_status()
         return answer
 
+    def post_many(self, path: str, body: Mapping[str, Any], count: int) -> list[str]:
+        """Post the same so many times, and give the ids."""
+        with requests.Session() as http:
+            http.trust_env = False
+            answers = [http.post(self.base_url + path, json=body, timeout=20) for _ in range(count)]
+        return [str(answer.json()["id"]) for answer in answers]
+
     def human(self, session_id: str, text: str, *, on_behalf: bool = False) -> None:
         """A human agent writes into the session."""
         source = "human_agent_on_behalf_of_ai_agent" if on_behalf else "human_agent"
@@ -138,6 +146,7 @@ class Server:
 
 class Real(Server):
     kind = "real"
+    moment = 2.0
 
     def __init__(self, demo: DemoServer) -> None:
         self.demo = demo
@@ -170,6 +179,7 @@ class Real(Server):
 
 class Fake(Server):
     kind = "fake"
+    moment = 0.5
 
     def __init__(self, version: str, *, keep: bool = False, **options: Any) -> None:
         self.fake = FakeServer(version, **options)

@@ -1,0 +1,142 @@
+"""The server crashes and comes back, with its sessions or without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from contract_steps import Background, eventually, list_of, texts, wait_for
+
+from parlant_sync import Client, Event, NotFoundError, ParlantSyncError, TransportError, TurnTimeout
+
+# A real server takes some ten seconds to come back, on a busy machine more.
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def local(servers: Callable[[str], Any]) -> Any:
+    """A server whose sessions outlive it."""
+    return servers("local")
+
+
+def test_the_same_session_goes_on(local: Any, make_client: Callable[..., Client]) -> None:
+    """No event is lost or given twice, and no thread has to be started anew."""
+    client = make_client(local)
+    session = client.create_session(local.agents["quick"])
+    seen: list[Event] = []
+    reader = session.iter_events()
+    call = Background(seen.extend, reader)
+    assert session.send("before").text == "echo: before"
+    local.kill()
+    eventually(lambda: session.health.consecutive_failures >= 1)
+    with pytest.raises(TransportError):
+        session.refresh()
+    assert not session.closed
+    local.restart()
+    assert session.send("after").text == "echo: after"
+    history = session.history()
+    assert texts(history) == ["echo: before", "echo: after"]
+    eventually(lambda: len(seen) >= len(history))
+    reader.close()
+    call.result()
+    assert [event.offset for event in seen] == [event.offset for event in history], list_of(seen)
+    health = session.health
+    assert health.state == "polling"
+    assert (health.consecutive_failures, health.reconnects) == (0, 1)
+
+
+def test_a_message_sent_while_the_server_is_away(local: Any, make_client: Callable[..., Client]) -> None:
+    """Nothing was taken while nobody was there to take it: it is posted, once, when the server is back."""
+    session = make_client(local).create_session(local.agents["quick"])
+    assert session.send("before").text == "echo: before"
+    local.kill()
+    call = Background(session.send, "meanwhile", timeout=120)
+    eventually(lambda: session.health.consecutive_failures >= 1)
+    assert call.running
+    local.restart()
+    assert call.result(120).text == "echo: meanwhile"
+    assert texts(session.history(), "customer") == ["before", "meanwhile"]
+
+
+def test_a_turn_that_the_crash_cut_has_no_end(local: Any, make_client: Callable[..., Client]) -> None:
+    """It gets no last word: the next turn answers its message as well, and that is what who waits for it gets."""
+    session, gate = make_client(local).create_session(local.agents["quick"]), local.gate()
+    call = Background(session.send, local.script("quick", "cut off", gate=gate), timeout=120)
+    cut = wait_for(session, lambda event: event.status == "typing").trace_id
+    local.kill()
+    local.restart()
+    event = session.post("again")
+    reply = call.result(60)
+    assert reply.text == "echo: again"
+    assert reply.trace_id == session.reply_to(event).trace_id
+    assert cut not in {event.trace_id for event in reply.events}
+
+
+def test_out_of_time_over_a_crash(local: Any, make_client: Callable[..., Client]) -> None:
+    session, gate = make_client(local).create_session(local.agents["quick"]), local.gate()
+    call = Background(session.send, local.script("quick", "cut off", gate=gate), timeout=local.moment)
+    wait_for(session, lambda event: event.status == "typing")
+    local.kill()
+    error = call.error()
+    assert isinstance(error, TurnTimeout)
+    assert error.event is not None
+    local.restart()
+    reply = session.send("again")
+    assert reply.text == "echo: again"
+    assert session.reply_to(error.event).trace_id == reply.trace_id
+
+
+def test_a_store_in_memory_forgets_the_session(server: Any, make_client: Callable[..., Client]) -> None:
+    """Everybody who waits is told, and so is everybody who asks later."""
+    client = make_client(server)
+    session, gate = client.create_session(server.agents["quick"]), server.gate()
+    reader = session.iter_events()
+    turn = Background(session.send, server.script("quick", "never", gate=gate), timeout=120)
+    event = wait_for(session, lambda event: event.status == "typing")
+    waiters = [
+        turn,
+        Background(session.reply_to, session.history()[0], timeout=120),
+        Background(list, reader),
+        Background(list, session.iter_events(since=event.offset)),
+        Background(session.send, "waits for its turn", timeout=120),
+    ]
+    server.kill()
+    eventually(lambda: session.health.consecutive_failures >= 1)
+    assert all(waiter.running for waiter in waiters)
+    server.restart()
+    for waiter in waiters:
+        assert isinstance(waiter.error(), NotFoundError)
+    assert session.closed
+    assert session.health.state == "ended"
+    assert session.health.last_error is not None
+    later: list[Callable[[], Any]] = [
+        lambda: session.send("hello?"),
+        lambda: session.post("hello?"),
+        lambda: next(session.iter_events()),
+        session.trigger,
+        session.refresh,
+    ]
+    for ask in later:
+        with pytest.raises(NotFoundError):
+            ask()
+    # The client is not harmed: it forgets the session, and goes on with others.
+    assert session.id not in client.sessions
+    assert client.create_session(server.agents["quick"]).send("anew").text == "echo: anew"
+
+
+def test_a_server_that_stops_for_good(local: Any, make_client: Callable[..., Client]) -> None:
+    """An outage does not end a session, but nobody waits longer than they said."""
+    client = make_client(local)
+    session = client.create_session(local.agents["quick"])
+    local.kill()
+    try:
+        with pytest.raises(ParlantSyncError) as caught:
+            session.send("anybody there?", timeout=1)
+        assert isinstance(caught.value, TransportError)
+        assert list(session.iter_events(timeout=0.5)) == []
+        assert not session.closed
+        client.close()
+        assert session.closed
+    finally:
+        local.restart()
