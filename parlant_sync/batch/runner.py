@@ -30,7 +30,8 @@ _REPOSTS = 1
 # How long a server may be out of reach, or refuse by 429, before the batch gives up (or the row, if others go on).
 PATIENCE = 60.0
 PATIENCE_LIMITED = 300.0
-_CLOSING = 5.0
+# A request that is under way cannot be woken; its thread is left to end by itself, the journal knows the message.
+_CLOSING = 0.5
 
 
 class Runner:
@@ -113,7 +114,10 @@ class Runner:
         room = self._plan.concurrency - self._asking + self._ahead
         if self._plan.rate is not None:
             room = min(room, int(self._plan.rate / 60) + 1)
-        while self._queues.waiting and self._opening + len(self._queues.ready) < room and self._pace.pause_left() <= 0:
+        at_once = room if self._plan.concurrency > 1 else 1  # one row at a time means in their order, too
+        while self._queues.waiting and self._opening < at_once and self._opening + len(self._queues.ready) < room:
+            if self._pace.pause_left() > 0:
+                return
             item = self._queues.waiting.popleft()
             self._opening += 1
             if item.at:
@@ -144,11 +148,9 @@ class Runner:
                     break
                 self._pace.take()
             batch.append(self._queues.ready.popleft())
+        entries = [item.entry() for item in batch if item.event is None]
         if self._plan.journal is not None:
-            self._plan.journal.write([item.entry() for item in batch if item.event is None])
-        else:
-            for item in batch:
-                item.entry()
+            self._plan.journal.write(entries)
         for item in batch:
             self._asking += 1
             self._ask(item)

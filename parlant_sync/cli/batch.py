@@ -111,7 +111,7 @@ def _executor(address: str | None) -> Iterator[tuple[Executor | None, int | None
         raise usage("--dask needs the package distributed: pip install 'parlant-sync[dask]'") from None
     cluster_class: Any = distributed.Client  # not typed on every version
     try:
-        cluster = cluster_class(address, timeout=10, set_as_default=False)
+        cluster = cluster_class(address, timeout=5, set_as_default=False)
     except (OSError, ValueError) as error:
         raise usage(f"--dask {address}: no cluster there ({error})") from None
     with cluster:

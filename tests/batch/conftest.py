@@ -35,12 +35,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         code = "import sys; from parlant_sync.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "batch", *map(str, arguments)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PARLANT_")}
-        started.append(
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-            )
-        )
-        return started[-1]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process: subprocess.Popen[str] = subprocess.Popen(command, text=True, env=environment, **streams)
+        started.append(process)
+        return process
 
     yield run
     for process in started:

@@ -476,7 +476,7 @@ def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_p
     path = tmp_path / "r.jsonl"
     with Broken(1) as executor, pytest.raises(RuntimeError, match="the cluster is gone"):
         list(ask(server, ROWS[:3], executor=executor, results=path))
-    assert statuses(list(ask(server, ROWS[:3], results=path))) == {"answered": 3}
+    assert statuses(list(ask(server, ROWS[:3], results=path, settle=0.5))) == {"answered": 3}
     assert set(posted(server.base_url).values()) == {1}
 
 

@@ -1,0 +1,249 @@
+"""``parlant-sync batch`` as a process: files, streams, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch_checks import posted, results_of
+
+from parlant_sync.testing import FakeServer
+
+Command = Callable[..., tuple[int, str, str]]
+Start = Callable[..., "subprocess.Popen[str]"]
+Questions = Callable[[list[dict[str, Any]]], Path]
+ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(6)]
+
+
+@pytest.fixture
+def server(parlant_server: FakeServer) -> FakeServer:
+    parlant_server.agent("a")
+    return parlant_server
+
+
+def test_a_batch(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    code, out, err = command(questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 2)
+    assert (code, err) == (0, "")
+    assert out.startswith("6 rows: 6 answered\nturns: p50 ")
+    assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
+    code, out, err = command(questions(ROWS), "--results", path, "-s", server.base_url, "-o", "json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert (summary["answered"], summary["skipped"], summary["left"]) == (6, 6, 0)
+    assert set(posted(server.base_url).values()) == {1}
+    assert command(questions(ROWS), "--results", path, "-s", server.base_url, "--quiet")[1:] == ("", "")
+
+
+def test_csv_from_stdin(server: FakeServer, start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    options = ["--input-format", "csv", "--results", path, "-s", server.base_url, "--agent-id", "a"]
+    process = start("-", *options, stdin=subprocess.PIPE)
+    _, err = process.communicate("id,message\nx,hello\n", timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert results_of(path)[0]["text"] == "echo: hello"
+
+
+def test_a_dry_run_sends_nothing_and_makes_no_file(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    given = [*ROWS, {"message": "x", "expected": "y"}]
+    code, out, err = command(questions(given), "--results", path, "--dry-run", "-s", server.base_url)
+    assert (code, err) == (0, "")
+    assert out == "7 rows, 7 to ask; nothing was sent\nnot looked at: expected\n"
+    assert server.requests == []
+    assert not path.exists()
+    code, out, _ = command(questions(given), "--dry-run", "-o", "json")
+    assert (code, json.loads(out)["to_ask"]) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "complaint"),
+    [
+        ([{"message": "a"}, {"message": ""}], ["--results", "out"], "row 2: message must be"),
+        ([{"id": "x", "message": "a"}, {"id": "x", "message": "b"}], ["--results", "out"], "is that of row 1 already"),
+        ([{"message": "a"}], [], "--results FILE"),
+        ([{"message": "a"}], ["--results", "out", "--concurrency", "0"], "--concurrency"),
+        ([{"message": "a"}], ["--results", "out", "--timeout", "inf"], "--timeout"),
+    ],
+)
+def test_usage(
+    server: FakeServer,
+    command: Command,
+    questions: Questions,
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    options: list[str],
+    complaint: str,
+) -> None:
+    code, out, err = command(questions(rows), *options, "-s", server.base_url, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert err.count("\n") == 1
+    assert not [request for request in server.requests if request.method == "POST"]
+
+
+def test_other_endings(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    options = ["--results", path, "-s", server.base_url]
+    assert command(tmp_path / "nothing.jsonl", *options)[0] == 2
+    assert command(questions([{"message": "a", "agent_id": "nobody"}]), *options)[0] == 6
+    assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 1
+    assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
+    path.write_text("dear diary\n", "utf-8")
+    code, _, err = command(questions(ROWS), *options)
+    assert code == 2
+    assert "not written by a batch" in err
+    assert path.read_text("utf-8") == "dear diary\n"
+
+
+def test_failed_rows_are_told_and_make_9(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    server.agent("a").fails("boom").echoes()
+    options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 1]
+    code, out, err = command(*options)
+    assert code == 9
+    assert err.startswith("row r0: failed: ")
+    assert "boom" in err
+    assert "5 answered, 1 failed" in out
+    assert command(*options)[0] == 9  # for as long as it has failed rows
+    code, out, err = command(*options, "--retry-failed")
+    assert (code, err) == (0, "")
+    assert "6 answered" in out
+
+
+def test_enough_failures_make_9(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
+    server.agent("a").fails("boom")
+    code, out, _ = command(
+        questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--concurrency", 1, "--max-failures", 2
+    )
+    assert code == 9
+    assert "2 failed, 4 not finished" in out
+
+
+def test_the_second_run_on_one_file_ends_with_8(
+    server: FakeServer, start: Start, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    server.agent("a").waits("gate")
+    options = [questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url]
+    first = start(*options)
+    server.reached("gate", 4, timeout=30)
+    code, out, err = command(*options)
+    assert (code, out) == (8, "")
+    assert "another run" in err
+    server.release("gate")
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+@pytest.mark.parametrize(("signum", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_rows_resumable(
+    server: FakeServer,
+    start: Start,
+    command: Command,
+    questions: Questions,
+    tmp_path: Path,
+    signum: int,
+    expected: int,
+) -> None:
+    path = tmp_path / "out.jsonl"
+    server.agent("a").echoes().waits("gate")
+    options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 3]
+    process = start(*options)
+    server.reached("gate", 3, timeout=30)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == expected
+    assert "Traceback" not in err
+    if signum == signal.SIGINT:
+        assert "6 rows are not finished; the same command again goes on with them" in err
+    server.release("gate")
+    assert command(*options)[0] == 0
+    assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
+    assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
+
+
+def test_a_killed_run_goes_on(
+    server: FakeServer, start: Start, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    """Killed with a message stored and its answer on the way, which is the worst moment."""
+    path = tmp_path / "out.jsonl"
+    hold = server.hold_next("POST /events", times=2)
+    options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 2]
+    process = start(*options)
+    hold.wait(timeout=30, count=2)
+    process.kill()
+    process.communicate()
+    hold.release()
+    code, _, err = command(*options)
+    assert (code, err) == (0, "")
+    assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
+
+
+def test_a_full_disk(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 1]
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    code, _, err = command(*options, preexec_fn=small)
+    assert code == 1
+    assert "check the path, its permissions and the space left" in err
+    done = results_of(path)
+    assert 0 < len(done) < 6
+    assert path.read_bytes().endswith(b"\n")
+    assert command(*options, "--settle", 0.5)[0] == 0
+    assert results_of(path)[: len(done)] == done
+    assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
+
+
+def test_a_terminal_sees_progress(
+    server: FakeServer, start: Start, questions: Questions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    ours, theirs = pty.openpty()
+    server.agent("a").fails("boom").echoes()
+    options = [questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--concurrency", 1]
+    running = start(*options, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    out, _ = running.communicate(timeout=30)
+    assert running.returncode == 9
+    assert b"[###" in seen
+    assert b"1 failed" in seen
+    assert b" left" in seen
+    assert b"row r0: failed" in seen
+    assert seen.endswith(b"\r\x1b[K")
+    assert "5 answered, 1 failed" in out
+
+
+def test_dask_without_a_cluster(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    code, _, err = command(
+        questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--dask", "tcp://127.0.0.1:9"
+    )
+    assert code == 2
+    assert "no cluster there" in err
