@@ -12,10 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The preambles this server's agents use. Parlant does not mark preambles in a prompt, and an
-# agent must not take its own "Let me see" for the answer.
-PREAMBLES = ("Let me look that up.", "Let me see.")
-
 _WHO = {"user": "customer", "ai_agent": "agent", "human_service_agent": "human"}
 
 _REQUEST = re.compile(
@@ -39,15 +35,12 @@ class Conversation:
     requests: tuple[str, ...] = ()
     """What the agent was asked to say by itself (``POST`` of an agent message with guidelines)."""
 
-    @property
-    def question(self) -> str | None:
-        """The customer's message that is to be answered; None where it is not their turn."""
-        for line in reversed(self.lines):
-            if line.who == "customer":
-                return line.text
-            if line.text not in PREAMBLES:
-                return None
-        return None
+    def around_last_question(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
+        """The lines up to the customer's last, and those after it; all in the second without one."""
+        for number in range(len(self.lines), 0, -1):
+            if self.lines[number - 1].who == "customer":
+                return self.lines[:number], self.lines[number:]
+        return (), self.lines
 
 
 def read(prompt: Any) -> Conversation:

@@ -18,15 +18,15 @@ from pathlib import Path
 _CUES = tuple(
     (facet, re.compile(rf"\b(?:{words})\b"))
     for facet, words in (
-        ("cost", r"how much|costs?|price|prices|pay|paid|fees?|expensive|cheap|money|budget"),
+        ("cost", r"how much|cost|price|pay|paid|fee|expensive|cheap|money|budget"),
         ("when", r"when|how long|how soon|since|deadline|history"),
         (
             "limits",
-            r"limits?|limitations?|drawbacks?|problems?|weakness(?:es)?|risks?|criticisms?"
-            r"|disadvantages?|downsides?|pitfalls?|careful|wrong",
+            r"limit|limitation|drawback|problem|weakness|risk|criticism|disadvantage|downside|pitfall"
+            r"|careful|wrong",
         ),
-        ("who", r"who|whom|whose|eligible|eligibility|qualify|qualifies|for me|users?|uses?"),
-        ("how", r"how|apply|application|steps?|procedure|works?|working|start|where"),
+        ("who", r"who|whom|whose|eligible|eligibility|qualify|for me|user|use"),
+        ("how", r"how|apply|application|step|procedure|work|working|start|where"),
     )
 )
 # The order in which "tell me more" goes through an entry.
@@ -63,7 +63,7 @@ class Collection:
 
     def find(self, text: str) -> Entry | None:
         """The entry that *text* names best; of two equals the first in the collection."""
-        words = f" {' '.join(_stem(word) for word in _WORD.findall(text.lower()))} "
+        words = f" {_words(text)} "
         best, score = None, 0
         for entry in self.entries:
             # Longer keywords say more: "peer review" outweighs "review".
@@ -89,7 +89,7 @@ class Collection:
         entry = named or current
         if entry is None:
             return f"I have nothing on that. {self._menu()}"
-        facet = _facet(text)
+        facet = _facet(text, entry)
         if entry is not current:
             # A new topic: the summary first, then what was asked in particular.
             return entry.summary if facet is None else f"{entry.summary} {entry.facets[facet]}"
@@ -120,9 +120,7 @@ def load(name: str) -> Collection:
         entries=tuple(
             Entry(
                 title=entry["title"],
-                keywords=tuple(
-                    " ".join(_stem(word) for word in _WORD.findall(keyword.lower())) for keyword in entry["keywords"]
-                ),
+                keywords=tuple(_words(keyword) for keyword in entry["keywords"]),
                 summary=entry["summary"],
                 facets={name: entry[name] for name in _ORDER},
             )
@@ -131,18 +129,27 @@ def load(name: str) -> Collection:
     )
 
 
-def _facet(text: str) -> str | None:
-    """The facet that *text* asks for; None for the entry as a whole, or more of it."""
+def _facet(text: str, entry: Entry) -> str | None:
+    """The facet that *text* asks for; None for *entry* as a whole, or more of it."""
+    words = f" {_words(text)} "
+    for keyword in entry.keywords:
+        words = words.replace(f" {keyword} ", " ")  # "high-cost" is no question about costs
     for name, pattern in _CUES:
-        if pattern.search(text):
+        if pattern.search(words):
             return name
     return None
 
 
+def _words(text: str) -> str:
+    """*text* without case, punctuation and plurals, which is all that this vocabulary needs."""
+    return " ".join(_stem(word) for word in _WORD.findall(text.lower()))
+
+
 def _stem(word: str) -> str:
-    # Plurals only; that is all that this small vocabulary needs.
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
+    if word.endswith("sses"):
+        return word[:-2]
     if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
         return word[:-1]
     return word

@@ -72,7 +72,7 @@ class Cast:
         await self.gates.passed(script.directives.get("gatepreamble"))
         if script.fails("preamble"):
             raise ScriptedFailure("boom: the preamble was told to fail")
-        return voice.preamble(state)
+        return voice.preamble()
 
     async def answer(self, prompt: Any) -> str:
         state, voice = self.read(prompt)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .conversation import PREAMBLES, Conversation
+from collections.abc import Sequence
+
+from .conversation import Conversation, Line
 from .knowledge import Collection, load
 from .script import Script, parse
 
@@ -21,48 +23,61 @@ class Voice:
         """Pause between streamed words: an agent that knows something is nicer to read slowly."""
         return 0.0 if self._collection is None else 0.02
 
-    def asked(self, conversation: Conversation) -> Script:
-        """What is to be answered: the customer's message, or what the agent was asked to say."""
-        if conversation.requests:
-            asked = [parse(request) for request in conversation.requests]
-            return next((request for request in asked if request.directives), asked[0])
-        return parse(conversation.question or "")
-
-    def preamble(self, conversation: Conversation) -> str:
-        return PREAMBLES[1] if self._collection is None else PREAMBLES[0]
+    def preamble(self) -> str:
+        return "Let me see." if self._collection is None else "Let me look that up."
 
     def relevant(self, conversation: Conversation) -> bool:
         """Whether the agent's one guideline ("the customer asks about my field") applies."""
-        return self._collection is not None and self._collection.knows(_said(conversation))
+        return self._collection is not None and self._collection.knows(_said(conversation.lines))
+
+    def asked(self, conversation: Conversation) -> Script:
+        """What the turn is about: a customer's message, or what the agent is asked to say."""
+        if conversation.requests:
+            asked = [parse(request) for request in conversation.requests]
+            return next((request for request in asked if request.directives), asked[0])
+        lines, _ = conversation.around_last_question()
+        return parse(lines[-1].text) if self._is_open(conversation) else Script("")
 
     def answer(self, conversation: Conversation) -> str:
         """The answer; its messages are separated by blank lines, which is where Parlant splits."""
-        asked = self.asked(conversation)
+        if conversation.requests:
+            texts = [parse(request).text for request in conversation.requests]
+            return _in_parts("as asked: " + "; ".join(texts), self.asked(conversation))
+        lines, _ = conversation.around_last_question()
+        return self._reply(lines) if self._is_open(conversation) else self._by_itself(lines)
+
+    def _is_open(self, conversation: Conversation) -> bool:
+        """Whether the customer's last message is still to be answered.
+
+        What was said after it tells nothing: it may be a preamble, or the end of a turn that the
+        message came into. So the agent looks for the answer that it would give.
+        """
+        lines, later = conversation.around_last_question()
+        if not lines or any(line.who == "human" for line in later):
+            return False
+        answer = self._reply(lines)
+        answers = (answer.strip(), answer.strip().partition("\n\n")[0])  # whole if streamed
+        return not any(line.who == "agent" and line.text.strip() in answers for line in later)
+
+    def _reply(self, lines: Sequence[Line]) -> str:
+        """The answer to the customer's message that *lines* end with."""
+        asked = parse(lines[-1].text)
         if "silent" in asked:
             return ""
-        if conversation.requests:
-            first = "as asked: " + "; ".join(parse(request).text for request in conversation.requests)
-        elif self._collection is None or asked.directives:
-            first = self._test_answer(conversation, asked)
-        else:
-            first = self._collection.answer(_said(conversation), _told(conversation))
-        return "\n\n".join([first, *(_part(n) for n in range(2, asked.parts + 1))])
+        if self._collection is None or asked.directives:
+            return _in_parts(self._echo + asked.text, asked)
+        return self._collection.answer(_said(lines), [line.text for line in lines if line.who == "agent"])
 
-    def _test_answer(self, conversation: Conversation, asked: Script) -> str:
-        if conversation.question is not None:
-            return self._echo + asked.text
-        spoken = any(line.who == "customer" for line in conversation.lines)
-        return "proactive message" if spoken else self._echo + "(greeting)"
+    def _by_itself(self, lines: Sequence[Line]) -> str:
+        if self._collection is not None:
+            return self._collection.answer([*_said(lines), ""])
+        return "proactive message" if lines else self._echo + "(greeting)"
 
 
-def _part(number: int) -> str:
-    return f"{_ORDINALS[number - 2]} part" if number < 11 else f"part {number}"
+def _in_parts(first: str, asked: Script) -> str:
+    further = (f"{_ORDINALS[n - 2]} part" if n < 11 else f"part {n}" for n in range(2, asked.parts + 1))
+    return "\n\n".join([first, *further])
 
 
-def _said(conversation: Conversation) -> list[str]:
-    said = [parse(line.text).text for line in conversation.lines if line.who == "customer"]
-    return said if conversation.question is not None else [*said, ""]
-
-
-def _told(conversation: Conversation) -> list[str]:
-    return [line.text for line in conversation.lines if line.who == "agent"]
+def _said(lines: Sequence[Line]) -> list[str]:
+    return [parse(line.text).text for line in lines if line.who == "customer"]
