@@ -66,11 +66,11 @@ def test_killed_at_random_moments(
     chance = random.Random(SEED)
     marker = f"kill{kills}"
     # More rows than can be done between the kills; some of them with several turns. Slow ones: a row has its moments.
-    rows = rows_of(kills * 6, marker, several=kills)
+    rows = rows_of(kills * 8, marker, several=kills)
     for row in rows:
-        row["messages"] = [f"[slow=0.2] {message}" for message in row["messages"]]
+        row["messages"] = [f"[slow=0.4] {message}" for message in row["messages"]]
     path = tmp_path / "r.jsonl"
-    options = [questions(rows), "--results", path, "-s", real.base_url, "--concurrency", 4]
+    options = [questions(rows), "--results", path, "-s", real.base_url, "--concurrency", 3]
     done: list[int] = []
     for _ in range(kills):
         process = start(*options)
@@ -85,7 +85,7 @@ def test_killed_at_random_moments(
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     print(out)
-    answers = {row["id"]: [f"echo: {m.removeprefix('[slow=0.2] ')}" for m in row["messages"]] for row in rows}
+    answers = {row["id"]: [f"echo: {m.removeprefix('[slow=0.4] ')}" for m in row["messages"]] for row in rows}
     assert texts(results_of(path)) == answers
     assert len(results_of(path)) == len(rows)
     assert posted(real.base_url, f"{marker}-") == asked_once(rows)
