@@ -208,7 +208,7 @@ class Client:
         params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
         wanted = frozenset(labels) if labels is not None else frozenset()
         found = self._api.list_sessions({name: value for name, value in params.items() if value is not None})
-        # Filtered here: the server filters after it has cut the page, and so ends early; before 3.3 it knows no labels.
+        # Filtered here: the server filters after it has cut the page, and so ends early; before 3.2 it knows no labels.
         return (info for info in found if wanted <= set(info.labels))
 
     def delete_session(self, session_id: str) -> None:

@@ -243,7 +243,7 @@ class Agent:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A session as the server lists it. ``created`` is the server's time, ``labels`` is empty before 3.3."""
+    """A session as the server lists it. ``created`` is the server's time, ``labels`` is empty before 3.2."""
 
     id: str
     agent_id: str

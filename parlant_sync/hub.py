@@ -57,6 +57,11 @@ class Hub:
         """How many events wait in all mailboxes together."""
         return sum(box.waiting for box in self._boxes())
 
+    @property
+    def pressure(self) -> float:
+        """How full the fullest mailbox is; 1.0 is its limit."""
+        return max((box.pressure for box in self._boxes()), default=0.0)
+
     def _boxes(self) -> list[Mailbox]:
         with self._lock:
             return [box for ref in self._mailboxes if (box := ref()) is not None]

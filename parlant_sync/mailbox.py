@@ -19,10 +19,11 @@ class Mailbox:
     def __init__(self, limit: int) -> None:
         # An item of None holds nothing: it only makes the reader look up.
         self._queue: queue.Queue[Sequence[Event] | None] = queue.Queue()
-        self._lock = threading.Lock()  # guards _waiting and _behind; held inside the hub's lock, above the queue's own
+        self._lock = threading.Lock()  # guards all below; held inside the hub's lock, above the queue's own
         self._limit = limit
         self._waiting = 0
         self._behind = True
+        self._overflowed = False
 
     def is_behind(self) -> bool:
         """Whether events were let go that only the server still has. Another thread may change that at any time."""
@@ -33,6 +34,11 @@ class Mailbox:
         """How many events wait for the reader."""
         return self._waiting
 
+    @property
+    def pressure(self) -> float:
+        """How full it is: 1.0 is the limit, and stays so from an overflow until the reader has caught up."""
+        return 1.0 if self._overflowed else self._waiting / self._limit
+
     def offer(self, batch: Sequence[Event]) -> None:
         """From the poller. A reader that is behind gets nothing: its next list will have these events."""
         with self._lock:
@@ -41,7 +47,7 @@ class Mailbox:
             # A batch for an idle reader is taken whatever its length: it is in memory already.
             if self._waiting and self._waiting + len(batch) > self._limit:
                 self._empty()
-                self._behind = True
+                self._behind = self._overflowed = True
                 self._queue.put(None)
             else:
                 self._waiting += len(batch)
@@ -67,7 +73,7 @@ class Mailbox:
         """The reader is about to list from its own offset: from now on it wants to be told again."""
         with self._lock:
             self._empty()
-            self._behind = False
+            self._behind = self._overflowed = False
 
     def nudge(self) -> None:
         """Make the reader look up."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from parlant_sync import errors
+from parlant_sync.alarms import Alarms
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.hub import Hub, Place
@@ -73,6 +74,7 @@ class Poller:
         self._on_change = on_change
         self._backoff = backoff
         self._clock = clock
+        self._alarms = Alarms(session_id, clock)
         self._lock = threading.Lock()  # guards _state, _thread, _line, _users, _last_used
         self._state = "new"
         self._thread: threading.Thread | None = None
@@ -206,9 +208,10 @@ class Poller:
                     self._line = None
 
     def _finish(self, cause: errors.ParlantSyncError) -> None:
-        logger.info("session %s: polling ended: %s", self.session_id, cause)
+        self._alarms.ended(cause)
         self.counts.last_error = str(cause)
         self._stopping = True
+        self._state = "ended"  # before anybody is told
         self._hub.end(cause)
         self._on_change()
 
@@ -275,8 +278,14 @@ class Poller:
         self.counts.polls += 1
         events, size = self._api.poll(line, self.session_id, min_offset=asked.next, wait=wait, slack=POLL_SLACK)
         self.counts.bytes += size
+        # Before the new events are in: of those no reader has had a chance to take any.
+        self._alarms.backlog(self._hub.pressure, self._hub.backlog)
         new = self._hub.deliver(events, asked)
         self.counts.events += new
+        if new:
+            # The woken readers want the interpreter lock, which this thread would keep until its next request is out,
+            # half a millisecond later. Given up for an instant, they have their events first.
+            time.sleep(0)
         return new
 
     def _note_failure(self, error: Exception) -> None:
@@ -284,9 +293,9 @@ class Poller:
         counts.failures += 1
         counts.consecutive_failures += 1
         counts.last_error = str(error)
-        logger.debug("session %s: poll failed (%d in a row): %s", self.session_id, counts.consecutive_failures, error)
+        self._alarms.failed(counts.consecutive_failures, error)
 
     def _note_recovery(self) -> None:
-        logger.debug("session %s: polling again after %d failures", self.session_id, self.counts.consecutive_failures)
+        self._alarms.recovered(self.counts.consecutive_failures)
         self.counts.consecutive_failures = 0
         self.counts.reconnects += 1

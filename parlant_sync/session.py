@@ -457,7 +457,7 @@ class Session:
         if not kept or (labels is not None and set(info.labels) != set(labels)):
             raise errors.InvalidRequestError(
                 f"session {self.id}: the server at {self._settings.base_url} does not keep "
-                f"{'labels' if kept else 'metadata'} of sessions; Parlant does from {'3.3' if kept else '3.1'} on",
+                f"{'labels' if kept else 'metadata'} of sessions; Parlant does from {'3.2' if kept else '3.1'} on",
                 method="PATCH",
             )
 

@@ -99,6 +99,11 @@ class Transport:
         self.post_pace = Pace(spread=False)
         self.wakeable = interrupt.CAN_WAKE
         self._tls = settings.tls_context()
+        # Read once: requests would go through the whole environment twice for each request (0.3 ms and more).
+        self._proxies = {
+            **requests.utils.get_environ_proxies(self.base_url, no_proxy=settings.proxies.get("no_proxy")),
+            **settings.proxies,
+        }
         self._lock = threading.Lock()  # guards _calls, so that it is made once
         self._calls: requests.Session | None = None
 
@@ -107,10 +112,13 @@ class Transport:
         factory = self.settings.session_factory
         if factory is not None:
             session = factory()
+            session.proxies.update(self.settings.proxies)
             if not interrupt.instrument(session):
                 self.wakeable = False
         else:
             session = requests.Session()
+            session.trust_env = False  # proxies and authorities of the environment were read; netrc is never used
+            session.proxies.update(self._proxies)
             session.adapters.clear()
             for scheme in ("https://", "http://"):
                 if self.base_url.startswith(scheme):
@@ -121,7 +129,6 @@ class Transport:
         session.headers["Accept"] = "application/json"
         for name, value in self.settings.headers.items():
             session.headers[name] = value
-        session.proxies.update(self.settings.proxies)
         return session
 
     def line(self) -> Line:

@@ -19,6 +19,7 @@ RANKS = {
     "events": 0,
     "redaction": 0,
     "shutdown": 0,
+    "alarms": 0,
     "deadline": 1,
     "turns": 1,
     "interrupt": 2,
