@@ -1,0 +1,134 @@
+"""Every exit code of API.md but 9 (``batch``) and those of signals, each with one line that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+from cli_runs import Cli
+
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer
+
+
+@pytest.mark.real
+def test_4_timed_out(real: Cli, demo: DemoServer) -> None:
+    done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "1", "[slow=5] x")
+    done.failed(4, "within 1 s", "--timeout", "parlant-sync tail --session-id")
+
+
+@pytest.mark.real
+def test_5_the_agent_reported_an_error(real: Cli, demo: DemoServer) -> None:
+    done = real.run("send", "--agent-id", demo.agents["hesitant"], "[fail] x")
+    done.failed(5, "the agent reported an error", "log")
+
+
+@pytest.mark.real
+def test_6_refused(real: Cli) -> None:
+    real.run("send", "--agent-id", "nobody", "x").failed(6, "'nobody'", "parlant-sync agents")
+    real.run("send", "--session-id", "nothing", "x").failed(6, "'nothing'", "sessions list")
+    real.run("tail", "--session-id", "nothing").failed(6, "'nothing'")
+    real.run("sessions", "show", "nothing").failed(6, "'nothing'")
+    real.run("sessions", "delete", "nothing").failed(6, "'nothing'")
+    real.run("agents", env={"PARLANT_SERVER": real.server + "/elsewhere"}).failed(6, "404", "address")
+
+
+def test_6_the_wrong_token(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.token = "right"
+    parlant_server.agent("support")
+    fake.run("agents").failed(6, "401", "PARLANT_TOKEN")
+    fake.run("send", "x", env={"PARLANT_TOKEN": "wrong-one"}).failed(6, "401", "--token-file")
+    assert fake.run("send", "x", env={"PARLANT_TOKEN": "right"}).code == 0
+    (fake.home / "token").write_text("right\n")
+    assert fake.run("send", "x", "--token-file", "token", env={"PARLANT_TOKEN": "wrong-one"}).code == 0
+
+
+def test_6_not_allowed(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.fail_next("GET /agents", 403, '{"detail": "no: Authorization: Bearer s3cret-token"}', times=None)
+    done = fake.run("agents", env={"PARLANT_TOKEN": "s3cret-token"})
+    done.failed(6, "403", "does not allow")
+    assert "s3cret" not in done.err
+    fake.run("send", "x").failed(2, "does not list its agents", "--agent-id")
+
+
+@pytest.mark.parametrize("status", [400, 409, 413, 422])
+def test_6_refused_for_good(fake: Cli, parlant_server: FakeServer, status: int) -> None:
+    parlant_server.agent("support")
+    parlant_server.fail_next("POST /events", status, '{"detail": "never\\nthat"}', times=None)
+    fake.run("send", "x").failed(6, str(status), "never that")
+
+
+def test_3_not_reached(nowhere: Cli) -> None:
+    nowhere.run("send", "--agent-id", "a", "x").failed(3, "refused", "127.0.0.1:1", "PARLANT_SERVER")
+    nowhere.run("agents", "-s", "http://nosuch.invalid").failed(3, "nosuch.invalid")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_3_failing_for_now(fake: Cli, parlant_server: FakeServer, status: int) -> None:
+    parlant_server.fail_next("GET /agents", status, '{"detail": "later"}', times=None)
+    fake.run("agents").failed(3, str(status), "again")
+
+
+def test_3_another_program_answers(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.fail_next("GET /agents", 200, "<html>Welcome</html>", times=None)
+    fake.run("agents").failed(3, "not with what a Parlant server sends")
+
+
+def test_6_redirects(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.fail_next("GET /agents", 308, "", {"Location": "https://elsewhere.invalid/"}, times=None)
+    fake.run("agents").failed(6, "308", "final address")
+
+
+def test_7_delivery_uncertain(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    parlant_server.fail_next("POST /events", 502)
+    done = fake.run("send", "--timeout", "20", "x")
+    done.failed(7, "may have arrived", "parlant-sync sessions show")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("send", "--nonsense"), ("--nonsense", "parlant-sync send --help")),
+        (("nonsense",), ("nonsense", "parlant-sync --help")),
+        (("send", "--timeout", "-1", "x"), ("--timeout",)),
+        (("send", "--timeout", "soon", "x"), ("'soon'",)),
+        (("send", "--timeout", "nan", "x"), ("--timeout",)),
+        (("-o", "xml", "agents"), ("xml",)),
+        (("send", "-s", "ftp://x", "--agent-id", "a", "x"), ("--server", "http://")),
+        (("send", "-s", "http://user:pw@x", "--agent-id", "a", "x"), ("--token-file",)),
+        (("send", "-s", "localhost:8800", "--agent-id", "a", "x"), ("--server", "http://localhost:8800")),
+        (("send", "--agent-id", "", "x"), ("--agent-id",)),
+        (("send", "--session-id", "a", "--conversation", "b", "x"), ("one of them",)),
+        (("send", "--renew", "x"), ("--conversation",)),
+        (("send", "--token-file", "missing", "x"), ("missing", "No such file")),
+        (("agents", "--token-file", "/dev/null"), ("empty",)),
+        (("tail",), ("--session-id",)),
+        (("tail", "--session-id", "x", "--since", "never"), ("'never'", "beginning")),
+        (("tail", "--conversation", "none-such"), ("none-such", "begins one")),
+        (("sessions", "show"), ("ID",)),
+        (("sessions", "delete"), ("ID",)),
+        (("sessions", "list", "--limit", "0"), ("--limit",)),
+        (("demo", "--port", "70000"), ("--port",)),
+    ],
+)
+def test_2_usage(nowhere: Cli, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    done = nowhere.run(*arguments)
+    done.failed(2, *words)
+    assert "pw" not in done.err
+
+
+def test_2_without_a_command_the_help_is_shown(nowhere: Cli) -> None:
+    done = nowhere.run()
+    assert (done.code, done.out) == (2, "")
+    assert "Commands:" in done.err
+
+
+def test_1_unexpected_and_its_traceback_only_on_demand(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    with open("/dev/full", "w") as full:
+        done = fake.run("send", "x", stdout=full)
+        assert done.code == 1
+        assert done.err.count("\n") == 1
+        assert "No space left" in done.err
+        loud = fake.run("-vv", "send", "x", stdout=full)
+    assert loud.code == 1
+    assert "Traceback" in loud.err

@@ -1,0 +1,143 @@
+"""What is written, and where: pipes, encodings, control characters, JSON, colours, the line that says "waiting"."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_runs import Cli
+
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer, Response
+
+# What the stand-in cannot send as a real server cannot; other servers may, and it is put in on the way.
+SURROGATE, NAN, HUGE = "@surrogate@", "@nan@", "@huge@"
+NASTY = "red \x1b[31m \u202ereversed \x00\x7f\x9b @surrogate@ 日本 \u200d 🙂\ttab"
+SHOWN = "red \\x1b[31m \\u202ereversed \\x00\\x7f\\x9b \\ud800 日本 \u200d 🙂\ttab"
+
+
+def put_in(response: Response) -> None:
+    """As a sloppy server writes them."""
+    body = response.body.replace(SURROGATE.encode(), b"\\ud800")
+    response.body = body.replace(f'"{NAN}"'.encode(), b"NaN").replace(f'"{HUGE}"'.encode(), b"1e999")
+
+
+def test_control_and_bidi_characters_are_made_visible(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.alter_next("GET /events", put_in, times=None)
+    parlant_server.agent("support", name="Sup\x1bport").replies(NASTY).with_preamble("hm\x1b[2J")
+    whole = fake.run("send", "--show-preamble", "x")
+    assert (whole.code, whole.out, whole.err) == (0, SHOWN + "\n", "hm\\x1b[2J\n")
+    for arguments in (
+        ("send", "--stream", "--show-preamble", "x"),
+        ("send", "-o", "json", "x"),
+        ("send", "--conversation", "c", "x"),
+        ("tail", "--conversation", "c", "--timeout", "0"),
+        ("agents",),
+        ("sessions", "list"),
+        ("doctor",),
+    ):
+        done = fake.run(*arguments)
+        assert done.code == 0, done
+        assert not set("\x1b\u202e\x00\x9b") & set(done.out + done.err), arguments
+
+
+def test_text_in_a_failure_is_visible_too(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").fails("boom \x1b]0;title\x07 \u202e")
+    done = fake.run("send", "x")
+    done.failed(5, "boom")
+    assert "\x1b" not in done.err
+
+
+def test_json_is_valid_for_any_content(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.alter_next("GET /events", put_in, times=None)
+    parlant_server.agent("support").replies(NASTY).with_tool("t:nan", {"a": NAN, "b": [HUGE]})
+    done = fake.run("send", "-o", "json", "x")
+    assert done.code == 0, done
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    [line] = done.out.splitlines()
+    reply = json.loads(line, parse_constant=refuse)
+    assert reply["text"] == NASTY.replace(SURROGATE, "\ud800")
+    assert line.isascii()
+    assert reply["tool_calls"][0]["arguments"] == {"a": "NaN", "b": ["inf"]}
+    rows = fake.run("tail", "-o", "json", "--session-id", reply["session_id"], "--timeout", "0").out.splitlines()
+    assert len([json.loads(row, parse_constant=refuse) for row in rows]) > 3
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp932"])
+def test_terminals_that_are_not_utf_8(real: Cli, demo: DemoServer, encoding: str) -> None:
+    env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = real.run("send", "--agent-id", demo.agents["quick"], "caf\u00e9 \u4e00 \U0001f642", env=env)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_escapes_where_the_encoding_lacks_a_character(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").replies("日本")
+    done = fake.run("send", "x", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.code, done.out) == (0, "\\u65e5\\u672c\n")
+
+
+@pytest.mark.real
+def test_a_closed_pipe_ends_quietly(real: Cli, demo: DemoServer) -> None:
+    script = "$CLI send --agent-id quick x | true; $CLI tail --session-id {} | head -n 1; echo ${{PIPESTATUS[*]}}"
+    first = real.run("send", "-o", "json", "--agent-id", demo.agents["quick"], "x").json["session_id"]
+    # tail has no end of its own here: it ends because its reader has gone.
+    done = real.shell(script.format(first).replace("--agent-id quick", f"--agent-id {demo.agents['quick']}"))
+    assert (done.out.splitlines()[1:], done.err) == (["0 0"], "")
+
+
+def test_a_full_disk_behind_stdout(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    done = fake.shell("$CLI send x > /dev/full")
+    assert done.code == 1
+    assert done.err == (
+        "parlant-sync: the output could not be written: No space left on device; make room, or write elsewhere, "
+        "and run it again\n"
+    )
+
+
+def test_a_closed_stdout(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    done = fake.shell("$CLI send x >&-")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert fake.shell("$CLI send x 2>&-").out == "echo: x\n"
+
+
+def test_colours_and_waiting_only_at_a_terminal(fake: Cli, parlant_server: FakeServer) -> None:
+    agent = parlant_server.agent("support").replies("the answer").with_preamble("hm").waits("go")
+    with fake.terminal("send", "--show-preamble", "x") as terminal:
+        assert "\x1b[2mhm" in terminal.expect("hm")
+        terminal.expect("waiting for support")
+        parlant_server.release("go")
+        terminal.expect("the answer")
+        assert terminal.end() == 0
+    agent.forget().replies("the answer").with_preamble("hm").waits("again")
+    with fake.terminal("send", "--show-preamble", "x", env={"NO_COLOR": "1"}) as terminal:
+        terminal.expect("waiting for support")
+        parlant_server.release("again")
+        terminal.expect("the answer")
+        assert terminal.end() == 0
+        assert "\x1b[2m" not in terminal.screen
+    agent.forget().replies("the answer").waits("dumb")
+    with fake.terminal("send", "x", env={"TERM": "dumb"}) as terminal:
+        terminal.expect("waiting for support")
+        parlant_server.release("dumb")
+        terminal.expect("the answer")
+        assert terminal.end() == 0
+        assert "\x1b" not in terminal.screen
+
+
+def test_a_restart_in_the_middle_of_a_stream(fake: Cli, parlant_server: FakeServer) -> None:
+    agent = parlant_server.agent("support").streams(["one ", "two"]).waits("mid", at="chunk")
+    agent.when_interrupted("cancel").replies("the new answer")
+    session = fake.run("sessions", "create").out.strip()
+    with fake.start("send", "--stream", "--session-id", session, "x") as running:
+        assert running.process.stdout is not None
+        assert running.process.stdout.read(4) == b"one "
+        assert fake.run("send", "--session-id", session, "y").out == "the new answer\n"
+        done = running.end()
+    assert (done.code, done.out) == (0, "\nthe new answer\n")
+    assert "begins anew" in done.err

@@ -1,0 +1,138 @@
+"""Ctrl-C and SIGTERM at any moment: the right exit code within a second, no traceback, the old handlers back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from cli_runs import Cli
+
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer
+
+SIGNALS = [pytest.param(signal.SIGINT, 130, id="SIGINT"), pytest.param(signal.SIGTERM, 143, id="SIGTERM")]
+# Within a second, and what a busy machine takes to notice.
+AT_ONCE = 2.0
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_while_the_agent_works(fake: Cli, parlant_server: FakeServer, signum: int, code: int) -> None:
+    parlant_server.agent("support").waits("never")
+    with fake.start("send", "x") as running:
+        parlant_server.reached("never", timeout=30)
+        done = running.end(signum)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.count("\n") == 1
+    assert done.seconds < AT_ONCE
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_in_the_middle_of_a_stream(real: Cli, demo: DemoServer, signum: int, code: int) -> None:
+    if not demo.streaming:
+        pytest.skip("this server does not stream")
+    gate = f"[gatemid=sig-{signum}]"
+    with real.start("send", "--stream", "--agent-id", demo.agents["streamer"], f"{gate} a b c d e f") as running:
+        assert running.process.stdout is not None
+        assert running.process.stdout.read(8) == b"streamed"
+        done = running.end(signum)
+    demo.release(f"sig-{signum}")
+    assert done.code == code
+    assert "Traceback" not in done.err
+    assert done.seconds < AT_ONCE
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_while_tailing(real: Cli, new_session: Callable[..., str], signum: int, code: int) -> None:
+    session = new_session()
+    real.run("send", "--session-id", session, "x")
+    with real.start("tail", "--session-id", session, "--cursor-file", "c") as running:
+        while "completed" not in (line := running.read_line()):
+            assert line
+        done = running.end(signum)
+    assert (done.code, done.out) == (code, "")
+    assert done.seconds < AT_ONCE
+    assert real.run("tail", "--session-id", session, "--cursor-file", "c", "--timeout", "0").code == 0
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_while_a_request_hangs(fake: Cli, parlant_server: FakeServer, signum: int, code: int) -> None:
+    hold = parlant_server.hold_next("GET /agents")
+    with fake.start("agents") as running:
+        hold.wait(timeout=30)
+        done = running.end(signum)
+    hold.release()
+    assert (done.code, done.out) == (code, "")
+    assert done.seconds < AT_ONCE
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_while_reading_stdin(nowhere: Cli, signum: int, code: int) -> None:
+    with nowhere.start("send", "--agent-id", "a", stdin=subprocess.PIPE) as running:
+        _wait_until_it_reads(running.process.pid)
+        done = running.end(signum)
+    assert (done.code, done.out) == (code, "")
+
+
+def _wait_until_it_reads(pid: int) -> None:
+    """Until its main thread sits in a read of descriptor 0, as the kernel tells."""
+    for _ in range(10_000_000):
+        with open(f"/proc/{pid}/syscall") as file:
+            if file.read().split()[:2] == ["0", "0x0"]:
+                return
+    raise AssertionError("it never read its stdin")
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_call_that_nothing_interrupts(signum: int, code: int) -> None:
+    """As name resolution: the handler cannot run, and the process ends all the same."""
+    program = """
+import ctypes
+from parlant_sync.cli.signals import Signals
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+with Signals():
+    libc.pthread_mutex_lock(mutex)
+    print("READY", flush=True)
+    libc.pthread_mutex_lock(mutex)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"READY\n"
+        process.send_signal(signum)
+        assert process.wait(10) == code
+
+
+def test_the_old_handlers_come_back() -> None:
+    """In a process of its own, since pytest has handlers too."""
+    program = """
+import signal, threading
+from parlant_sync.cli import main
+def mine(*_): pass
+signal.signal(signal.SIGTERM, mine)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+assert main(["--version"]) == 0
+assert main(["send", ""]) == 2
+assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+assert signal.set_wakeup_fd(-1) == -1
+assert threading.active_count() == 1
+done = []
+thread = threading.Thread(target=lambda: done.append(main(["--version"])))
+thread.start(); thread.join()
+assert done == [0]
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (0, []), done.stderr
+
+
+def test_an_ignored_signal_stays_ignored(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").waits("gate").replies("done")
+    with fake.start("send", "x", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as running:
+        parlant_server.reached("gate", timeout=30)
+        running.process.send_signal(signal.SIGHUP)
+        parlant_server.release("gate")
+        assert running.end().code == 0
