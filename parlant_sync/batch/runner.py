@@ -46,6 +46,7 @@ class Runner:
         self._opening = 0
         self._asking = 0
         self._failures = 0
+        self._finished: list[Result] = []  # not yet recorded
         self._last_success = time.monotonic()
         self._pace = Pace(plan.rate)
         self._handed: set[Future[Any]] = set()  # to the executor
@@ -68,7 +69,10 @@ class Runner:
         try:
             # Leaving it closes the client, which wakes all who wait for replies that nobody wants any more.
             with self._client() as self._api:
-                self._loop()
+                try:
+                    self._loop()
+                finally:
+                    self._record()
         except BaseException as error:
             end = error
         finally:
@@ -91,8 +95,10 @@ class Runner:
             if limit is None or self._failures < limit:
                 self._open_some()
                 self._hand_out()
+                self._record()  # only now: nobody who could wait for a reply waits for the disk
                 self._collect(self._patience())
             elif self._asking:
+                self._record()
                 self._collect(None)
             else:
                 return
@@ -190,22 +196,22 @@ class Runner:
     # -- collect
 
     def _collect(self, timeout: float | None) -> None:
-        """Wait for news, then take all there are: one write for all results."""
-        results: list[Result] = []
+        """Wait for news, then take all there are."""
         block = timeout is None or timeout > 0
         with contextlib.suppress(queue.Empty):
             while (news := self._inbox.get(block, timeout)) is not None:
                 block = False
-                self._take(*news, results)
-        if not results:
-            return
+                self._take(*news)
+
+    def _record(self) -> None:
+        """What is finished goes to the file, in one write, and then to whoever iterates."""
+        finished, self._finished = self._finished, []
         if self._plan.results is not None:
-            self._plan.results.append(result.to_json() for result in results)
-        for result in results:
-            self._failures += not result.ok
+            self._plan.results.append(result.to_json() for result in finished)
+        for result in finished:
             self.outbox.put(result)
 
-    def _take(self, stage: str, item: Item, future: Future[Any], results: list[Result]) -> None:
+    def _take(self, stage: str, item: Item, future: Future[Any]) -> None:
         if stage == "wait":
             self._handed.discard(future)
         else:
@@ -236,15 +242,13 @@ class Runner:
                 raise error  # the executor's own trouble: rows stay as they are
             if stage == "post":
                 self._asking -= 1
-            if isinstance(error, ps.ParlantSyncError):
-                answer = worker.failure(error, 0.0)
-            else:
-                answer = worker.Answer("failed", error=f"unexpected {type(error).__name__}: {error}")
+            answer = worker.failure(error, 0.0)
         if self._stopping and answer.status == "closed":
             return
         result = self._carry_out(stage, item, answer)
         if result is not None:
-            results.append(result)
+            self._finished.append(result)
+            self._failures += not result.ok
             self._queues.finished(item)
 
     def _succeeded(self, item: Item) -> None:

@@ -14,9 +14,6 @@ from typing import Any
 import parlant_sync as ps
 from parlant_sync.batch.rows import Row
 
-# Worth another try later: the network, a server that fails for now, a limit.
-PASSING = (ps.TransportError, ps.ServerError, ps.RateLimitedError)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -106,7 +103,7 @@ def post(client: ps.Client, task: Task) -> ps.Event:
 
 
 def ask(client: ps.Client, task: Task) -> Answer:
-    """Post the message, if that is not done, and wait for its reply. Raises nothing but what no caller expects."""
+    """Post the message, if that is not done, and wait for its reply. Raises nothing: failures are answers."""
     started = time.monotonic()
     session: ps.Session | None = None
     try:
@@ -117,15 +114,17 @@ def ask(client: ps.Client, task: Task) -> Answer:
         else:
             reply = session.send(task.message, key=task.key, metadata=task.metadata, timeout=task.timeout)
         return Answer(reply.outcome, reply.text, reply.duration)
-    except ps.ParlantSyncError as error:
+    except Exception as error:
         return failure(error, time.monotonic() - started)
     finally:
         if session is not None and task.leave:
             session.close()
 
 
-def failure(error: ps.ParlantSyncError, duration: float) -> Answer:
+def failure(error: Exception, duration: float) -> Answer:
     """What an error means for its row."""
+    if not isinstance(error, ps.ParlantSyncError):
+        return Answer("failed", "", duration, f"unexpected {type(error).__name__}: {error}")
     text = partial.text if (partial := getattr(error, "partial", None)) is not None else ""
     statuses: dict[type[ps.ParlantSyncError], str] = {
         ps.TurnTimeout: "timed_out",
