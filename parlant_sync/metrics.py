@@ -1,0 +1,180 @@
+"""What the pollers do, for Prometheus: ``register(client)``. Needs the extra ``prometheus``.
+
+The counters go on counting when sessions are closed, as counters must. (``client.stats()`` sums up the open sessions
+alone, and so goes down.) What a session did that was opened and closed between two scrapes is not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+
+from parlant_sync.client import Client
+from parlant_sync.poller import PollCounts
+from parlant_sync.session import Session
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError('parlant_sync.metrics needs prometheus_client: pip install "parlant-sync[prometheus]"') from error
+
+_COUNTERS = {
+    "polls": ("parlant_sync_polls", "Long polls begun."),
+    "idle_polls": ("parlant_sync_idle_polls", "Long polls that ended without an event."),
+    "events": ("parlant_sync_events", "Events received by polls."),
+    "bytes": ("parlant_sync_received_bytes", "Bytes of the answers to polls."),
+    "reconnects": ("parlant_sync_reconnects", "Times a session's polling went on after failures."),
+    "failures": ("parlant_sync_poll_failures", "Polls that failed."),
+}
+_STATES = ("new", "polling", "waiting", "parked", "ended")
+
+
+def register(
+    client: Client, *, registry: CollectorRegistry = REGISTRY, name: str = "default", per_session: bool = False
+) -> ClientCollector:
+    """Have ``registry`` show this client, under the label ``client="<name>"``.
+
+    ``per_session``: also one series for each open session, by its id. An application that opens a session per visitor
+    must not ask for that: the labels have no end. For a second client call ``watch()`` of what this returns. Raises
+    ValueError where the registry has such a collector already.
+    """
+    collector = ClientCollector(per_session=per_session)
+    collector.watch(client, name=name)
+    registry.register(collector)
+    return collector
+
+
+class ClientCollector(Collector):
+    """A collector over one or more clients. Refers to them weakly: one that is gone is no longer shown."""
+
+    def __init__(self, *, per_session: bool = False) -> None:
+        self._per_session = per_session
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # guards _books and what is in them; held for arithmetic only
+        self._books: dict[str, _Book] = {}
+
+    def watch(self, client: Client, *, name: str) -> None:
+        """Show this client, too. Raises ValueError where a living one has that name."""
+        with self._own_lock():
+            known = self._books.get(name)
+            if known is not None and known.client() not in (None, client):
+                raise ValueError(f"another client is shown as {name!r}; give each a name of its own")
+            self._books[name] = _Book(client)
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without values; the registry looks here for names used twice."""
+        return self._families().values()
+
+    def collect(self) -> Iterator[Metric]:
+        """A scrape. Asks nobody: all numbers are in memory."""
+        families = self._families()
+        with self._own_lock():
+            books = list(self._books.items())
+        for name, book in books:
+            client = book.client()
+            if client is None:
+                with self._own_lock():
+                    if self._books.get(name) is book:
+                        del self._books[name]
+                continue
+            sessions = client.sessions
+            with self._own_lock():
+                totals = book.totals(session.poller.counts for session in sessions.values())
+            for field, total in totals.items():
+                _counter(families, _COUNTERS[field][0]).add_metric([name], total)
+            self._show(families, name, sessions)
+        yield from families.values()
+
+    def _show(self, families: dict[str, Metric], name: str, sessions: Mapping[str, Session]) -> None:
+        health = {session_id: session.health for session_id, session in sessions.items()}
+        states = [one.state for one in health.values()]
+        for state in _STATES:
+            _gauge(families, "parlant_sync_sessions").add_metric([name, state], states.count(state))
+        backlog = sum(one.backlog for one in health.values())
+        _gauge(families, "parlant_sync_backlog_events").add_metric([name], backlog)
+        failing = sum(one.consecutive_failures > 0 for one in health.values())
+        _gauge(families, "parlant_sync_failing_sessions").add_metric([name], failing)
+        if not self._per_session:
+            return
+        for session_id, one in health.items():
+            labels = [name, session_id]
+            _gauge(families, "parlant_sync_session_consecutive_failures").add_metric(labels, one.consecutive_failures)
+            _gauge(families, "parlant_sync_session_backlog_events").add_metric(labels, one.backlog)
+            _gauge(families, "parlant_sync_session_next_offset").add_metric(labels, one.next_offset)
+            if one.last_poll is not None:
+                at = one.last_poll.timestamp()
+                _gauge(families, "parlant_sync_session_last_poll_timestamp_seconds").add_metric(labels, at)
+
+    def _families(self) -> dict[str, Metric]:
+        found: list[Metric] = [CounterMetricFamily(n, text, labels=["client"]) for n, text in _COUNTERS.values()]
+        found += [
+            GaugeMetricFamily("parlant_sync_sessions", "Open sessions by state.", labels=["client", "state"]),
+            GaugeMetricFamily("parlant_sync_backlog_events", "Events waiting for their readers.", labels=["client"]),
+            GaugeMetricFamily(
+                "parlant_sync_failing_sessions", "Open sessions whose last poll failed.", labels=["client"]
+            ),
+        ]
+        if self._per_session:
+            found += [
+                GaugeMetricFamily(f"parlant_sync_session_{what}", text, labels=["client", "session_id"])
+                for what, text in (
+                    ("consecutive_failures", "Polls that failed since the last one that did not."),
+                    ("backlog_events", "Events waiting for this session's readers."),
+                    ("next_offset", "The offset that is polled for."),
+                    ("last_poll_timestamp_seconds", "When a poll last succeeded, as Unix time."),
+                )
+            ]
+        return {family.name: family for family in found}
+
+    def _own_lock(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # A forked child: the lock may be held by a thread that is not here, and the counts are the parent's.
+            self._pid = os.getpid()
+            self._lock = threading.Lock()
+            for book in self._books.values():
+                book.forget()
+        return self._lock
+
+
+def _counter(families: Mapping[str, Metric], name: str) -> CounterMetricFamily:
+    family = families[name]
+    assert isinstance(family, CounterMetricFamily)
+    return family
+
+
+def _gauge(families: Mapping[str, Metric], name: str) -> GaugeMetricFamily:
+    family = families[name]
+    assert isinstance(family, GaugeMetricFamily)
+    return family
+
+
+class _Book:
+    """The counts of one client's sessions, those of past ones summed up."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = weakref.ref(client)
+        self._past = dict.fromkeys(_COUNTERS, 0)
+        self._known: dict[int, PollCounts] = {}  # by their id, which is theirs for as long as they are held here
+
+    def totals(self, now: Iterable[PollCounts]) -> dict[str, int]:
+        open_now = {id(counts): counts for counts in now}
+        for key in self._known.keys() - open_now.keys():
+            _add(self._past, self._known[key])
+        self._known = open_now
+        found = dict(self._past)
+        for counts in open_now.values():
+            _add(found, counts)
+        return found
+
+    def forget(self) -> None:
+        self._past = dict.fromkeys(_COUNTERS, 0)
+        self._known = {}
+
+
+def _add(totals: dict[str, int], counts: PollCounts) -> None:
+    for field in totals:
+        totals[field] += getattr(counts, field)
