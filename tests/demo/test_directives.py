@@ -31,10 +31,14 @@ def recorded(wire: Wire, scenario: str) -> list[str]:
     return shapes(json.loads((found / f"{scenario}.json").read_text("utf-8"))["final"])
 
 
+def trace(event: Event) -> str:
+    """The trace of an event, which is called differently before 3.1."""
+    return str(event.get("trace_id") or event["correlation_id"])
+
+
 def first_trace(events: list[Event]) -> str:
-    """The trace of the first turn, which is called differently before 3.1."""
-    first = next(event for event in events if event["source"] == "ai_agent")
-    return str(first.get("trace_id") or first["correlation_id"])
+    """The trace of the first turn in *events*."""
+    return next(trace(event) for event in events if event["source"] == "ai_agent")
 
 
 # -- the agents ------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ def test_a_newer_message_cancels_the_turn(wire: Wire, agent: str, gate: str, rea
     second = talk.turn("second")
     assert [text for text in texts(second) if text.endswith("second")] == texts(second)
     old = first_trace(before)
-    cancelled = [event for event in second if (event.get("trace_id") or event["correlation_id"]) == old]
+    cancelled = [event for event in second if trace(event) == old]
     assert plotted(wire, cancelled)[:1] == ["cancelled"]
     wire.server.release(name)
     if gate == "gatepreamble":
@@ -255,9 +259,16 @@ def test_a_turn_far_enough_along_finishes(wire: Wire) -> None:
     talk.post("second")
     second = talk.until(lambda events: "echo: second" in texts(events))
     talk.until(lambda events: over(events, has_stages=wire.has_stages), second[-1]["offset"])
-    if wire.minor == "3.0" and shapes(talk.events()) != recorded(wire, "interrupted_in_follow_up"):
+    events = talk.events()
+    if wire.minor == "3.0" and len(texts(events)) == 2:
         # Depending on the moment, 3.0 just stops between two messages.
-        assert texts(talk.events()) == ["echo: first", "echo: second"]
+        assert texts(events) == ["echo: first", "echo: second"]
         return
-    assert shapes(talk.events()) == recorded(wire, "interrupted_in_follow_up")
-    assert texts(talk.events()) == ["echo: first", "second part", "third part", "echo: second"]
+    assert texts(events) == ["echo: first", "second part", "third part", "echo: second"]
+    old = first_trace(events)
+    spoken = [event for event in events if event["source"] == "ai_agent"]
+    turns = [[event for event in spoken if (trace(event) == old) is first] for first in (True, False)]
+    assert spoken == [*turns[0], *turns[1]]  # the new turn begins when the old one is over
+    parts = ["typing", "message", "ready"] * 2
+    assert plotted(wire, turns[0]) == [*HESITATED[1:-1], *parts, "completed"]
+    assert plotted(wire, turns[1]) == HESITATED[1:]

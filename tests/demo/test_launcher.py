@@ -125,11 +125,18 @@ def test_it_tells_what_runs(server: DemoServer) -> None:
 
 
 @pytest.mark.real
-def test_it_leaves_nothing_behind(server_python: str, own_temporary_files: Path) -> None:
+def test_in_memory_it_forgets_and_leaves_nothing_behind(server_python: str, own_temporary_files: Path) -> None:
     with DemoServer(python=server_python) as server:
-        home, port, pid = server.home, server.port, server.pid
+        home, port = server.home, server.port
         assert home.parent == own_temporary_files
         assert set(server.agents) == {"research", "welfare"}
+        talk = Wire(server).session("research")
+        server.restart()
+        assert (server.home, server.port) == (home, port)
+        status, detail = talk.wire.request("GET", f"/sessions/{talk.id}/events?wait_for_data=0")
+        assert status == 404  # in memory only
+        assert "Session not found" in detail
+        pid = server.pid
     assert not server.running
     assert server.pid is None
     assert not list(own_temporary_files.iterdir())
@@ -142,16 +149,9 @@ def test_it_leaves_nothing_behind(server_python: str, own_temporary_files: Path)
 
 
 @pytest.mark.real
-def test_a_home_of_ones_own_stays(server_python: str, tmp_path: Path) -> None:
+def test_killed_and_restarted_with_a_local_store_it_goes_on(server_python: str, tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
-    with DemoServer(python=server_python, home=home, store="local", test_agents=True) as server:
-        Wire(server).session("quick").turn("hi")
-    assert (home / "sessions.json").exists()
-
-
-@pytest.mark.real
-def test_killed_and_restarted_with_a_local_store_it_goes_on(server_python: str) -> None:
-    with DemoServer(python=server_python, store="local", test_agents=True) as server:
+    with DemoServer(python=server_python, store="local", home=home, test_agents=True) as server:
         wire = Wire(server)
         talk = wire.session("quick")
         talk.turn("one")
@@ -169,18 +169,7 @@ def test_killed_and_restarted_with_a_local_store_it_goes_on(server_python: str) 
         assert talk.answer("four") == "echo: four"
         offsets = [event["offset"] for event in talk.events()]
         assert offsets == list(range(len(offsets)))
-
-
-@pytest.mark.real
-def test_restarted_with_a_store_in_memory_it_has_forgotten(server_python: str) -> None:
-    with DemoServer(python=server_python, test_agents=True) as server:
-        talk = Wire(server).session("quick")
-        port = server.port
-        server.restart()
-        assert server.port == port
-        status, detail = talk.wire.request("GET", f"/sessions/{talk.id}/events?wait_for_data=0")
-        assert status == 404
-        assert "Session not found" in detail
+    assert (home / "sessions.json").exists()  # a home of one's own stays
 
 
 @pytest.mark.real
