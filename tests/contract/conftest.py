@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from contract_servers import Fake, Real, Server, Watched, server_python
+from contract_servers import VERSIONS, Fake, Real, Server, Watched, fake_version, server_python
 
 from parlant_sync import Client
 from parlant_sync.demo.launcher import DemoServer
 
-FAKES = {"fake": "3.3", "fake-3.2": "3.2", "fake-3.1": "3.1", "fake-3.0": "3.0"}
-KINDS = [pytest.param("real", marks=pytest.mark.real), *FAKES]
+# "fake" imitates the version that "real" is; the others are run with scripts/test.py --full.
+FAKES = {"fake": fake_version(), **{f"fake-{v}": v for v in VERSIONS if v != fake_version()}}
+KINDS = [
+    pytest.param("real", marks=pytest.mark.real),
+    *(pytest.param(kind, marks=() if kind == "fake" else pytest.mark.full) for kind in FAKES),
+]
 # A case takes seconds; one that hangs is shown with all its stacks, and costs a minute.
 TIMEOUT = 60
 

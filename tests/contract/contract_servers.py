@@ -8,9 +8,12 @@ agent's next turn, whoever's message that answers: a test that needs one calls `
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.metadata
 import itertools
 import os
 import re
+import subprocess
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +23,7 @@ import requests
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
+VERSIONS = ("3.0", "3.1", "3.2", "3.3")
 ROLES = ("quick", "streamer", "hesitant", "research", "welfare")
 PREFIX = {"quick": "echo: ", "hesitant": "echo: ", "streamer": "streamed echo of: "}
 PREAMBLE = "Let me see."
@@ -273,3 +277,19 @@ def _short(version: str) -> tuple[int, int]:
 def server_python() -> str | None:
     """The interpreter that has the real server, where it is not this one."""
     return os.environ.get("PARLANT_SYNC_SERVER_PYTHON") or None
+
+
+@functools.cache
+def fake_version() -> str:
+    """The version that the stand-in is to imitate: that of the real server, as near as it can."""
+    python = server_python()
+    code = "import importlib.metadata as m; print(m.version('parlant'))"
+    if python is not None:
+        installed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    else:
+        try:
+            installed = importlib.metadata.version("parlant")
+        except importlib.metadata.PackageNotFoundError:
+            return VERSIONS[-1]
+    short = ".".join(map(str, _short(installed.strip())))
+    return short if short in VERSIONS else VERSIONS[-1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from contract_steps import Background, eventually, list_of, texts, wait_for
 
-from parlant_sync import Client, Event, NotFoundError, ParlantSyncError, TransportError, TurnTimeout
+from parlant_sync import Client, Event, NotFoundError, TransportError, TurnTimeout
 
 # A real server takes some ten seconds to come back, on a busy machine more.
 pytestmark = pytest.mark.timeout(180)
@@ -21,22 +21,27 @@ def local(servers: Callable[[str], Any]) -> Any:
 
 
 def test_the_same_session_goes_on(local: Any, make_client: Callable[..., Client]) -> None:
-    """No event is lost or given twice, and no thread has to be started anew."""
-    client = make_client(local)
-    session = client.create_session(local.agents["quick"])
+    """No event is lost or given twice; what is sent meanwhile is posted, once, when the server is back."""
+    session = make_client(local).create_session(local.agents["quick"])
     seen: list[Event] = []
     reader = session.iter_events()
     call = Background(seen.extend, reader)
     assert session.send("before").text == "echo: before"
     local.kill()
     eventually(lambda: session.health.consecutive_failures >= 1)
-    with pytest.raises(TransportError):
-        session.refresh()
+    # An outage does not end a session, but nobody waits longer than they said.
+    for ask in (session.refresh, lambda: session.send("in vain", timeout=1)):
+        with pytest.raises(TransportError):
+            ask()
+    assert list(session.iter_events(since=0, timeout=0.5)) == []
     assert not session.closed
+    meanwhile = Background(session.send, "meanwhile", timeout=120)
     local.restart()
+    assert meanwhile.result(120).text == "echo: meanwhile"
     assert session.send("after").text == "echo: after"
     history = session.history()
-    assert texts(history) == ["echo: before", "echo: after"]
+    assert texts(history, "customer") == ["before", "meanwhile", "after"]
+    assert texts(history) == ["echo: before", "echo: meanwhile", "echo: after"]
     eventually(lambda: len(seen) >= len(history))
     reader.close()
     call.result()
@@ -46,45 +51,28 @@ def test_the_same_session_goes_on(local: Any, make_client: Callable[..., Client]
     assert (health.consecutive_failures, health.reconnects) == (0, 1)
 
 
-def test_a_message_sent_while_the_server_is_away(local: Any, make_client: Callable[..., Client]) -> None:
-    """Nothing was taken while nobody was there to take it: it is posted, once, when the server is back."""
-    session = make_client(local).create_session(local.agents["quick"])
-    assert session.send("before").text == "echo: before"
-    local.kill()
-    call = Background(session.send, "meanwhile", timeout=120)
-    eventually(lambda: session.health.consecutive_failures >= 1)
-    assert call.running
-    local.restart()
-    assert call.result(120).text == "echo: meanwhile"
-    assert texts(session.history(), "customer") == ["before", "meanwhile"]
-
-
 def test_a_turn_that_the_crash_cut_has_no_end(local: Any, make_client: Callable[..., Client]) -> None:
-    """It gets no last word: the next turn answers its message as well, and that is what who waits for it gets."""
-    session, gate = make_client(local).create_session(local.agents["quick"]), local.gate()
-    call = Background(session.send, local.script("quick", "cut off", gate=gate), timeout=120)
-    cut = wait_for(session, lambda event: event.status == "typing").trace_id
+    """It gets no last word: who waits for it gets the next turn, which answers both, or runs out of time."""
+    client = make_client(local)
+    patient, hasty = (client.create_session(local.agents["quick"]) for _ in range(2))
+    gate = local.gate()
+    waits = Background(patient.send, local.script("quick", "cut off", gate=gate), timeout=120)
+    cut = wait_for(patient, lambda event: event.status == "typing").trace_id
+    gives_up = Background(hasty.send, local.script("quick", "cut off", gate=gate), timeout=local.moment)
+    wait_for(hasty, lambda event: event.status == "typing")
     local.kill()
-    local.restart()
-    event = session.post("again")
-    reply = call.result(60)
-    assert reply.text == "echo: again"
-    assert reply.trace_id == session.reply_to(event).trace_id
-    assert cut not in {event.trace_id for event in reply.events}
-
-
-def test_out_of_time_over_a_crash(local: Any, make_client: Callable[..., Client]) -> None:
-    session, gate = make_client(local).create_session(local.agents["quick"]), local.gate()
-    call = Background(session.send, local.script("quick", "cut off", gate=gate), timeout=local.moment)
-    wait_for(session, lambda event: event.status == "typing")
-    local.kill()
-    error = call.error()
+    error = gives_up.error()
     assert isinstance(error, TurnTimeout)
     assert error.event is not None
     local.restart()
-    reply = session.send("again")
+    event = patient.post("again")
+    reply = waits.result(60)
     assert reply.text == "echo: again"
-    assert session.reply_to(error.event).trace_id == reply.trace_id
+    assert reply.trace_id == patient.reply_to(event).trace_id
+    assert cut not in {event.trace_id for event in reply.events}
+    reply = hasty.send("again")
+    assert reply.text == "echo: again"
+    assert hasty.reply_to(error.event).trace_id == reply.trace_id
 
 
 def test_a_store_in_memory_forgets_the_session(server: Any, make_client: Callable[..., Client]) -> None:
@@ -123,20 +111,3 @@ def test_a_store_in_memory_forgets_the_session(server: Any, make_client: Callabl
     # The client is not harmed: it forgets the session, and goes on with others.
     assert session.id not in client.sessions
     assert client.create_session(server.agents["quick"]).send("anew").text == "echo: anew"
-
-
-def test_a_server_that_stops_for_good(local: Any, make_client: Callable[..., Client]) -> None:
-    """An outage does not end a session, but nobody waits longer than they said."""
-    client = make_client(local)
-    session = client.create_session(local.agents["quick"])
-    local.kill()
-    try:
-        with pytest.raises(ParlantSyncError) as caught:
-            session.send("anybody there?", timeout=1)
-        assert isinstance(caught.value, TransportError)
-        assert list(session.iter_events(timeout=0.5)) == []
-        assert not session.closed
-        client.close()
-        assert session.closed
-    finally:
-        local.restart()
