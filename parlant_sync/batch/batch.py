@@ -161,7 +161,7 @@ def run(
             if files.journal is not None:
                 files.journal.begin(config.base_url, in_flight=bool(found.outlook.in_flight))
             todo = [row for row in checked if row.id in found.todo]
-            agent_id = _check_agents(client, todo, found.entries, agent_id)
+            agent_id = _check_agents(client, todo, agent_id)
         except BaseException:
             files.close()
             raise
@@ -219,11 +219,8 @@ class _Files:
 
     def earlier(self) -> list[Result]:
         found: list[Result] = []
-        for number, value in enumerate(self.results.read() if self.results is not None else (), 1):
-            try:
-                found.append(Result.read(value))
-            except (KeyError, TypeError, ValueError):
-                raise ConfigurationError(f"{self.path}, line {number}: no result of a batch") from None
+        if self.results is not None:
+            self.results.read(lambda value: found.append(Result.read(value)))
         return found
 
     def close(self) -> None:
@@ -253,10 +250,9 @@ class _Found:
         )
 
 
-def _check_agents(client: Client, rows: list[Row], entries: Mapping[str, Any], agent_id: str | None) -> str | None:
+def _check_agents(client: Client, rows: list[Row], agent_id: str | None) -> str | None:
     """The agent of rows that name none, after all that are needed were found on the server."""
-    fresh = [row for row in rows if row.id not in entries and row.session_id is None]
-    wanted = {row.agent_id or agent_id for row in fresh}
+    wanted = {row.agent_id or agent_id for row in rows if row.session_id is None}
     if None in wanted:
         try:
             agents = client.agents()

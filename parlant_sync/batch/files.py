@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,45 +52,53 @@ class LineFile:
         except BlockingIOError:
             raise BatchLocked(f"another run is working on {self.path}; wait for its end") from None
 
-    def read(self) -> list[dict[str, Any]]:
-        """What it holds. A torn last line is taken off (or completed); anything else that is not ours is refused."""
+    def read(self, take: Callable[[dict[str, Any]], object]) -> None:
+        """Gives ``take`` all it holds. A torn last line is taken off (or completed), after all others were accepted.
+
+        Raises ConfigurationError for anything else that is not ours: ``take`` refuses by KeyError, TypeError,
+        ValueError.
+        """
         if self._fd < 0:
-            return []
+            return
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(0)
             data = file.read()
         lines = data.split(b"\n")
         torn = lines.pop()
-        found = [self._parse(line, number) for number, line in enumerate(lines, 1)]
+        for number, line in enumerate(lines, 1):
+            self._accept(line, number, take)
         if torn:
-            self._mend(torn, len(data), len(lines) + 1, found)
-        return found
+            self._mend(torn, len(data), len(lines) + 1, take)
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+    def _accept(self, line: bytes, number: int, take: Callable[[dict[str, Any]], object]) -> None:
         try:
             value = json.loads(line)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict) or not line.startswith(self._begins):
+            if not isinstance(value, dict) or not line.startswith(self._begins):
+                raise ValueError("of another kind")
+            take(value)
+        except ConfigurationError:
+            raise
+        except (KeyError, TypeError, ValueError):
             raise ConfigurationError(
                 f"{self.path}, line {number}: this was not written by a batch; give another file for the results"
-            )
-        return value
+            ) from None
 
-    def _mend(self, torn: bytes, size: int, number: int, found: list[dict[str, Any]]) -> None:
+    def _mend(self, torn: bytes, size: int, number: int, take: Callable[[dict[str, Any]], object]) -> None:
+        # Cut in the middle, or (after a power failure) filled with zeros by the file system.
+        rest = torn.rstrip(b"\0")
         try:
-            found.append(self._parse(torn, number))
-        except ConfigurationError:
-            # Cut in the middle, or (after a power failure) filled with zeros by the file system.
-            if not torn.rstrip(b"\0").startswith(self._begins[: len(torn.rstrip(b"\0"))]):
-                raise
+            json.loads(torn)
+        except ValueError:
+            if not rest.startswith(self._begins[: len(rest)]):
+                self._accept(torn, number, take)  # refuses it
             if not self._look_only:
                 os.ftruncate(self._fd, size - len(torn))
-                os.fsync(self._fd)
         else:
+            self._accept(torn, number, take)
             if not self._look_only:
                 os.write(self._fd, b"\n")  # whole but for its newline
-                os.fsync(self._fd)
+        if not self._look_only:
+            os.fsync(self._fd)
 
     def append(self, values: Iterable[dict[str, Any]]) -> None:
         """All of them on the disk when this returns; none of them, and the file as it was, where it raises OSError."""

@@ -67,8 +67,7 @@ class Journal:
         self.last: dict[str, Entry] = {}
         try:
             self._file.lock()
-            for value in self._file.read():
-                self._take(value)
+            self._file.read(self._take)
         except BaseException:
             self.close()
             raise
@@ -78,18 +77,13 @@ class Journal:
         return results.with_name(results.name + ".journal")
 
     def _take(self, value: Mapping[str, Any]) -> None:
-        try:
-            if value["row"] is None:
-                self.server = str(value["server"])
-                if value["version"] > _VERSION:
-                    raise ConfigurationError(f"{self._file.path} is from a newer version of parlant-sync; use that one")
-                return
+        if value["row"] is None:
+            self.server = str(value["server"])
+            if value["version"] > _VERSION:
+                raise ConfigurationError(f"{self._file.path} is from a newer version of parlant-sync; use that one")
+        else:
             entry = Entry.read(value, self.last.get(value["row"]))
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, ConfigurationError):
-                raise
-            raise ConfigurationError(f"{self._file.path} is damaged: {value!r:.200}") from None
-        self.last[entry.row] = entry
+            self.last[entry.row] = entry
 
     def in_flight(self, rows: Iterable[Row], results: Iterable[Result]) -> dict[str, Entry]:
         """The entries of those rows whose last attempt has no result.

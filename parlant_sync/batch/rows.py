@@ -105,6 +105,10 @@ def _messages(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{what} must be a text that is not empty, not {value!r:.60}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} holds characters that have no UTF-8 (lone surrogates)") from None
     return value
 
 

@@ -120,7 +120,8 @@ def _executor(address: str | None) -> Iterator[tuple[Executor | None, int | None
 
 def _follow(app: App, running: batches.Batch, *, quiet: bool) -> int | None:
     """Draws, and tells failures as they come. The exit code."""
-    progress = Progress(output.note_raw if output.has_colours(sys.stderr) and not quiet else None)
+    drawn = output.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb" and not quiet
+    progress = Progress(output.note_raw if drawn else None)
     try:
         while True:
             progress.show(running.summary)

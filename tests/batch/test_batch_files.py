@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,12 +33,18 @@ def line_file(path: Path, look_only: bool = False) -> LineFile:
     return LineFile(path, "id", look_only=look_only)
 
 
+def read(file: LineFile) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    file.read(found.append)
+    return found
+
+
 def test_what_was_appended_is_read(tmp_path: Path) -> None:
     path = tmp_path / "f"
     file = line_file(path)
     file.append([{"id": "a", "text": "\ud800 ü\n"}])
     file.append([{"id": "b"}, {"id": "c"}])
-    assert [value["id"] for value in file.read()] == ["a", "b", "c"]
+    assert [value["id"] for value in read(file)] == ["a", "b", "c"]
     file.close()
     file.close()
 
@@ -49,10 +56,10 @@ def test_a_torn_last_line_is_taken_off_or_completed(tmp_path: Path, cut: int) ->
     path.write_bytes(whole + last[:cut])
     file = line_file(path)
     complete = cut == len(last) - 1
-    assert len(file.read()) == 1 + complete
+    assert len(read(file)) == 1 + complete
     assert path.read_bytes() == whole + (last if complete else b"")
     file.append([{"id": "c"}])
-    assert [value["id"] for value in file.read()][-1] == "c"
+    assert [value["id"] for value in read(file)][-1] == "c"
     file.close()
 
 
@@ -60,7 +67,7 @@ def test_zeros_after_a_power_failure_are_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b'{"id": "a"}\n' + b'{"id": "b"' + bytes(100))
     file = line_file(path)
-    assert [value["id"] for value in file.read()] == ["a"]
+    assert [value["id"] for value in read(file)] == ["a"]
     file.close()
 
 
@@ -70,20 +77,33 @@ def test_a_stranger_s_file_is_left_alone(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     file = line_file(path)
     with pytest.raises(ConfigurationError, match="not written by a batch"):
-        file.read()
+        read(file)
     file.close()
     assert path.read_bytes() == content
+
+
+def test_lines_are_accepted_before_the_torn_one_is_mended(tmp_path: Path) -> None:
+    """A file of questions given as that of the results, say."""
+    path = tmp_path / "f"
+    content = b'{"id": "a", "message": "?"}\n{"id": "b", "message": "?"}'
+    for kept in (content, content[:-5], content.splitlines()[1]):
+        path.write_bytes(kept)
+        file = line_file(path)
+        with pytest.raises(ConfigurationError, match="not written by a batch"):
+            file.read(Result.read)
+        file.close()
+        assert path.read_bytes() == kept
 
 
 def test_looking_only_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "f"
     file = line_file(path, look_only=True)
-    assert file.read() == []
+    assert read(file) == []
     file.close()
     assert not path.exists()
     path.write_bytes(b'{"id": "a"}\n{"id"')
     file = line_file(path, look_only=True)
-    assert [value["id"] for value in file.read()] == ["a"]
+    assert [value["id"] for value in read(file)] == ["a"]
     file.close()
     assert path.read_bytes() == b'{"id": "a"}\n{"id"'
 
@@ -97,7 +117,7 @@ def test_a_full_disk_leaves_the_file_whole(tmp_path: Path) -> None:
         file.append([{"id": "b", "text": "long enough"}])
     assert path.read_bytes() == before
     file.append([{"id": "c"}])
-    assert [value["id"] for value in file.read()] == ["a", "c"]
+    assert [value["id"] for value in read(file)] == ["a", "c"]
     file.close()
 
 
@@ -194,6 +214,5 @@ def test_a_journal_from_the_future_and_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="newer version"):
         Journal(path)
     path.write_text(json.dumps({"row": "a", "turn": 1}) + "\n", "utf-8")
-    with pytest.raises(ConfigurationError, match="damaged"):
+    with pytest.raises(ConfigurationError, match="line 1: this was not written by a batch"):
         Journal(path)
-    Journal.beside(path)

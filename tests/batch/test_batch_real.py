@@ -66,7 +66,7 @@ def test_killed_at_random_moments(
     chance = random.Random(SEED)
     marker = f"kill{kills}"
     # More rows than can be done between the kills; some of them with several turns. Slow ones: a row has its moments.
-    rows = rows_of(kills * 8, marker, several=kills)
+    rows = rows_of(kills * 12, marker, several=2 * kills)
     for row in rows:
         row["messages"] = [f"[slow=0.4] {message}" for message in row["messages"]]
     path = tmp_path / "r.jsonl"
@@ -76,7 +76,7 @@ def test_killed_at_random_moments(
         process = start(*options)
         # A process takes half a second to begin, a turn about as long: the moment is anywhere in them.
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.4, 2.0))
+            process.wait(chance.uniform(0.4, 3.0))
         process.kill()
         process.communicate()
         done.append(len(path.read_bytes().splitlines()) if path.exists() else 0)

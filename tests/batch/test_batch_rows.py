@@ -47,6 +47,7 @@ def test_rows_made_by_hand_are_held_to_the_same_rules() -> None:
         ({"message": "a", "messages": ["b"]}, "one of the two"),
         ({"message": ""}, "not empty"),
         ({"message": 5}, "message must be a text"),
+        ({"message": "a\ud800"}, "no UTF-8"),
         ({"messages": []}, "list of texts"),
         ({"messages": "abc"}, "list of texts"),
         ({"messages": ["a", ""]}, "message 2"),

@@ -330,10 +330,20 @@ def test_a_rate_holds_messages_back(server: FakeServer) -> None:
         assert batch.summary.seconds >= 0.3
 
 
-def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer) -> None:
     server.fail_next("POST /sessions", 429, '{"detail": "slow down"}', {"Retry-After": "0"}, times=6)
     results = list(ask(server, ROWS, concurrency=2))
     assert statuses(results) == {"answered": len(ROWS)}
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_limit_on_messages_pauses_all_rows(server: FakeServer) -> None:
+    server.fail_next("POST /events", 429, '{"detail": "slow down"}', {"Retry-After": "1"})
+    assert statuses(list(ask(server, ROWS, concurrency=2))) == {"answered": len(ROWS)}
+    posts = [r for r in server.requests if r.method == "POST" and r.path.endswith("/events")]
+    refused = next(r for r in posts if r.status == 429)
+    # What was under way already may still come in; nobody begins a new one.
+    assert len([r for r in posts if 0.2 < r.time - refused.time < 0.9]) == 0
     assert set(posted(server.base_url).values()) == {1}
 
 
