@@ -172,9 +172,12 @@ class FakeServer(Backdoor, Controls):
             for connection in list(self._connections):
                 connection.answer_now(Response(answer, b"Internal Server Error", {"content-type": "text/plain"}, True))
             await asyncio.sleep(0)  # what was written goes out
-        for connection in list(self._connections):
-            connection.kill()
-        while self._connections:  # asyncio closes the sockets in its next round
+        # asyncio closes sockets a round later; and one it had just accepted needs some rounds to get here at all.
+        quiet = 0
+        while quiet < 5:
+            for connection in list(self._connections):
+                connection.kill()
+            quiet = 0 if self._connections else quiet + 1
             await asyncio.sleep(0)
 
     def restart(self, *, keep: bool = False) -> None:
