@@ -183,8 +183,8 @@ class Client:
 
     def _start(self, session: Session) -> Session:
         try:
-            session.poller.use()
-            session.poller.unuse()
+            session._poller.use()
+            session._poller.unuse()
         except BaseException:
             session.close()
             raise
@@ -227,7 +227,7 @@ class Client:
     def stats(self) -> ClientStats:
         """Sums over the open sessions."""
         sessions = self.sessions.values()
-        counts = [session.poller.counts for session in sessions]
+        counts = [session._poller.counts for session in sessions]
         return ClientStats(
             sessions=len(counts),
             polls=sum(c.polls for c in counts),
@@ -236,7 +236,7 @@ class Client:
             bytes=sum(c.bytes for c in counts),
             reconnects=sum(c.reconnects for c in counts),
             failures=sum(c.failures for c in counts),
-            backlog=sum(session.hub.backlog for session in sessions),
+            backlog=sum(session._hub.backlog for session in sessions),
         )
 
     def close(self, timeout: float | None = None) -> None:
@@ -257,9 +257,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def drop_inherited(self) -> None:
-        """Internal, in a forked child: empty and usable, without disturbing the parent."""
+    def _drop_inherited(self) -> None:
+        """For the fork hook, in the child: empty and usable, without disturbing the parent."""
         self._pid = os.getpid()
         for session in self._registry.drop_inherited():
-            session.drop_inherited()
+            session._drop_inherited()
         self._transport.drop_inherited()

@@ -253,10 +253,11 @@ def _teach(manager: Any) -> None:
 
 
 class Adapter(HTTPAdapter):
-    """The adapter of our own sessions: publishes its sockets, and shares one TLS context."""
+    """The adapter of our own sessions: publishes its sockets, and shares one TLS context. For one server."""
 
     def __init__(self, tls: Any = None, **kwargs: Any) -> None:
         self._tls = tls
+        self._pool: Any = None
         super().__init__(**kwargs)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -275,6 +276,17 @@ class Adapter(HTTPAdapter):
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         if self._tls is None:
             super().cert_verify(conn, url, verify, cert)
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        # One server, one way to it, one pool: requests would work out which one for each request.
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        return pool
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
@@ -309,6 +321,17 @@ def _teach_proxies(adapter: Any) -> None:
 
     proxy_manager_for.publishes = True  # type: ignore[attr-defined]
     adapter.proxy_manager_for = proxy_manager_for
+
+
+def close(session: requests.Session) -> None:
+    """Close a session with its idle connections. Its own ``close()`` only forgets the pools, which then live as long as
+    anybody holds an exception of theirs: a frame of its traceback holds the pool."""
+    for adapter in session.adapters.values():
+        managers = [getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()]
+        for manager in managers:
+            for pool in list(getattr(getattr(manager, "pools", None), "_container", {}).values()):
+                pool.close()
+    session.close()
 
 
 def drop_inherited(session: requests.Session) -> None:

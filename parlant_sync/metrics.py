@@ -83,7 +83,7 @@ class ClientCollector(Collector):
                 continue
             sessions = client.sessions
             with self._own_lock():
-                totals = book.totals(session.poller.counts for session in sessions.values())
+                totals = book.totals(session._poller.counts for session in sessions.values())
             for field, total in totals.items():
                 _counter(families, _COUNTERS[field][0]).add_metric([name], total)
             self._show(families, name, sessions)

@@ -218,6 +218,8 @@ class Poller:
     def _next_wait(self, line: Line) -> int | None:
         """How long the next poll asks the server to wait, in whole seconds; None when the session is to be parked."""
         longest = self._poll_wait if line.wakeable else min(self._poll_wait, UNWAKEABLE_WAIT)
+        if self.counts.consecutive_failures:
+            longest = 1  # to know soon that the trouble is over
         if math.isinf(self._idle_timeout):
             return longest
         with self._lock:

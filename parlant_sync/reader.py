@@ -26,16 +26,30 @@ _ENDINGS = frozenset({"ready", "cancelled", "error"})
 class Position:
     """How far a reader has given events out; all default readers of a session share one.
 
-    ``inside`` is held by the thread that is in a reader's ``next``; it is only ever tried, never waited for.
+    The thread that is in a reader's ``next`` claims it; a claim is only ever tried, never waited for. No lock: an
+    interrupt could come between its acquire and the ``try`` that releases it. The claim of a thread is its own again.
     """
 
-    __slots__ = ("epoch", "given", "inside", "offset")
+    __slots__ = ("claims", "epoch", "given", "offset")
 
     def __init__(self, offset: int, epoch: int = 0) -> None:
-        self.inside = threading.Lock()  # guards the three below
+        self.claims: dict[str, int] = {}  # setdefault() is atomic; the rest is written by the claimant alone
         self.offset = offset  # of the next event to give
         self.epoch = epoch
         self.given: int | None = None  # the event given last, until the caller asks for the following one
+
+    def claim(self) -> bool:
+        me = threading.get_ident()
+        return self.claims.setdefault("by", me) == me
+
+    def taken(self) -> bool:
+        """Whether another thread is inside."""
+        me = threading.get_ident()
+        return self.claims.get("by", me) != me
+
+    def let_go(self) -> None:
+        if not self.taken():
+            self.claims = {}
 
     @property
     def cursor(self) -> int:
@@ -113,22 +127,24 @@ class EventReader:
         if self._pid != os.getpid():
             self._check()
         position = self._position
-        if not position.inside.acquire(blocking=False):
-            raise errors.ConcurrencyError(
-                f"another thread is reading session {self._session_id} by this reader; "
-                "open one of its own with iter_events(since=...)"
-            )
         try:
+            if not position.claim():
+                raise errors.ConcurrencyError(
+                    f"another thread is reading session {self._session_id} by this reader; "
+                    "open one of its own with iter_events(since=...)"
+                )
             position.given = None
             event = self._next()
-            if not event.is_partial or not self._partial:
-                position.offset = event.offset + 1
-            position.given = event.offset
-            return event
+            given = event.offset
+            following = position.offset if event.is_partial and self._partial else given + 1
+        except errors.ConcurrencyError:
+            raise
         except StopIteration:
+            position.let_go()
             self.close()
             raise
         except FeedEnd as end:
+            position.let_go()
             self.close()
             if isinstance(end.cause, errors.SessionClosed):
                 raise StopIteration from None
@@ -139,9 +155,13 @@ class EventReader:
             self._drop_growth()
             if not self._done:
                 self._feed.back_to(position.offset)
+            position.let_go()
             raise
-        finally:
-            position.inside.release()
+        # Nothing but stores from here on: an interrupt comes at calls only, and must not part the event from its place.
+        position.offset = following
+        position.given = given
+        position.claims = {}
+        return event
 
     def _wanted(self, event: Event) -> bool:
         return (self._kinds is None or event.kind in self._kinds) and (

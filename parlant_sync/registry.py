@@ -106,7 +106,7 @@ class Registry:
         with self._lock:
             if session.closed:
                 self._remove(session)
-            elif session.poller.state == "parked":
+            elif session._poller.state == "parked":
                 if self._open.get(session.id) is session:
                     del self._open[session.id]
                     self._parked[session.id] = session
@@ -130,9 +130,9 @@ class Registry:
             self._closed = True
             sessions = [*self._open.values(), *self._parked.values()]
         for session in sessions:
-            session.begin_close()
+            session._begin_close()
         for session in sessions:
-            session.end_close(deadline)
+            session._end_close(deadline)
 
     def drop_inherited(self) -> list[Session]:
         """In a forked child: empty, with a lock of its own. Returns what it held, for the caller to drop."""

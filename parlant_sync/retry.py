@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from parlant_sync.deadline import Deadline
 
@@ -24,12 +25,22 @@ FIRST_GAP = 60.0 / 180
 LONGEST_GAP = 5.0
 
 
+def _tenacity() -> Any:
+    """tenacity; None while it cannot be loaded, for the first trouble may be that no file can be opened."""
+    try:
+        import tenacity
+    except (OSError, ImportError):
+        return None
+    return tenacity
+
+
 def jittered(attempt: int) -> float:
     """The pause in seconds after the ``attempt``-th failure in a row: 0.25 s to 10 s, full jitter."""
-    import tenacity
-
+    tenacity = _tenacity()
+    if tenacity is None:
+        return random.uniform(SHORTEST_PAUSE, min(LONGEST_PAUSE, 2 * SHORTEST_PAUSE * 2 ** (min(attempt, 30) - 1)))
     wait = tenacity.wait_random_exponential(multiplier=2 * SHORTEST_PAUSE, max=LONGEST_PAUSE, min=SHORTEST_PAUSE)
-    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state = tenacity.RetryCallState(None, None, (), {})
     state.attempt_number = min(attempt, 30)
     return float(wait(state))
 
@@ -76,9 +87,10 @@ def retrying(
     except Exception as error:
         if attempts <= 1 or deadline.expired() or not may_retry(error):
             raise
+        tenacity = _tenacity()
+        if tenacity is None:
+            raise
         first: Exception | None = error
-
-    from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event
 
     def attempt() -> _T:
         nonlocal first
@@ -87,18 +99,20 @@ def retrying(
             raise error
         return call()
 
-    def pause(state: RetryCallState) -> float:
+    def pause(state: Any) -> float:
         error = state.outcome.exception() if state.outcome else None
         wish = getattr(error, "retry_after", None) or 0.0
         return float(min(max(jittered(state.attempt_number), wish), deadline.remaining()))
 
-    def stop(state: RetryCallState) -> bool:
-        return state.attempt_number >= attempts or deadline.expired() or bell.rung
+    def stop(state: Any) -> bool:
+        return bool(state.attempt_number >= attempts or deadline.expired() or bell.rung)
 
     def sleep(seconds: float) -> None:
-        sleep_using_event(bell)(seconds)  # type: ignore[arg-type]
+        tenacity.sleep_using_event(bell)(seconds)
 
-    runner = Retrying(retry=retry_if_exception(may_retry), wait=pause, stop=stop, sleep=sleep, reraise=True)
+    runner = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(may_retry), wait=pause, stop=stop, sleep=sleep, reraise=True
+    )
     result: _T = runner(attempt)
     return result
 

@@ -169,16 +169,6 @@ class Session:
             backlog=self._hub.backlog,
         )
 
-    @property
-    def poller(self) -> Poller:
-        """Internal: for the registry and for statistics."""
-        return self._poller
-
-    @property
-    def hub(self) -> Hub:
-        """Internal: for statistics."""
-        return self._hub
-
     # -- turns
 
     def send(
@@ -323,11 +313,10 @@ class Session:
                             self._poller.poll_now()
                             feed.go_to(event.offset)
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
-                    # With guidelines the answer comes after the turn, so a 500 is the turn's own failure.
-                    if not failure.sent or (actions and isinstance(error, errors.ServerError)):
+                    if not failure.sent:
                         raise
                     trouble = error
-            tracker = TurnTracker(trace=trace)
+            tracker = TurnTracker(trace=trace, unannounced=bool(actions) and trace is None)
             return self._turn(feed, tracker, deadline, None, entry, started, trouble).reply()
         except BaseException:
             entry.release()
@@ -383,7 +372,7 @@ class Session:
         limit = None if timeout is None else seconds("timeout", timeout)
         self._check()
         position = self._position
-        if since is None and position.inside.locked():
+        if since is None and position.taken():
             raise errors.ConcurrencyError(
                 f"another thread is reading session {self.id}; open a reader of its own with iter_events(since=...)"
             )
@@ -487,19 +476,19 @@ class Session:
         """
         if self._pid != os.getpid():
             return  # the parent's; this process has nothing of it to close
-        self.begin_close()
+        self._begin_close()
         limit = self._settings.close_timeout if timeout is None else seconds("timeout", timeout)
-        self.end_close(Deadline(limit))
+        self._end_close(Deadline(limit))
 
-    def begin_close(self) -> None:
-        """Internal: wake everything, wait for nothing."""
+    def _begin_close(self) -> None:
+        """For the registry: wake everything, wait for nothing."""
         self._hub.end(errors.SessionClosed(f"session {self.id} was closed; client.session({self.id!r}) opens it again"))
         self._gate.close()
         self._poller.stop()
         self._forget(self)
 
-    def end_close(self, deadline: Deadline) -> None:
-        """Internal: wait for the thread."""
+    def _end_close(self, deadline: Deadline) -> None:
+        """For the registry: wait for the thread."""
         if not self._poller.join(deadline):
             logger.debug("session %s: the poller's thread is still inside a system call; left to end", self.id)
 
@@ -518,8 +507,8 @@ class Session:
         if last:
             self.close()
 
-    def drop_inherited(self) -> None:
-        """Internal: in a forked child."""
+    def _drop_inherited(self) -> None:
+        """For the client, in a forked child."""
         self._lock = threading.Lock()
         self._poller.drop_inherited()
 

@@ -17,7 +17,7 @@ class Hooked(Protocol):
 
     def close(self, timeout: float | None = None) -> None: ...
 
-    def drop_inherited(self) -> None: ...
+    def _drop_inherited(self) -> None: ...
 
 
 _lock = threading.Lock()  # guards _armed
@@ -62,4 +62,4 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     for client in _living():
-        client.drop_inherited()
+        client._drop_inherited()

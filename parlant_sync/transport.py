@@ -23,6 +23,7 @@ from parlant_sync import errors, interrupt, redaction
 from parlant_sync._version import __version__
 from parlant_sync.deadline import Deadline
 from parlant_sync.retry import Pace, retry_after
+from parlant_sync.steady import SteadySession
 
 if TYPE_CHECKING:
     from parlant_sync.settings import Settings
@@ -81,12 +82,13 @@ class Line:
         self.slot = interrupt.Slot()
 
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> Answer:
+        """A 504 is an answer here, the usual one: nothing new."""
         return self._transport.request(
-            "GET", path, params=params, session=self.session, slot=self.slot, read_timeout=read_timeout
+            "GET", path, params=params, session=self.session, slot=self.slot, read_timeout=read_timeout, also=504
         )
 
     def close(self) -> None:
-        self.session.close()
+        interrupt.close(self.session)
 
 
 class Transport:
@@ -116,13 +118,9 @@ class Transport:
             if not interrupt.instrument(session):
                 self.wakeable = False
         else:
-            session = requests.Session()
-            session.trust_env = False  # proxies and authorities of the environment were read; netrc is never used
+            adapter = interrupt.Adapter(self._tls, pool_connections=1, pool_maxsize=connections)
+            session = SteadySession(adapter, self.base_url)
             session.proxies.update(self._proxies)
-            session.adapters.clear()
-            for scheme in ("https://", "http://"):
-                if self.base_url.startswith(scheme):
-                    session.mount(scheme, interrupt.Adapter(self._tls, pool_connections=1, pool_maxsize=connections))
         # Redirects are refused; asked for their target, requests would also read their body, however long.
         session.get_redirect_target = _no_target  # type: ignore[assignment,method-assign]
         session.headers["User-Agent"] = f"parlant-sync/{__version__} {session.headers.get('User-Agent', '')}".strip()
@@ -152,21 +150,22 @@ class Transport:
         read_timeout: float | None = None,
         failure: Failure | None = None,
         inspect: Callable[[Mapping[str, str]], bool] | None = None,
+        also: int = 0,
     ) -> Answer:
         """One request, no retries. ``path`` is already quoted and starts with a slash.
 
         The whole answer has ``read_timeout`` seconds (default: ``request_timeout``) from the moment of the request, not
         only each read of it. ``failure`` is told whether bytes had gone. ``inspect`` is shown the headers of a success
-        and may answer that its body is not wanted.
+        and may answer that its body is not wanted. ``also`` is a status that is an answer as well, not an error.
 
         Raises TransportError, ApiError (its subclass for the status), ProtocolError, or ``Interrupted`` where the slot
         was kicked or stopped.
         """
         source = self.settings.token_source
-        answer = self._once(method, path, params, body, session, slot, read_timeout, failure, inspect)
+        answer = self._once(method, path, params, body, session, slot, read_timeout, failure, inspect, also)
         if isinstance(answer, errors.AuthenticationError) and source is not None and source.rotates:
             logger.debug("%s %s: 401; asking for the token once more", method, path)
-            answer = self._once(method, path, params, body, session, slot, read_timeout, failure, inspect)
+            answer = self._once(method, path, params, body, session, slot, read_timeout, failure, inspect, also)
         if isinstance(answer, errors.ApiError):
             raise answer
         return answer
@@ -182,6 +181,7 @@ class Transport:
         read_timeout: float | None,
         failure: Failure | None,
         inspect: Callable[[Mapping[str, str]], bool] | None,
+        also: int,
     ) -> Answer | errors.ApiError:
         settings = self.settings
         limit = settings.request_timeout if read_timeout is None else read_timeout
@@ -218,7 +218,7 @@ class Transport:
             raise
         if failure is not None:
             failure.sent = slot.sent
-        if 200 <= response.status_code < 300:
+        if 200 <= response.status_code < 300 or response.status_code == also:
             return Answer(response.status_code, response.headers, content)
         secrets = redaction.secrets_of(response.request.headers)
         return self._refused(method, path, response, content, secrets)
@@ -250,7 +250,7 @@ class Transport:
         with self._lock:
             calls, self._calls = self._calls, None
         if calls is not None:
-            calls.close()
+            interrupt.close(calls)
 
     def drop_inherited(self) -> None:
         """In a forked child: forget the parent's connections without telling their peers."""

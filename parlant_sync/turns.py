@@ -13,15 +13,17 @@ class TurnTracker:
     """Told the events after a message in offset order, it knows the turn that answers it. Not thread-safe.
 
     ``request`` is the customer's message; None stands for a turn that nobody asked for (``trigger()``), which is told
-    by ``trace``, or where that is None too, by the first ``acknowledged``.
+    by ``trace``, or where that is None too, by the first ``acknowledged``; ``unannounced``: by its first event, for a
+    turn with guidelines has no ``acknowledged``.
     """
 
-    def __init__(self, request: Event | None = None, *, trace: str | None = None) -> None:
+    def __init__(self, request: Event | None = None, *, trace: str | None = None, unannounced: bool = False) -> None:
         own = request.trace_id if request is not None else ""
         self._own_trace = "" if own == ANONYMOUS_TRACE else own
         self._newer_message = False
         self._left: set[str] = set()
         self.trace: str | None = trace
+        self._unannounced = unannounced
         self.over = False
         self.human: Event | None = None
         self.error: Event | None = None
@@ -73,6 +75,9 @@ class TurnTracker:
             self.over = True
             self.events.append(event)
             return True
+        if self._unannounced and event.source == "ai_agent" and event.trace_id != ANONYMOUS_TRACE:
+            self.trace = event.trace_id
+            return self._feed_own(event)
         if self._begins(event):
             anyone = not self._own_trace or self._newer_message or bool(self._left)
             if anyone or self._is_own_trace(event.trace_id):

@@ -148,14 +148,12 @@ def test_close_ends_a_loop_in_another_thread(session: Session) -> None:
 def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     inside = threading.Event()
-    acquire = session._position.inside.acquire
-
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: (inside.set(), next(reader))[1])
         assert inside.wait(5)
         server.wait_polls(1)
-        while acquire(blocking=False):  # until the thread is inside its next
-            session._position.inside.release()
+        while not session._position.taken():  # until the thread is inside its next
+            threading.Event().wait(0.001)
         with pytest.raises(ConcurrencyError, match="since="):
             session.iter_events()
         with pytest.raises(ConcurrencyError, match="since="):

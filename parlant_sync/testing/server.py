@@ -168,16 +168,17 @@ class FakeServer(Backdoor, Controls):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+            # A connection that was just accepted registers itself some rounds later; it is to be closed, too.
+            accepting = [t for t in asyncio.all_tasks() if "_accept_connection" in repr(t.get_coro())]
+            if accepting:
+                await asyncio.wait(accepting)
         if answer is not None:
             for connection in list(self._connections):
                 connection.answer_now(Response(answer, b"Internal Server Error", {"content-type": "text/plain"}, True))
             await asyncio.sleep(0)  # what was written goes out
-        # asyncio closes sockets a round later; and one it had just accepted needs some rounds to get here at all.
-        quiet = 0
-        while quiet < 5:
+        while self._connections:  # asyncio closes the sockets in its next round
             for connection in list(self._connections):
                 connection.kill()
-            quiet = 0 if self._connections else quiet + 1
             await asyncio.sleep(0)
 
     def restart(self, *, keep: bool = False) -> None:

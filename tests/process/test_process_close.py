@@ -207,13 +207,13 @@ def test_the_wall_clock_jumps_by_a_day(day: float, server: FakeServer, monkeypat
         worker = Worker(lambda: session.send("hello", timeout=60).text)
         server.reached("gate")
         monkeypatch.setattr(time, "time", lambda: wall() + day)
-        polls = session.poller.counts.polls
+        polls = session._poller.counts.polls
         server.release("gate")
         assert worker.wait() == "echo: hello"
         assert session.send("again", timeout=60).text == "echo: again"
         assert next(reader).offset == 0
         assert session.health.state == "polling"
-        assert session.poller.counts.polls - polls < 30  # no poll came back early for it
+        assert session._poller.counts.polls - polls < 30  # no poll came back early for it
         assert client.stats().failures == 0
 
 

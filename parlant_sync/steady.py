@@ -1,0 +1,61 @@
+"""The ``requests.Session`` of our own: all its requests go to one server, so what never changes is prepared once.
+
+A long poll that nobody answers is the same request every minute, from each of a thousand sessions. ``requests`` makes
+it from nothing each time, and that is most of what such a poll costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+from requests.models import PreparedRequest
+
+from parlant_sync import interrupt
+
+
+class SteadySession(requests.Session):
+    """For one server. ``headers`` and ``proxies`` are not changed once the first request was made."""
+
+    def __init__(self, adapter: interrupt.Adapter, base_url: str) -> None:
+        super().__init__()
+        # What the environment says of proxies and authorities has been read; netrc is never used.
+        self.trust_env = False
+        self.adapters.clear()
+        self.mount(base_url.split(":", 1)[0] + "://", adapter)
+        self._base_url = base_url
+        self._steady: PreparedRequest | None = None
+
+    def prepare_request(self, request: requests.Request) -> PreparedRequest:
+        """The same as requests would make: checked and normalized the first time, copied from then on."""
+        steady = self._steady
+        if steady is None:
+            # Checks the headers, and gives the address the form it has on the wire.
+            steady = self._steady = super().prepare_request(requests.Request("GET", self._base_url, auth=_unchanged))
+        if self.cookies:  # of a proxy that keeps each of its clients at one server
+            return super().prepare_request(request)
+        url = str(request.url)
+        prepared = PreparedRequest()
+        prepared.method = request.method
+        # Behind the base everything is quoted already.
+        prepared.url = str(steady.url).rstrip("/") + url[len(self._base_url) :]
+        if request.params:
+            prepared.url += "?" + urlencode(request.params, doseq=True)  # type: ignore[arg-type]
+        prepared.headers = steady.headers.copy()
+        prepared._cookies = self.cookies
+        prepared.headers.update(request.headers or {})
+        if request.data:
+            prepared.prepare_body(request.data, None)
+        elif request.method != "GET":
+            prepared.headers["Content-Length"] = "0"
+        # Asked each time: tokens rotate.
+        prepared.prepare_auth(request.auth, prepared.url)
+        return prepared
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
+        return {"proxies": self.proxies, "stream": stream, "verify": verify, "cert": cert}
+
+
+def _unchanged(request: PreparedRequest) -> PreparedRequest:
+    return request
