@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,24 @@ def test_killed_at_random_moments(
     assert posted(real.base_url, f"{marker}-") == asked_once(rows)
 
 
+@pytest.fixture
+def distributed(tmp_path: Path) -> Iterator[Any]:
+    """The package, told to keep its scratch files in this test's directory."""
+    module = pytest.importorskip("distributed")
+    with pytest.importorskip("dask").config.set(temporary_directory=str(tmp_path)):
+        yield module
+
+
 @pytest.mark.parametrize("count", [pytest.param(12, id="sample"), pytest.param(100, marks=pytest.mark.full, id="full")])
 @pytest.mark.timeout(600)
 def test_a_dask_cluster_gives_the_same_answers(
-    real: DemoServer, start: Start, questions: Questions, tmp_path: Path, count: int
+    real: DemoServer, start: Start, questions: Questions, tmp_path: Path, distributed: Any, count: int
 ) -> None:
-    distributed = pytest.importorskip("distributed")
     rows = rows_of(count, f"dask{count}", several=count // 4)
     local = [r.to_json() for r in run(rows, base_url=real.base_url, concurrency=4)]
     before = posted(real.base_url, f"dask{count}-")
     path, from_cli = tmp_path / "r.jsonl", tmp_path / "cli.jsonl"
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, local_directory=str(tmp_path)
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
             spread = [
@@ -120,15 +125,12 @@ def test_a_dask_cluster_gives_the_same_answers(
 
 
 @pytest.mark.timeout(300)
-def test_a_dask_worker_that_is_killed_costs_nothing(real: DemoServer, tmp_path: Path) -> None:
+def test_a_dask_worker_that_is_killed_costs_nothing(real: DemoServer, distributed: Any) -> None:
     """Dask hands its tasks to another worker by itself; nothing is posted again by that."""
-    distributed = pytest.importorskip("distributed")
     rows = rows_of(4, "nanny")
     for row in rows:
         row["messages"] = [f"[gate=nanny] {message}" for message in row["messages"]]
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None, local_directory=str(tmp_path)
-    ) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
             with run(rows, base_url=real.base_url, executor=executor, concurrency=4) as batch:
