@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 HERE = Path(__file__).parent
 
+# What a test does, and what its report must say; nothing: it passes.
 CASES = {
-    "a thread of ours": (
+    "nothing": ("def test_it(): pass", ""),
+    "thread": (
         """
         import threading
-        EVENT = threading.Event()
         def test_it():
-            threading.Thread(target=EVENT.wait, args=(30,), name="parlant-sync-poll-x", daemon=True).start()
+            threading.Thread(target=threading.Event().wait, args=(10,), name="parlant-sync-poll-x", daemon=True).start()
         """,
         "threads left behind: ['parlant-sync-poll-x']",
     ),
-    "a socket": (
+    "socket": (
         """
         import socket
         KEPT = []
@@ -29,7 +32,7 @@ CASES = {
         """,
         "sockets left behind: ['socket:[",
     ),
-    "a socket that was only dropped": (
+    "dropped": (
         """
         import socket
         def test_it():
@@ -37,7 +40,7 @@ CASES = {
         """,
         "ResourceWarning: unclosed <socket.socket",
     ),
-    "a thread that died": (
+    "died": (
         """
         import threading
         def test_it():
@@ -47,45 +50,51 @@ CASES = {
         """,
         "PytestUnhandledThreadExceptionWarning",
     ),
+    "hangs": (
+        """
+        import threading
+        import pytest
+        def waits_for_ever():
+            threading.Event().wait(10)
+        @pytest.mark.timeout(1)
+        def test_it():
+            threading.Thread(target=waits_for_ever, name="the-other-thread", daemon=True).start()
+            threading.Event().wait(10)
+        """,
+        "Failed: Timeout",
+    ),
 }
-HANGS = """
-import threading
-def waits_for_ever():
-    threading.Event().wait(60)
-def test_it():
-    threading.Thread(target=waits_for_ever, name="the-other-thread", daemon=True).start()
-    threading.Event().wait(60)
-"""
 
 
-def run(folder: Path, test: str, *arguments: str) -> tuple[int, str]:
-    """Run one test file under this project's conftest and settings."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
+    """All cases under this project's conftest and settings: the report of each, and what was printed."""
+    folder = tmp_path_factory.mktemp("guarded")
     (folder / "conftest.py").write_text((HERE / "conftest.py").read_text("utf-8"), "utf-8")
-    lines = test.strip("\n").splitlines()
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    (folder / "test_case.py").write_text("\n".join(line[indent:] for line in lines), "utf-8")
+    for name, (test, _) in CASES.items():
+        (folder / f"test_{name}.py").write_text(textwrap.dedent(test), "utf-8")
+    report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-c", str(HERE.parent / "setup.cfg"), "--rootdir", str(folder)]
-    command += ["-p", "no:cacheprovider", *arguments, str(folder / "test_case.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
-    return done.returncode, done.stdout + done.stderr
+    command += ["-p", "no:cacheprovider", f"--junit-xml={report}", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder)
+    found: dict[str, str] = dict.fromkeys(CASES, "")
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = (case.get("classname") or "").removeprefix("test_")
+        found[name] += "".join(f"{part.get('message')}\n{part.text}" for part in case)
+    return found, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_test_leaves_behind_fails_it(name: str, tmp_path: Path) -> None:
-    test, complaint = CASES[name]
-    code, output = run(tmp_path, test)
-    assert code == 1, output
-    assert complaint in output
+def test_what_a_test_leaves_behind_fails_it(run: tuple[dict[str, str], str], name: str) -> None:
+    reports, output = run
+    complaint = CASES[name][1]
+    if complaint:
+        assert complaint in reports[name], output
+    else:
+        assert reports[name] == ""
 
 
-def test_a_test_that_leaves_nothing_passes(tmp_path: Path) -> None:
-    code, output = run(tmp_path, "def test_it(): pass")
-    assert code == 0, output
-
-
-def test_the_watchdog_shows_where_every_thread_is(tmp_path: Path) -> None:
-    code, output = run(tmp_path, HANGS, "-o", "timeout=1")
-    assert code == 1, output
+def test_the_watchdog_shows_where_every_thread_is(run: tuple[dict[str, str], str]) -> None:
+    _, output = run
     assert "Stack of the-other-thread" in output
     assert "in waits_for_ever" in output
-    assert "Failed: Timeout" in output
