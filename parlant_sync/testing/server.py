@@ -166,12 +166,12 @@ class FakeServer(Backdoor, Controls):
     async def _shut_down(self, answer: int | None) -> None:
         self._engine.stopping = True
         if self._listener is not None:
+            # A connection that was just accepted registers itself some rounds later, and not with a closed listener:
+            # asyncio would drop it open.
+            while accepting := [t for t in asyncio.all_tasks() if "_accept_connection" in repr(t.get_coro())]:
+                await asyncio.wait(accepting)
             self._listener.close()
             self._listener = None
-            # A connection that was just accepted registers itself some rounds later; it is to be closed, too.
-            accepting = [t for t in asyncio.all_tasks() if "_accept_connection" in repr(t.get_coro())]
-            if accepting:
-                await asyncio.wait(accepting)
         if answer is not None:
             for connection in list(self._connections):
                 connection.answer_now(Response(answer, b"Internal Server Error", {"content-type": "text/plain"}, True))
