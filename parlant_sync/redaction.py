@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -26,6 +27,8 @@ def secrets_of(headers: Mapping[str, str | bytes]) -> list[str]:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         found.add(text)
         found.update(part for part in re.split(r"[\s;,=]+", text))
+    for _ in range(3):  # as servers escape it: a repr inside of JSON inside of JSON; ordinary tokens stay as they are
+        found |= {form for secret in found for form in (json.dumps(secret)[1:-1], repr(secret)[1:-1])}
     return sorted((secret for secret in found if len(secret) >= 4), key=len, reverse=True)
 
 

@@ -70,6 +70,16 @@ def _check_token(token: object) -> None:
         raise ConfigurationError("the token must be a non-empty string of printable ASCII without blanks")
 
 
+def _check_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ConfigurationError(f"{name!r} cannot be the name of a header")
+        # The value may be a secret: the message does not repeat it.
+        if not isinstance(value, str) or not re.fullmatch(r"(?![ \t])[\t\x20-\x7e\x80-\xff]*", value):
+            raise ConfigurationError(f"the value of header {name} must be Latin-1 text without control characters")
+    return dict(headers)
+
+
 class _NoAuth(AuthBase):
     """Stands where nothing was given: with nothing at all, requests would look into netrc."""
 
@@ -106,7 +116,7 @@ class Settings:
             token = os.environ.get("PARLANT_TOKEN") or None
         self.token_source = TokenSource(token) if token is not None else None
         self.auth = auth
-        self.headers = dict(headers or {})
+        self.headers = _check_headers(headers or {})
         self.verify = os.fspath(verify) if not isinstance(verify, bool) else verify
         self.cert = cert
         self.proxies = dict(proxies or {})

@@ -211,7 +211,9 @@ class Transport:
                 failure.sent = slot.sent
             if slot.interrupted:
                 raise interrupt.Interrupted("the request was cut short by this process") from None
-            raise self._no_answer(method, path, error) from error
+            # What cannot be a header is quoted by requests' own error, secret or not.
+            hide = isinstance(error, requests.exceptions.InvalidHeader)
+            raise self._no_answer(method, path, error) from (None if hide else error)
         except errors.ProtocolError:
             if failure is not None:
                 failure.sent = True

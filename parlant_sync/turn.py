@@ -16,7 +16,7 @@ from parlant_sync.events import Event, Reply
 from parlant_sync.feed import Feed, FeedEnd
 from parlant_sync.gate import Pass
 from parlant_sync.poller import Poller
-from parlant_sync.redaction import shorten
+from parlant_sync.redaction import redact, shorten
 from parlant_sync.retry import retrying
 from parlant_sync.turns import TurnTracker
 
@@ -297,7 +297,7 @@ class Turn:
         if tracker.looks_unfinished:
             self._look_again()
         if tracker.error is not None:
-            detail = tracker.error.error_detail
+            detail = redact(tracker.error.error_detail)
             raise errors.AgentError(
                 f"session {self._session_id}: the agent reported an error: {_last_line(detail)}; "
                 "the server's log has more",

@@ -41,6 +41,8 @@ class Voice:
     def answer(self, conversation: Conversation) -> str:
         """The answer; its messages are separated by blank lines, which is where Parlant splits."""
         if conversation.requests:
+            if "silent" in self.asked(conversation):
+                return ""
             texts = [parse(request).text for request in conversation.requests]
             return _in_parts("as asked: " + "; ".join(texts), self.asked(conversation))
         lines, _ = conversation.around_last_question()
