@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +56,11 @@ def test_closing_does_not_wait_for_the_poll(server: Any, make_client: Callable[.
     sessions = [client.create_session(server.agents["quick"]) for _ in range(5)]
     waiting = [Background(next, session.iter_events(), None) for session in sessions]
     eventually(lambda: client.stats().polls >= 5)
+    started = time.monotonic()
     client.close()
+    # Its polls have 55 seconds to go: without being woken they would have been left to themselves after five.
+    assert time.monotonic() - started < 4
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("parlant-sync-poll-")]
     assert [call.result(2) for call in waiting] == [None] * 5
     assert all(session.closed for session in sessions)
 
