@@ -1,8 +1,8 @@
 """The answering server: a small process that answers at once, so that the client is what is measured.
 
-``python server.py [--tls CERT KEY]`` prints its port and serves until its stdin ends. A session's id says how it
-behaves: ``backlog.50000.x`` has so many events, ``tick.20.x`` sends one event 20 ms after each poll, ``turn.0.x``
-answers messages by turns (with so many ms between their batches), ``flood.TOTAL.BATCH.WINDOW.x`` sends for ever, and
+``python -m _bench.server [--tls CERT KEY]`` prints its port and serves until its stdin ends. A session's id says how it
+behaves: ``backlog.50000.x`` has so many events, ``tick.20.x`` sends one event 20 ms after each poll, ``turn.200.x``
+answers each message by a turn of 200 ms, ``flood.TOTAL.BATCH.WINDOW.x`` sends for ever, and
 ``idle.x`` never has anything. ``GET /bench`` tells what was asked so far, ``DELETE /bench`` forgets that.
 """
 
@@ -18,7 +18,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from wire import Flood, Turns, encode, event, history, message, stamped, unstamped
+from _bench.wire import Flood, Turns, encode, event, history, message, stamped, unstamped
 
 _CREATED = "2026-01-01T00:00:00.000000Z"
 _REASONS = {200: "OK", 201: "Created", 204: "No Content", 404: "Not Found", 504: "Gateway Timeout"}
@@ -52,9 +52,9 @@ class State:
             self.backlogs[count] = packed(200, history(count))
         return self.backlogs[count]
 
-    def turn(self, session: str, gap: str) -> Turns:
+    def turn(self, session: str, length: str) -> Turns:
         if session not in self.turns:
-            self.turns[session] = Turns(int(gap) / 1000)
+            self.turns[session] = Turns(int(length) / 1000)
         return self.turns[session]
 
     def flood(self, session: str, *numbers: str) -> Flood:
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
                 state.requests.clear()
             return
         parts = path.strip("/").split("/")
-        value = json.loads(body) if body else None
+        value = json.loads(body or b"{}")
         if parts == ["sessions"]:
             # The agent's id says what kind of session is wanted.
             state.created += 1
@@ -136,7 +136,13 @@ class Connection(asyncio.Protocol):
             self.json(404, {"detail": "no such page"})
 
     def _info(self, session: str) -> dict[str, Any]:
-        more = {"mode": "auto", "title": None, "metadata": {}, "labels": [], "consumption_offsets": {"client": 0}}
+        more: dict[str, Any] = {
+            "mode": "auto",
+            "title": None,
+            "metadata": {},
+            "labels": [],
+            "consumption_offsets": {"client": 0},
+        }
         who = {"agent_id": session.split(".")[0], "customer_id": "guest"}
         return {"id": session, "creation_utc": _CREATED, **who, **more}
 

@@ -87,13 +87,12 @@ class Flood:
 
 
 class Turns:
-    """One session that answers each message by a turn, played batch by batch.
+    """One session that answers each message by a turn of so many seconds, in four batches; of 0 seconds, in one."""
 
-    ``gap`` is the time between two batches. A session with little time between its batches plays the whole turn in one.
-    """
+    BATCHES = 4
 
-    def __init__(self, gap: float) -> None:
-        self.gap = gap
+    def __init__(self, length: float) -> None:
+        self.gap = length / (self.BATCHES - 1)
         self.log: list[dict[str, Any]] = []
         self._turns = 0
 
