@@ -49,3 +49,9 @@ def _sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now is never garbage: without it, the collection after each test takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
