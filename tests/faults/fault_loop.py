@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -41,7 +42,7 @@ class _Pair:
 class ProxyLoop:
     """One thread, one selector. What it knows is written by that thread alone."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, record: int = 1_000_000) -> None:
         parts = urlsplit(upstream)
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -53,7 +54,7 @@ class ProxyLoop:
         self._port = 0
         self._orders: list[Order] = []
         self._pairs: set[_Pair] = set()
-        self._log: list[Exchange] = []
+        self._log: deque[Exchange] = deque(maxlen=record)
         self._changed = threading.Condition()  # guards nothing: the loop's thread alone writes; for waiting only
         self._numbers = 0
         self._stopping = False
