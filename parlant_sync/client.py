@@ -11,12 +11,12 @@ from typing import Any
 
 import requests
 
-from parlant_sync import errors, shutdown
+from parlant_sync import checks, errors, shutdown
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Agent, ServerInfo, SessionInfo
 from parlant_sync.registry import Registry
-from parlant_sync.session import Session, offset_of
+from parlant_sync.session import Session
 from parlant_sync.settings import Settings, Verify
 from parlant_sync.transport import Transport, segment
 
@@ -126,10 +126,11 @@ class Client:
         segment(agent_id, "an agent id")
         optional = {"customer_id": customer_id, "title": title}
         body.update({name: value for name, value in optional.items() if value is not None})
+        checks.mapping("metadata", metadata)
         if metadata is not None:
             body["metadata"] = dict(metadata)
         if labels is not None:
-            body["labels"] = sorted(set(labels))
+            body["labels"] = checks.labels(labels)
         info = self._api.create_session(body, allow_greeting=allow_greeting)
         return self._start(self._registry.add(self._session(info, 0, 0)))
 
@@ -141,7 +142,7 @@ class Client:
         unknown id, TransportError, ApiError.
         """
         segment(session_id, "a session id")
-        wanted: int | str = "latest" if since in (None, "latest") else offset_of(since)
+        wanted: int | str = "latest" if since in (None, "latest") else checks.offset(since)
 
         def make() -> Session:
             info = self._api.read_session(session_id)
@@ -152,7 +153,7 @@ class Client:
         session = self._registry.get_or_open(session_id, make, 3 * settings.request_timeout)
         if since is not None and session.since != wanted:
             raise errors.ConcurrencyError(
-                f"session {session_id} is open already, from {session.since!r}; "
+                f"session {session_id} on {self.base_url} is open already, from {session.since!r}; "
                 f"leave out since=, or read from {since!r} with iter_events(since=...)"
             )
         return session
@@ -206,7 +207,7 @@ class Client:
         """The sessions on the server that match, read page by page where the server pages (from 3.1)."""
         self._registry.check_open()
         params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
-        wanted = frozenset(labels) if labels is not None else frozenset()
+        wanted = frozenset(checks.labels(labels) or ())
         found = self._api.list_sessions({name: value for name, value in params.items() if value is not None})
         # Filtered here: the server filters after it has cut the page, and so ends early; before 3.2 it knows no labels.
         return (info for info in found if wanted <= set(info.labels))
@@ -217,7 +218,7 @@ class Client:
         self._api.delete_session(session_id)
         session = self.sessions.get(session_id)
         if session is not None:
-            session.close()
+            session._close_deleted()
 
     def server_info(self) -> ServerInfo:
         """Version, health and latency of the server. Raises TransportError where nothing answers."""

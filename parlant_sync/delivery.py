@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from parlant_sync import errors
+from parlant_sync import checks, errors
 from parlant_sync.api import PASSING, Api, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
@@ -55,7 +55,11 @@ class Delivery:
 
         Repeats only what the server certainly did not take. Raises DeliveryUncertain where nobody can tell.
         """
-        key = key or uuid.uuid4().hex
+        checks.mapping("metadata", metadata)
+        checks.mapping("participant", participant)
+        if key is None:
+            key = uuid.uuid4().hex
+        checks.key(key)
         body: dict[str, Any] = {"kind": "message", "source": "customer", "message": message}
         body["metadata"] = {**(metadata or {}), KEY: key}
         if participant is not None:

@@ -131,6 +131,11 @@ class Poller:
             raise errors.TransportError(
                 f"no thread can be started for session {self.session_id} ({error}); close sessions, or raise the limit"
             ) from error
+        except BaseException:
+            # An interrupt while it waits for the thread to come up: if that does, it ends at once.
+            self._stopping = True
+            self._hub.end(errors.SessionClosed(f"session {self.session_id}: interrupted while its poller started"))
+            raise
 
     # -- stopping
 
@@ -158,7 +163,10 @@ class Poller:
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return True
-        thread.join(deadline.bound(None))
+        try:
+            thread.join(deadline.bound(None))
+        except RuntimeError:
+            return False  # its start was interrupted; it has been told to stop
         return not thread.is_alive()
 
     def poll_now(self) -> None:

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from parlant_sync import errors
+from parlant_sync import checks, errors
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.delivery import Delivery
@@ -205,7 +205,7 @@ class Session:
         participant: Mapping[str, Any] | None = None,
     ) -> Turn:
         """The same turn as it happens; the message is posted before this returns. Arguments, errors: ``send()``."""
-        _check_message(message)
+        checks.message(message)
         deadline = self._deadline(timeout)
         started = time.monotonic()
         entry = self._enter(deadline, started)
@@ -252,7 +252,7 @@ class Session:
 
         Raises as ``send()``, but never TurnTimeout or AgentError; has ``request_timeout`` seconds.
         """
-        _check_message(message)
+        checks.message(message)
         with self._using():
             place = self._hub.place
             event = self._delivery.post(
@@ -289,9 +289,9 @@ class Session:
         may answer 500 though the turn runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
         """
         body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
-        actions = [guidelines] if isinstance(guidelines, str) else list(guidelines or ())
+        actions = checks.guidelines(guidelines)
         if actions:
-            body["guidelines"] = [{"action": a} if isinstance(a, str) else dict(a) for a in actions]
+            body["guidelines"] = actions
         deadline = self._deadline(timeout)
         started = time.monotonic()
         entry = self._enter(deadline, started)
@@ -329,6 +329,7 @@ class Session:
 
         Servers before 3.1 drop the key: there only a message posted by this object is found.
         """
+        checks.key(key)
         with self._using():
             return self._delivery.find(key)
 
@@ -336,6 +337,7 @@ class Session:
         self, kind: str, data: Any, *, source: str = "customer_ui", metadata: Mapping[str, Any] | None = None
     ) -> Event:
         """Post a custom event, or a status event (``data`` is then its status, or ``{"status": ..., "data": ...}``)."""
+        checks.mapping("metadata", metadata)
         body: dict[str, Any] = {"kind": kind, "source": source, "metadata": dict(metadata or {})}
         if kind == "status":
             status = data if isinstance(data, Mapping) else {"status": data}
@@ -374,7 +376,7 @@ class Session:
         position = self._position
         if since is None and position.taken():
             raise errors.ConcurrencyError(
-                f"another thread is reading session {self.id}; open a reader of its own with iter_events(since=...)"
+                f"another thread is reading {self._where}; open a reader of its own with iter_events(since=...)"
             )
         with self._using():
             if since is None:
@@ -390,8 +392,8 @@ class Session:
             position=position,
             check=self._check_process,
             timeout=limit,
-            kinds=_names("kinds", kinds),
-            sources=_names("sources", sources),
+            kinds=checks.names("kinds", kinds),
+            sources=checks.names("sources", sources),
             partial=partial,
         )
 
@@ -401,16 +403,16 @@ class Session:
             counts = self._poller.counts
             fresh = self._poller.state == "polling" and counts.last_poll and not counts.consecutive_failures
             return self._hub.latest() if fresh else self._api.end_of(self.id)
-        return offset_of(since)
+        return checks.offset(since)
 
     def history(
         self, since: int = 0, *, kinds: Iterable[str] | str | None = None, sources: Iterable[str] | str | None = None
     ) -> list[Event]:
         """What the server holds now from offset ``since`` on; never waits for more. Raises as any single request."""
-        wanted = _names("kinds", kinds)
+        wanted = checks.names("kinds", kinds)
         with self._using():
-            events = self._api.list_events(self.id, offset_of(since), kinds=wanted)
-        return select(events, wanted, _names("sources", sources))
+            events = self._api.list_events(self.id, checks.offset(since), kinds=wanted)
+        return select(events, wanted, checks.names("sources", sources))
 
     # -- the session itself
 
@@ -426,6 +428,8 @@ class Session:
 
         3.0 knows only title and mode; where a server drops the rest, InvalidRequestError says so.
         """
+        checks.mapping("metadata", metadata)
+        wanted = checks.labels(labels)
         body: dict[str, Any] = {}
         if title is not None:
             body["title"] = title
@@ -436,14 +440,13 @@ class Session:
                 "set": {k: v for k, v in metadata.items() if v is not None},
                 "unset": [k for k, v in metadata.items() if v is None],
             }
-        if labels is not None:
-            wanted = set(labels)
-            body["labels"] = {"upsert": sorted(wanted), "remove": sorted(set(self.labels) - wanted)}
+        if wanted is not None:
+            body["labels"] = {"upsert": wanted, "remove": sorted(set(self.labels) - set(wanted))}
         with self._using():
             info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
             self._take_info(info)
         kept = all(info.metadata.get(k) == v for k, v in (metadata or {}).items())
-        if not kept or (labels is not None and set(info.labels) != set(labels)):
+        if not kept or (wanted is not None and set(info.labels) != set(wanted)):
             raise errors.InvalidRequestError(
                 f"session {self.id}: the server at {self._settings.base_url} does not keep "
                 f"{'labels' if kept else 'metadata'} of sessions; Parlant does from {'3.2' if kept else '3.1'} on",
@@ -464,6 +467,10 @@ class Session:
         """Delete the session on the server, and close this object."""
         with self._using():
             self._api.delete_session(self.id)
+        self._close_deleted()
+
+    def _close_deleted(self) -> None:
+        self._hub.end(errors.SessionClosed(f"{self._where} was deleted; make a new one with create_session()"))
         self.close()
 
     # -- closing
@@ -482,7 +489,7 @@ class Session:
 
     def _begin_close(self) -> None:
         """For the registry: wake everything, wait for nothing."""
-        self._hub.end(errors.SessionClosed(f"session {self.id} was closed; client.session({self.id!r}) opens it again"))
+        self._hub.end(errors.SessionClosed(f"{self._where} was closed; client.session({self.id!r}) opens it again"))
         self._gate.close()
         self._poller.stop()
         self._forget(self)
@@ -514,10 +521,14 @@ class Session:
 
     # -- helpers
 
+    @property
+    def _where(self) -> str:
+        return f"session {self.id} on {self._settings.base_url}"
+
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise errors.ForkedProcessError(
-                f"session {self.id} was opened by process {self._pid}, before the fork; "
+                f"{self._where} was opened by process {self._pid}, before the fork; "
                 f"open it here with client.session({self.id!r})"
             )
 
@@ -543,7 +554,7 @@ class Session:
         self._check()
         if entry is None:
             raise errors.TurnTimeout(
-                f"session {self.id}: nothing was posted, for another turn of it was running all the time; "
+                f"{self._where}: nothing was posted, for another turn of it was running all the time; "
                 "wait longer, or use a session for each conversation",
                 partial=Reply("", "empty", duration=time.monotonic() - started),
             )
@@ -578,6 +589,7 @@ class Session:
             deadline=deadline,
             request=request,
             check=self._check_process,
+            manual=self.mode == "manual",
             entry=entry,
             started=started,
             post_error=trouble,
@@ -605,28 +617,5 @@ class _Use:
         self._poller.unuse()
 
 
-def offset_of(since: object) -> int:
-    """An offset given by a caller. Raises ConfigurationError."""
-    if since == "beginning":
-        return 0
-    if isinstance(since, bool) or not isinstance(since, int) or since < 0:
-        raise errors.ConfigurationError(f"since must be 'latest', 'beginning' or an offset from 0 on, not {since!r}")
-    return since
-
-
-def _names(what: str, names: Iterable[str] | str | None) -> frozenset[str] | None:
-    if names is None:
-        return None
-    found: Sequence[str] = [names] if isinstance(names, str) else list(names)
-    if not all(isinstance(name, str) for name in found):
-        raise errors.ConfigurationError(f"{what} must be names like 'message', not {names!r}")
-    return frozenset(found)
-
-
 def _read_limit(limit: float | None) -> float | None:
     return None if limit is None else max(limit, 0.001)
-
-
-def _check_message(message: object) -> None:
-    if not isinstance(message, str):
-        raise errors.ConfigurationError(f"the message must be a string, not {type(message).__name__}")

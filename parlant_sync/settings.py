@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
+from parlant_sync import checks
 from parlant_sync.deadline import seconds
 from parlant_sync.errors import ConfigurationError, TransportError
 
@@ -116,6 +117,8 @@ class Settings:
             token = os.environ.get("PARLANT_TOKEN") or None
         self.token_source = TokenSource(token) if token is not None else None
         self.auth = auth
+        checks.mapping("headers", headers)
+        checks.mapping("proxies", proxies)
         self.headers = _check_headers(headers or {})
         self.verify = os.fspath(verify) if not isinstance(verify, bool) else verify
         self.cert = cert

@@ -239,6 +239,8 @@ class Transport:
         detail = redaction.shorten(redaction.redact(_detail(body), secrets))
         message = f"{method} {self.base_url}{path}: {status}{' ' + detail if detail else ''}"
         kind, hint = _KINDS.get(status, (errors.ServerError, _SERVER_HINT) if status >= 500 else (errors.ApiError, ""))
+        if status == 404 and path.startswith("/agents"):
+            hint = "check the id; client.agents(), or the command parlant-sync agents, lists them"
         if 300 <= status < 400:
             hint = "redirects are refused; give the final address as base_url"
         if hint:
@@ -336,4 +338,7 @@ def _detail(body: bytes) -> str:
     except (ValueError, RecursionError):
         return text
     detail = value.get("detail", value) if isinstance(value, dict) else value
+    if isinstance(detail, list) and detail and all(isinstance(d, dict) and "msg" in d and "loc" in d for d in detail):
+        # What FastAPI says of a request that does not fit: where, and what.
+        return "; ".join(f"{'.'.join(str(part) for part in d['loc'])}: {d['msg']}" for d in detail)
     return detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)

@@ -50,6 +50,7 @@ class Turn:
         deadline: Deadline,
         request: Event | None,
         check: Callable[[], None],
+        manual: bool = False,
         entry: Pass | None = None,
         started: float | None = None,
         post_error: errors.ParlantSyncError | None = None,
@@ -64,6 +65,7 @@ class Turn:
         self._tracker = tracker
         self._deadline = deadline
         self._check = check
+        self._manual = manual
         self._entry = entry
         self._started = time.monotonic() if started is None else started
         # trigger() judges its post by the events: an error of the post counts only if no turn begins in time.
@@ -299,8 +301,7 @@ class Turn:
         if tracker.error is not None:
             detail = redact(tracker.error.error_detail)
             raise errors.AgentError(
-                f"session {self._session_id}: the agent reported an error: {_last_line(detail)}; "
-                "the server's log has more",
+                f"{self._where}: the agent reported an error: {_last_line(detail)}; the server's log has more",
                 detail=detail,
                 partial=self._reply(),
             )
@@ -323,15 +324,20 @@ class Turn:
         except (FeedEnd, *PASSING):
             pass  # the turn is over all the same; it only cannot be told whether an error would have followed
 
+    @property
+    def _where(self) -> str:
+        return f"session {self._session_id} on {self._api.transport.base_url}"
+
     def _out_of_time(self) -> errors.TurnTimeout:
         if self._growing is not None:
             self._growing = self._reread(self._growing, patient=False)
             self._final[self._growing.offset] = self._growing
-        where = f"session {self._session_id} on {self._api.transport.base_url}"
         state = "the agent had not begun" if self._tracker.trace is None else "the agent was still at it"
+        if self._manual and self._tracker.trace is None:
+            state = "it is in manual mode, and no human has answered"
         then = "; session.reply_to(error.event) goes on waiting" if self.request is not None else ""
         return errors.TurnTimeout(
-            f"{where}: the turn was not over in time ({state}){then}", partial=self._reply(), event=self.request
+            f"{self._where}: the turn was not over in time ({state}){then}", partial=self._reply(), event=self.request
         )
 
     def _answers(self) -> list[Event]:

@@ -20,6 +20,7 @@ RANKS = {
     "redaction": 0,
     "shutdown": 0,
     "alarms": 0,
+    "checks": 1,
     "deadline": 1,
     "turns": 1,
     "interrupt": 2,

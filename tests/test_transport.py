@@ -66,7 +66,8 @@ def test_statuses(mocked: responses.RequestsMock, client: Client, status: int, k
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b'{"detail": [{"loc": ["body"], "msg": "bad"}]}', '[{"loc": ["body"], "msg": "bad"}]'),
+        (b'{"detail": [{"loc": ["body", "x"], "msg": "bad"}]}', "body.x: bad"),
+        (b'{"detail": [1]}', "[1]"),
         (b"Internal Server Error", "Internal Server Error"),
         (b"", ""),
         (b"<html><head><title>Oops</title></head><body><h1>Oops</h1></body></html>", "Oops Oops"),

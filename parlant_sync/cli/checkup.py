@@ -34,7 +34,7 @@ _SOON = 14  # days that a certificate should still be good for
 
 @dataclass(frozen=True)
 class Check:
-    """``state``: ok, failed or skipped. ``exit_code`` is 0 unless it failed."""
+    """``state``: ok, warning, failed or skipped. ``exit_code`` is 0 unless it failed."""
 
     name: str
     state: str
@@ -169,7 +169,8 @@ class Checkup:
         version = f"Parlant {info.version}" if info.version else "does not tell its version (3.0, or in production)"
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
         if not info.healthy:
-            return _failed("server", f"{detail}; it says that it is not healthy", "look into its log", 3)
+            # No failure: 3.3 says so of itself for a while after each start, and works (WIRE.md).
+            return Check("server", "warning", f"{detail}; it calls itself not quite healthy", "if it stays so: its log")
         return _ok("server", detail, "that is slow" if info.latency > _SLOW else "")
 
     # -- what the token may do

@@ -109,7 +109,7 @@ def _turn(app: App, session: Session, name: str, question: str) -> Reply:
 def _keep(app: App, server: DemoServer, session_id: str) -> None:
     output.note("")
     output.note("The server stays up until Ctrl-C. In another terminal, try:")
-    output.note("  " + app.again("send", "--session-id", session_id, "--stream", _NEXT))
+    output.note_raw("  " + app.again("send", "--session-id", session_id, "--stream", _NEXT) + "\n")
     _wait_for_end(server)
 
 

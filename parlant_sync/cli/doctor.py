@@ -15,7 +15,7 @@ from parlant_sync.cli.opening import STATE_DIR
 from parlant_sync.cli.paragraphs import terminal_width
 from parlant_sync.cli.visible import one_line
 
-_MARKS = {"ok": "ok  ", "failed": "FAIL", "skipped": "--  "}
+_MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "--  "}
 
 
 @click.command(cls=Command)

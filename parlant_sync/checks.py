@@ -1,0 +1,66 @@
+"""What callers give, checked before anything is sent: a mistake is one line that names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from parlant_sync.errors import ConfigurationError
+
+
+def message(value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"the message must be a string, not {type(value).__name__}")
+
+
+def key(value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"a key must be a non-empty string, not {value!r}")
+
+
+def mapping(what: str, value: object) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f"{what} must be a mapping, not {type(value).__name__}")
+
+
+def labels(value: Any) -> list[str] | None:
+    """Sorted, each once. A string is no list of labels: it would be one of its letters."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"labels must be a list of strings, not {value!r}")
+    found = list(value)
+    if not all(isinstance(label, str) for label in found):
+        raise ConfigurationError(f"labels must be a list of strings, not {value!r}")
+    return sorted(set(found))
+
+
+def names(what: str, value: Any) -> frozenset[str] | None:
+    """Kinds or sources: one name, several, or None for all."""
+    if value is None:
+        return None
+    found: Sequence[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
+    if not all(isinstance(name, str) for name in found):
+        raise ConfigurationError(f"{what} must be names like 'message', not {value!r}")
+    return frozenset(found)
+
+
+def guidelines(value: Any) -> list[dict[str, Any]]:
+    """What an agent is to say: one action, or several, each with or without its rationale."""
+    if value is None:
+        return []
+    found: Sequence[Any] = (
+        [value] if isinstance(value, (str, Mapping)) else list(value) if isinstance(value, Iterable) else [0]
+    )
+    if not all(isinstance(item, (str, Mapping)) for item in found):
+        raise ConfigurationError(f"guidelines must be actions (strings) or mappings with an 'action', not {value!r}")
+    return [{"action": item} if isinstance(item, str) else dict(item) for item in found]
+
+
+def offset(since: object) -> int:
+    """``"beginning"``, or an offset."""
+    if since == "beginning":
+        return 0
+    if isinstance(since, bool) or not isinstance(since, int) or since < 0:
+        raise ConfigurationError(f"since must be 'latest', 'beginning' or an offset from 0 on, not {since!r}")
+    return since

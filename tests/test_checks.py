@@ -1,0 +1,74 @@
+"""Wrong arguments get one line that names them, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from parlant_sync import Client, ConfigurationError, Session, SessionClosed
+from parlant_sync.testing import FakeServer
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        server.agent("a")
+        yield server
+
+
+@pytest.fixture
+def session(server: FakeServer) -> Iterator[Session]:
+    with Client(server.base_url) as client:
+        yield client.create_session("a")
+
+
+WRONG: dict[str, Callable[[Any], object]] = {
+    "message": lambda s: s.send(b"bytes"),
+    "key must": lambda s: s.send("x", key=5),
+    "key must be": lambda s: s.post("x", key=""),
+    "a key": lambda s: s.find(None),
+    "metadata": lambda s: s.send("x", metadata="abc"),
+    "participant": lambda s: s.send("x", participant="Bob"),
+    "kinds": lambda s: s.history(kinds=5),
+    "sources": lambda s: s.iter_events(sources=[1]),
+    "guidelines": lambda s: s.trigger([5]),
+    "guidelines must": lambda s: s.trigger(5),
+    "labels": lambda s: s.update(labels="abc"),
+    "metadata must": lambda s: s.update(metadata=[1]),
+    "since": lambda s: s.iter_events(since="soon"),
+    "since must": lambda s: s.history(-1),
+    "timeout": lambda s: s.iter_events(timeout="5"),
+}
+
+
+@pytest.mark.parametrize("names", sorted(WRONG))
+def test_wrong_arguments(server: FakeServer, session: Session, names: str) -> None:
+    server.forget_requests()
+    with pytest.raises(ConfigurationError, match=names.split()[0]):
+        WRONG[names](session)
+    assert [r for r in server.requests if r.method == "POST"] == []
+    assert session.send("still usable").text == "echo: still usable"
+
+
+def test_wrong_arguments_of_a_client(server: FakeServer) -> None:
+    for options in ({"headers": [("a", "b")]}, {"proxies": "x"}, {"headers": {"a b": "c"}}, {"headers": {"a": "c\nd"}}):
+        with pytest.raises(ConfigurationError):
+            Client(server.base_url, **options)  # type: ignore[arg-type]
+    with Client(server.base_url) as client:
+        for bad in ({"labels": "abc"}, {"labels": [1]}, {"metadata": "x"}):
+            with pytest.raises(ConfigurationError):
+                client.create_session("a", **bad)  # type: ignore[arg-type]
+
+
+def test_a_deleted_session_does_not_promise_to_open_again(session: Session) -> None:
+    session.delete()
+    with pytest.raises(SessionClosed, match="was deleted"):
+        session.send("x")
+
+
+def test_a_silent_session_in_manual_mode_says_so(server: FakeServer, session: Session) -> None:
+    session.update(mode="manual")
+    with pytest.raises(TimeoutError, match="manual mode"):
+        session.send("x", timeout=0.3)
