@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "parlant_sync"]
-PATIENCE = 60.0
+PATIENCE = 40.0
 # The child makes its stdin its controlling terminal, so that Ctrl-C typed there becomes a signal.
 _ON_TERMINAL = """
 import fcntl, os, sys, termios

@@ -1,0 +1,56 @@
+"""The help reads well at 80 columns, and the command starts without loading what it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from cli_runs import Cli
+
+COMMANDS = ["send", "chat", "tail", "agents", "sessions", "doctor", "batch", "demo"]
+PAGES = [(), *((name,) for name in COMMANDS), *(("sessions", name) for name in ("list", "show", "create", "delete"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=" ".join)
+def test_help_at_80_columns(nowhere: Cli, page: tuple[str, ...]) -> None:
+    done = nowhere.run(*page, "--help", env={"COLUMNS": "80"})
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"Usage: {' '.join(('parlant-sync', *page))}")
+    assert max(map(len, lines)) <= 80
+    assert "--server URL" in done.out
+
+
+def test_the_first_page_tells_what_one_needs(nowhere: Cli) -> None:
+    text = nowhere.run("-h").out
+    for word in (*COMMANDS, "Exit codes", "130", "PARLANT_SERVER", "bash_source", "zsh_source", "fish_source"):
+        assert word in text
+
+
+def test_version(nowhere: Cli) -> None:
+    from parlant_sync import __version__
+
+    assert nowhere.run("--version").out == f"parlant-sync {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(nowhere: Cli, shell: str) -> None:
+    done = nowhere.run(env={"_PARLANT_SYNC_COMPLETE": f"{shell}_source"})
+    assert (done.code, "parlant-sync" in done.out) == (0, True)
+    env = {"_PARLANT_SYNC_COMPLETE": "bash_complete", "COMP_WORDS": "parlant-sync se", "COMP_CWORD": "1"}
+    assert {"plain,send", "plain,sessions"} <= set(nowhere.run(env=env).out.splitlines())
+    env |= {"COMP_WORDS": "parlant-sync tail --cur", "COMP_CWORD": "2"}
+    assert nowhere.run(env=env).out == "plain,--cursor-file\n"
+
+
+def test_each_command_loads_only_what_it_needs() -> None:
+    code = """
+import sys
+import parlant_sync.cli, parlant_sync.cli.send
+heavy = ["asyncio", "tenacity", "parlant_sync.batch", "parlant_sync.demo", "parlant_sync.testing",
+         "parlant_sync.cli.chat", "parlant_sync.cli.conversations", "parlant_sync.cli.live", "click.shell_completion"]
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

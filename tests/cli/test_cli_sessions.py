@@ -1,0 +1,127 @@
+"""``parlant-sync sessions`` and ``doctor``."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+import pytest
+from cli_runs import Cli
+
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer
+
+
+@pytest.mark.real
+def test_create_show_list_delete(real: Cli, demo: DemoServer) -> None:
+    agent = demo.agents["hesitant"]
+    made = real.run("sessions", "create", "-o", "json", "--agent-id", agent, "--title", "A title").json
+    session = made["session_id"]
+    assert (made["agent_id"], made["title"], made["mode"]) == (agent, "A title", "auto")
+    assert real.run("send", "--session-id", session, "a question").code == 0
+    shown = real.run("sessions", "show", session)
+    for text in (
+        f"session   {session}",
+        "title     A title",
+        "customer\n    a question",
+        "(preamble)",
+        "    echo: a quest",
+    ):
+        assert text in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+    listed = real.run("sessions", "list", "--agent-id", agent)
+    assert any(line.startswith(session) and line.endswith("A title") for line in listed.out.splitlines())
+    rows = real.run("sessions", "list", "-o", "json", "--limit", "1").json_lines
+    assert [set(row) >= {"session_id", "agent_id", "customer_id", "title", "created"} for row in rows] == [True]
+    done = real.run("sessions", "delete", session)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    real.run("sessions", "show", session).failed(6, session)
+
+
+@pytest.mark.real
+def test_options_anywhere_around_a_group(real: Cli, new_session: Callable[..., str]) -> None:
+    session = new_session()
+    for arguments in (
+        ("-o", "json", "sessions", "show", session),
+        ("sessions", "-o", "json", "show", session),
+        ("sessions", "show", "-o", "json", "--session-id", session),
+    ):
+        assert real.run(*arguments).json["session_id"] == session
+    two = [new_session(), session]
+    assert [row["deleted"] for row in real.run("sessions", "delete", "-o", "json", *two).json_lines] == [True, True]
+
+
+@pytest.mark.real
+def test_doctor_finds_a_healthy_server(real: Cli, demo: DemoServer) -> None:
+    before = len(real.run("sessions", "list").out.splitlines())
+    done = real.run("doctor")
+    assert done.code == 0, done
+    lines = done.out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line.startswith("FAIL")]
+    for text in ("address", "Parlant", "agents", "poll", "ms"):
+        assert text in done.out
+    report = real.run("doctor", "-o", "json").json
+    assert report["ok"]
+    assert [check["name"] for check in report["checks"]][-1] == "poll"
+    assert len(real.run("sessions", "list").out.splitlines()) == before  # it cleans up
+
+
+def test_doctor_without_a_server(nowhere: Cli) -> None:
+    done = nowhere.run("doctor")
+    assert done.code == 3
+    assert "FAIL  address" in done.out
+    assert "-> start the server" in done.out
+    name = nowhere.run("doctor", "-s", "http://nosuch.invalid")
+    assert (name.code, "cannot be resolved" in name.out) == (3, True)
+    assert nowhere.run("doctor", "-s", "nonsense").code == 2
+
+
+def test_doctor_and_the_token(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    parlant_server.token = "right"
+    none = fake.run("doctor")
+    assert (none.code, "FAIL  token" in none.out, "PARLANT_TOKEN" in none.out) == (6, True, True)
+    wrong = fake.run("doctor", env={"PARLANT_TOKEN": "wrong-one"})
+    assert (wrong.code, "check PARLANT_TOKEN" in wrong.out, "wrong-one" in wrong.out) == (6, True, False)
+    right = fake.run("doctor", env={"PARLANT_TOKEN": "right"})
+    assert (right.code, "accepted, from PARLANT_TOKEN" in right.out) == (0, True)
+
+
+def test_doctor_in_production(tmp_path: object, fake: Cli) -> None:
+    with FakeServer(policy="production") as server:
+        server.agent("support")
+        done = fake.run("doctor", "-s", server.base_url)
+        assert done.code == 0
+        assert "may not list" in done.out
+        named = fake.run("doctor", "-s", server.base_url, "--agent-id", "support")
+    assert named.code == 0
+    assert "stays on the server" in " ".join(named.out.split())
+    assert "listing events works" in named.out
+
+
+def test_doctor_and_what_is_broken(fake: Cli, parlant_server: FakeServer) -> None:
+    unknown = fake.run("doctor", "--agent-id", "nobody")
+    assert unknown.code == 6
+    parlant_server.agent("support")
+    parlant_server.fail_next("GET /agents", 200, "<html>", times=None)
+    other = fake.run("doctor")
+    assert (other.code, "FAIL  agents" in other.out) == (3, True)
+    state = fake.run("doctor", "--state-dir", "/proc/nothing")
+    assert (state.code, "--state-dir" in state.out) == (1, True)
+
+
+def test_doctor_and_tls(fake: Cli) -> None:
+    """A certificate that nobody vouches for, as a server on a company's network has it."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(fake.home / "ca.pem"))
+    with FakeServer(ssl_context=context) as server:
+        server.agent("support")
+        refused = fake.run("doctor", "-s", server.base_url)
+        assert (refused.code, "FAIL  TLS" in refused.out, "REQUESTS_CA_BUNDLE" in refused.out) == (3, True, True)
+        trusted = fake.run("doctor", "-s", server.base_url, env={"REQUESTS_CA_BUNDLE": str(fake.home / "ca.pem")})
+    assert (trusted.code, "ok    TLS" in trusted.out) == (0, True), trusted

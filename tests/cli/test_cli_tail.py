@@ -1,0 +1,180 @@
+"""``parlant-sync tail`` and its cursor file: repeats rather than loses, whatever happens to a run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+from collections.abc import Callable
+
+import pytest
+from cli_runs import Cli
+
+from parlant_sync import Client
+from parlant_sync.demo.launcher import DemoServer
+from parlant_sync.testing import FakeServer
+
+
+@pytest.mark.real
+def test_events_as_they_come(real: Cli, demo: DemoServer, new_session: Callable[..., str]) -> None:
+    session = new_session()
+    with real.start("tail", "--session-id", session, "--kinds", "message") as running:
+        assert real.run("send", "--session-id", session, "hello\nyou").code == 0
+        lines = [running.read_line() for _ in range(4)]
+        done = running.end(signal.SIGTERM)
+    assert done.code == 143
+    assert lines[0].split()[0] == "0"
+    assert lines[0].split()[2:] == ["customer", "hello"]
+    assert lines[1] == "    you\n"
+    assert lines[2].split()[2:] == ["ai_agent", "echo:", "hello"]
+
+
+@pytest.mark.real
+def test_what_is_printed(real: Cli, demo: DemoServer) -> None:
+    reply = real.run("send", "-o", "json", "--agent-id", demo.agents["hesitant"], "hm").json
+    tail = ("tail", "--session-id", reply["session_id"], "--timeout", "0")
+    every = real.run(*tail, "-o", "json").json_lines
+    assert [event["offset"] for event in every] == list(range(reply["next_offset"]))
+    said = real.run(*tail, "--kinds", "message", "--sources", "ai_agent").out.splitlines()
+    assert [line.split("ai_agent")[1].strip() for line in said] == ["(Let me see.)", "echo: hm"]
+    kinds = real.run(*tail, "-o", "json", "--kinds", "message,status", "--since", "3").json_lines
+    assert {event["kind"] for event in kinds} == {"message", "status"}
+    assert kinds[0]["offset"] == 3
+    assert real.run(*tail, "--since", "latest").out == ""
+    text = real.run(*tail).out
+    assert "[acknowledged]" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.real
+def test_a_cursor_file_goes_on_where_the_last_run_stopped(real: Cli, demo: DemoServer) -> None:
+    ask = ("send", "--conversation", "c", "--agent-id", demo.agents["quick"])
+    tail = ("tail", "--conversation", "c", "--timeout", "0", "--cursor-file", "cur.json", "-o", "json")
+    assert real.run(*ask, "one").code == 0
+    first = real.run(*tail).json_lines
+    assert (first[0]["offset"], real.run(*tail).out) == (0, "")
+    assert stat.S_IMODE((real.home / "cur.json").stat().st_mode) == 0o600
+    assert real.run(*ask, "two").code == 0
+    then = real.run(*tail, "--since", "beginning", "--kinds", "message").json_lines
+    assert [event["data"]["message"] for event in then] == ["two", "echo: two"]
+    assert real.run(*tail).out == ""
+
+
+def test_a_run_that_is_killed_repeats_rather_than_loses(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    with Client(fake.server) as client:
+        session = client.create_session("support")
+        for number in range(200):
+            session.post_event("custom", {"number": number})
+        session_id = session.id
+    tail = ("tail", "-o", "json", "--session-id", session_id, "--cursor-file", "c")
+    runs: list[list[int]] = []
+    for lines in (1, 7, 50):
+        with fake.start(*tail) as running:
+            got = [running.read_line() for _ in range(lines)]
+            running.process.kill()
+            got += running.end().out.splitlines(keepends=True)
+        # A line that was cut short was not printed.
+        runs.append([json.loads(line)["offset"] for line in got if line.endswith("\n")])
+    runs.append([event["offset"] for event in fake.run(*tail, "--timeout", "0").json_lines])
+    seen: list[int] = []
+    for offsets in runs:
+        assert offsets == list(range(offsets[0], offsets[0] + len(offsets))) if offsets else True
+        assert not offsets or offsets[0] <= len(seen)  # repeated perhaps, but no gap
+        seen = sorted({*seen, *offsets})
+    assert seen == list(range(200))
+
+
+def test_the_cursor_stays_where_the_output_failed(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    ask = fake.run("send", "-o", "json", "x").json
+    tail = ("tail", "--session-id", ask["session_id"], "--timeout", "0", "--cursor-file", "c")
+    with open("/dev/full", "w") as full:
+        done = fake.run(*tail, stdout=full)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    closed = fake.shell(f"$CLI {' '.join(tail)} | true; echo ${{PIPESTATUS[0]}}")
+    assert (closed.out, closed.err) == ("0\n", "")
+    rows = fake.run(*tail, "-o", "json").json_lines
+    assert rows[-1]["offset"] == ask["next_offset"] - 1
+
+
+def test_a_first_run_without_events_is_remembered(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    tail = ("tail", "--session-id", session, "--timeout", "0", "--cursor-file", "c", "--since", "latest")
+    assert fake.run(*tail).out == ""
+    assert fake.run("send", "--session-id", session, "y").code == 0
+    assert " y\n" in fake.run(*tail).out
+
+
+def test_a_cursor_belongs_to_its_session(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    one, two = (fake.run("send", "-o", "json", "x").json["session_id"] for _ in range(2))
+    tail = ("tail", "--timeout", "0", "--cursor-file", "c", "--session-id")
+    assert fake.run(*tail, one).code == 0
+    fake.run(*tail, two).failed(2, one, two, "another file")
+
+
+def test_a_renewed_conversation_is_read_from_its_beginning(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    ask = ("send", "--conversation", "c", "--renew", "x")
+    tail = ("tail", "--conversation", "c", "--timeout", "0", "--cursor-file", "cur", "-o", "json")
+    assert fake.run(*ask).code == 0
+    assert fake.run(*tail).json_lines
+    session = json.loads(fake.states[0].read_text())["session_id"]
+    assert fake.run("sessions", "delete", session).code == 0
+    fake.run(*tail).failed(6, session)
+    assert fake.run(*ask).code == 0
+    again = fake.run(*tail)
+    assert again.json_lines[0]["offset"] == 0
+    assert "new session" in again.err
+
+
+def test_events_that_were_deleted_on_the_server(fake: Cli, parlant_server: FakeServer) -> None:
+    """Servers up to 3.2 count from the new end then: going on at the old offset would lose what comes."""
+    with FakeServer("3.2") as server:
+        server.agent("support")
+        cli = Cli(server.base_url, fake.home)
+        session = cli.run("send", "-o", "json", "x").json["session_id"]
+        tail = ("tail", "--session-id", session, "--timeout", "0", "--cursor-file", "c", "-o", "json")
+        assert cli.run(*tail).code == 0
+        server.wipe(session)
+        assert cli.run("send", "--session-id", session, "y").code == 0
+        done = cli.run(*tail)
+    assert "deleted on the server" in done.err
+    assert [e["data"]["message"] for e in done.json_lines if e["kind"] == "message"] == ["y", "echo: y"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"kind": "cursor", "format": 1, "server": "x", "session_id": 7}'])
+def test_a_damaged_cursor_is_kept_aside(fake: Cli, parlant_server: FakeServer, damage: str) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    tail = ("tail", "--session-id", session, "--timeout", "0", "--cursor-file", "c.json")
+    (fake.home / "c.json").write_text(damage)
+    fake.run(*tail).failed(1, "damaged", "kept as")
+    [kept] = fake.home.glob("c.json.damaged-*")
+    assert kept.read_text() == damage
+    assert fake.run(*tail).out.startswith("   0")
+
+
+def test_8_two_runs_never_share_a_cursor(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    tail = ("tail", "--session-id", session, "--cursor-file", "c")
+    with fake.start(*tail) as running:
+        running.read_line()
+        fake.run(*tail, "--timeout", "0").failed(8, "another run")
+        assert running.end(signal.SIGINT).code == 130
+    assert fake.run(*tail, "--timeout", "0").code == 0
+
+
+@pytest.mark.real
+def test_a_session_that_is_deleted_meanwhile(real: Cli, new_session: Callable[..., str]) -> None:
+    session = new_session()
+    assert real.run("send", "--session-id", session, "x").code == 0
+    with real.start("tail", "--session-id", session) as running:
+        assert running.read_line()
+        assert real.run("sessions", "delete", session).code == 0
+        done = running.end()
+    assert done.code == 6
+    assert "404" in done.err
