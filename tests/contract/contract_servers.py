@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import requests
 
 from parlant_sync.demo.launcher import DemoServer
@@ -76,6 +77,11 @@ class Server:
     @property
     def keeps_labels(self) -> bool:
         return self.version >= (3, 2)
+
+    def needs(self, ability: str, lacking: str) -> None:
+        """Skip the test where this version cannot do that, by its name and with what it lacks."""
+        if not getattr(self, ability):
+            pytest.skip(f"Parlant {self.version[0]}.{self.version[1]} {lacking}")
 
     def script(
         self,

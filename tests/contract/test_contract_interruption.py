@@ -104,8 +104,7 @@ def test_the_preamble_of_a_cancelled_turn_is_in_neither_reply(server: Any, two: 
 
 
 def test_a_stream_that_is_interrupted_goes_on_with_the_newer_answer(server: Any, two: Callable[[str], Two]) -> None:
-    if not server.streams:
-        pytest.skip("servers before 3.2 do not stream")
+    server.needs("streams", "does not stream (3.2 and newer do)")
     both, middle = two("streamer"), server.gate()
     with both.one.stream(server.script("streamer", "one two three four", gate=middle, at="middle")) as turn:
         pieces = turn.text

@@ -34,8 +34,7 @@ def test_a_conversation_with_what_is_allowed(production: Any, make_client: Calla
 
 def test_a_stream_where_single_events_may_not_be_read(production: Any, make_client: Callable[..., Client]) -> None:
     """Read again by lists, about once a second: still in pieces, to the last word."""
-    if not production.streams:
-        pytest.skip("servers before 3.2 do not stream")
+    production.needs("streams", "does not stream (3.2 and newer do)")
     session, middle = make_client(production).create_session(production.agents["streamer"]), production.gate()
     with session.stream(production.script("streamer", "one two three four", gate=middle, at="middle")) as turn:
         pieces = turn.text

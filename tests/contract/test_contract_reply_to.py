@@ -94,8 +94,7 @@ def test_find_by_key(server: Any, client: Client, make_client: Callable[..., Cli
     assert reply.request is not None
     assert found.offset == reply.request.offset
     assert session.find("order-19") is None
-    if not server.keeps_metadata:
-        pytest.skip("3.0 drops the metadata, and the key with it: only who posted a message finds it")
+    server.needs("keeps_metadata", "drops the key: only who posted a message finds it (3.1 and newer keep it)")
     assert event.metadata["mine"] == 1
     elsewhere = make_client(server).session(session.id)
     found = elsewhere.find("order-17")
@@ -124,8 +123,7 @@ def test_out_of_time_tells_what_had_come(server: Any, client: Client) -> None:
 
 
 def test_out_of_time_in_the_middle_of_a_stream(server: Any, client: Client) -> None:
-    if not server.streams:
-        pytest.skip("servers before 3.2 do not stream")
+    server.needs("streams", "does not stream (3.2 and newer do)")
     session, middle = client.create_session(server.agents["streamer"]), server.gate()
     with pytest.raises(TurnTimeout) as caught:
         session.send(server.script("streamer", "one two three four", gate=middle, at="middle"), timeout=server.moment)

@@ -16,8 +16,7 @@ WHOLE = f"streamed echo of: {TEXT}"
 
 @pytest.fixture
 def session(server: Any, client: Client) -> Session:
-    if not server.streams:
-        pytest.skip("servers before 3.2 do not stream")
+    server.needs("streams", "does not stream (3.2 and newer do)")
     return client.create_session(server.agents["streamer"])
 
 
