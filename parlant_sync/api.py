@@ -87,14 +87,21 @@ class Api:
         )
 
     def write(
-        self, method: str, path: str, body: Any, parse: Callable[[Any], _T], *, params: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        parse: Callable[[Any], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        body_expected: bool = False,
     ) -> _T:
         """A request that changes something: repeated only where the server certainly did not take it."""
         failure = Failure()
 
         def once() -> _T:
             answer = self.transport.request(method, path, params=params, body=body, failure=failure)
-            return self.read(answer, method, path, parse) if answer.body else parse(None)
+            return self.read(answer, method, path, parse) if answer.body or body_expected else parse(None)
 
         return retrying(
             once,
@@ -200,7 +207,7 @@ class Api:
 
     def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> SessionInfo:
         params = {"allow_greeting": "true" if allow_greeting else "false"}
-        return self.write("POST", "/sessions", body, read_session, params=params)
+        return self.write("POST", "/sessions", body, read_session, params=params, body_expected=True)
 
     def read_session(self, session_id: str) -> SessionInfo:
         return self.get(session_path(session_id), read_session)

@@ -50,6 +50,7 @@ class Delivery:
         participant: Mapping[str, Any] | None,
         since: int,
         deadline: Deadline,
+        attempts: float = float("inf"),
     ) -> Event:
         """Post and return the stored event. ``since`` is an offset that the message cannot be below.
 
@@ -69,11 +70,13 @@ class Delivery:
         limit = self._api.transport.settings.request_timeout
 
         pace = self._api.transport.post_pace
+        limited: list[errors.RateLimitedError] = []
 
         def once() -> Event:
-            pause = pace.pause_left()  # all posts of the client wait out a 429 together
-            if pause > 0:
-                self._bell.wait(deadline.bound(pause))
+            # After a 429 all posts of the client wait together, and then take turns.
+            pace.wait(lambda pause: self._bell.wait(deadline.bound(pause)), lambda: self._bell.rung)
+            if deadline.expired() and limited:
+                raise limited[-1]
             timeout = max(deadline.bound(limit) or limit, 0.001)
             try:
                 return self._api.create_event(
@@ -81,13 +84,14 @@ class Delivery:
                 )
             except errors.RateLimitedError as error:
                 pace.limited(error.retry_after)
+                limited[:] = [error]
                 raise
 
         try:
             event = retrying(
                 once,
                 deadline=deadline,
-                attempts=float("inf"),
+                attempts=attempts,
                 may_retry=lambda error: not_taken(error, failure),
                 bell=self._bell,
             )
@@ -152,10 +156,8 @@ class Delivery:
                 looks.pop(0)
             if not looks or until.expired():
                 break
-        if isinstance(cause, errors.ProtocolError) or (
-            isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504)
-        ):
-            raise cause
+        if isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504):
+            raise cause  # the server itself says that it failed
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
             f"have arrived ({cause}); ask session.find({key!r}) later, before it is sent again",

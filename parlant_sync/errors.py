@@ -88,7 +88,7 @@ class InvalidRequestError(ApiError):
 
 
 class RateLimitedError(ApiError):
-    """429. ``retry_after`` is the server's wish in seconds, already bounded, or None."""
+    """429. ``retry_after`` is the server's wish in seconds, or None."""
 
     def __init__(
         self,

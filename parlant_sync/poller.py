@@ -175,6 +175,11 @@ class Poller:
         if line is not None:
             line.slot.kick()
 
+    def cut_pause(self) -> None:
+        """The server was just seen to answer: a poller that waits for it tries again now."""
+        if self._state == "waiting":
+            self.bell.poke()
+
     def drop_inherited(self) -> None:
         """In a forked child, where the thread does not exist: let go of its connection."""
         self._stopping = True
@@ -245,10 +250,7 @@ class Poller:
 
     def _brake(self) -> None:
         """After a 429 all pollers of the client wait together, and then take turns."""
-        pause = self._api.transport.pace.claim()
-        while pause > 0 and not self._stopping:
-            self._wait(pause)
-            pause = self._api.transport.pace.pause_left()
+        self._api.transport.pace.wait(self._wait, lambda: self._stopping)
 
     def _wait(self, pause: float) -> None:
         self._state = "waiting"

@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,6 +23,9 @@ FIRST_RATE_PAUSE = 2.0
 LONGEST_RATE_PAUSE = 15.0
 # Between two lists of one client after a 429: a quarter under the 240 a minute that a production server allows.
 FIRST_GAP = 60.0 / 180
+FIRST_POST_GAP = 60.0 / 24
+# Servers count by the minute.
+WINDOW = 60.0
 LONGEST_GAP = 5.0
 
 
@@ -58,15 +62,21 @@ class Bell:
         self.rung = True
         self._queue.put(None)
 
+    def poke(self) -> None:
+        """End the wait of one waiter, or the next one's, without ringing."""
+        self._queue.put(None)
+
     def wait(self, timeout: float | None = None) -> bool:
         """Until it rings, at most ``timeout`` seconds; True if it has rung. (tenacity's name for it, too.)"""
-        if self.rung:
+        before = self.rung
+        if before:
             return True
         try:
             self._queue.get(timeout=timeout)
         except queue.Empty:
             return self.rung
-        self._queue.put(None)  # for the next waiter
+        if self.rung:
+            self._queue.put(None)  # for the next waiter
         return self.rung
 
 
@@ -101,7 +111,7 @@ def retrying(
 
     def pause(state: Any) -> float:
         error = state.outcome.exception() if state.outcome else None
-        wish = getattr(error, "retry_after", None) or 0.0
+        wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
         return float(min(max(jittered(state.attempt_number), wish), deadline.remaining()))
 
     def stop(state: Any) -> bool:
@@ -118,35 +128,42 @@ def retrying(
 
 
 def retry_after(value: str | None) -> float | None:
-    """A Retry-After header in bounded seconds; None where it is missing (WIRE.md), a date, or nonsense."""
+    """A Retry-After header in seconds; None where it is missing (WIRE.md), a date, or nonsense."""
     try:
         seconds = float(value or "")
     except ValueError:
         return None
-    if math.isnan(seconds) or seconds < 0:
-        return None
-    return min(seconds, LONGEST_RETRY_AFTER)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 class Pace:
-    """One brake for all pollers of a client: a 429 pauses them together, then spreads them out; calm speeds them up.
+    """One brake for all requests of one kind of a client: a 429 pauses them together, then spaces them out.
 
-    Thread-safe. What a production server allows per address and minute is in WIRE.md: 240 lists.
+    How far apart is told by how many went in the minute before the first refusal: so many were too many. Calm makes
+    them faster again. Thread-safe. What a production server allows per address and minute is in WIRE.md.
     """
 
-    def __init__(self, *, spread: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
-        """``spread``: whether a 429 also spaces out what comes after the pause."""
+    def __init__(self, *, first_gap: float = FIRST_GAP, clock: Callable[[], float] = time.monotonic) -> None:
+        """``first_gap``: seconds between two requests that a first refusal never goes beyond."""
         self._lock = threading.Lock()  # guards everything below; held for arithmetic only
-        self._spread = spread
+        self._first_gap = first_gap
         self._clock = clock
+        self._times: deque[float] = deque(maxlen=5000)  # when the latest went, or are to go
         self._paused_until = -math.inf
-        self._next_slot = -math.inf  # when the next list may go, while lists are spread out
-        self._gap = 0.0  # seconds between two lists; 0.0 where nothing limits them
+        self._next_slot = -math.inf  # when the next may go, while they are spaced out
+        self._gap = 0.0  # seconds between two; 0.0 where nothing limits them
         self._pause = FIRST_RATE_PAUSE
         self._changed_at = -math.inf
+        self._tightened_at = -math.inf
+        self._refusals = 0
+
+    @property
+    def refusals(self) -> int:
+        """How often a pause began. A slot that was claimed before the latest is void: claim another."""
+        return self._refusals
 
     def claim(self) -> float:
-        """Take a slot for one list; the seconds until it may go."""
+        """Take a slot for one request; the seconds until it may go."""
         with self._lock:
             now = self._clock()
             at = max(now, self._paused_until)
@@ -154,33 +171,58 @@ class Pace:
                 self._ease(now)
                 at = max(at, self._next_slot)
                 self._next_slot = at + self._gap
+            self._times.append(at)
             return at - now
 
+    def wait(self, wait: Callable[[float], object], give_up: Callable[[], bool]) -> None:
+        """Claim a slot and ``wait`` for it; again where a refusal has made it void meanwhile."""
+        while not give_up():
+            refusals = self._refusals
+            pause = self.claim()
+            if pause > 0:
+                wait(pause)
+            if refusals == self._refusals:
+                return
+
     def pause_left(self) -> float:
-        """Seconds of the common pause that are left, for one whose slot was taken before it began."""
+        """Seconds of the common pause that are left."""
         with self._lock:
             return max(0.0, self._paused_until - self._clock())
 
     def limited(self, wish: float | None) -> None:
-        """A 429 came, with this Retry-After in seconds (bounded) or None."""
+        """A 429 came, with this Retry-After in seconds or None; what it asks for is heeded up to a minute."""
         with self._lock:
             now = self._clock()
             if now < self._paused_until and wish is None:
                 return  # one of a volley: they were all under way when the first was refused
-            if now - self._changed_at > 60.0:
+            if now - self._changed_at > WINDOW:
                 self._pause = FIRST_RATE_PAUSE
-            pause = max(self._pause, wish or 0.0)
+            pause = max(self._pause, min(wish or 0.0, LONGEST_RETRY_AFTER))
             self._pause = min(self._pause * 2, LONGEST_RATE_PAUSE)
-            if self._spread:
-                self._gap = min(max(self._gap * 1.25, FIRST_GAP), LONGEST_GAP)
+            self._tighten(now)
+            while self._times and self._times[-1] > now:
+                self._times.pop()  # slots that are void now
             self._paused_until = max(self._paused_until, now + pause)
             self._next_slot = self._paused_until
             self._changed_at = self._paused_until
+            self._refusals += 1
+
+    def _tighten(self, now: float) -> None:
+        """The lock is held."""
+        assert self._lock.locked()
+        if now - self._tightened_at < 1.2 * WINDOW:
+            return  # the server still counts what went before the gap was set
+        self._tightened_at = now
+        if self._gap:
+            self._gap = min(self._gap * 1.25, LONGEST_GAP)
+        else:
+            recent = sum(1 for at in self._times if now - WINDOW < at <= now)
+            self._gap = min(WINDOW / (0.9 * max(recent, 1)), self._first_gap)
 
     def _ease(self, now: float) -> None:
         """A minute without a 429: the server's window has passed, go a little faster. The lock is held."""
         assert self._lock.locked()
-        if now - self._changed_at > 60.0:
+        if now - self._changed_at > WINDOW:
             self._changed_at = now
             self._pause = FIRST_RATE_PAUSE
-            self._gap = self._gap * 0.85 if self._gap > 0.05 else 0.0
+            self._gap = self._gap * 0.85 if self._gap > 0.02 else 0.0

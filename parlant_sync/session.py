@@ -20,7 +20,7 @@ from parlant_sync.delivery import Delivery
 from parlant_sync.events import Event, Reply, SessionInfo, select
 from parlant_sync.feed import Feed
 from parlant_sync.gate import Gate, Pass
-from parlant_sync.hub import Hub
+from parlant_sync.hub import Hub, Place
 from parlant_sync.poller import Poller
 from parlant_sync.reader import EventReader, Position
 from parlant_sync.settings import Settings
@@ -223,9 +223,7 @@ class Session:
                     since=place.next,
                     deadline=deadline,
                 )
-                if self._hub.note_posted(event.offset, place):
-                    logger.info("session %s: offsets went back to %d; reading on from there", self.id, event.offset)
-                    self._poller.poll_now()
+                if self._note_posted(event, place):
                     feed.go_to(event.offset + 1)
                 else:
                     feed.skip_to(event.offset + 1)
@@ -263,6 +261,7 @@ class Session:
                 participant=participant,
                 since=place.next,
                 deadline=Deadline(self._settings.request_timeout),
+                attempts=3,
             )
             self._note_posted(event, place)
             return event
@@ -309,8 +308,7 @@ class Session:
                     event = self._api.create_event(self.id, body, failure=failure, read_timeout=_read_limit(limit))
                     if actions:
                         trace = event.trace_id
-                        if self._hub.note_posted(event.offset, place):
-                            self._poller.poll_now()
+                        if self._note_posted(event, place):
                             feed.go_to(event.offset)
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
                     if not failure.sent:
@@ -596,10 +594,14 @@ class Session:
             begin_by=Deadline(_TRIGGER_BEGIN) if trouble is not None else None,
         )
 
-    def _note_posted(self, event: Event, place: Any) -> None:
-        if self._hub.note_posted(event.offset, place):
-            logger.info("session %s: offsets went back to %d; reading on from there", self.id, event.offset)
-            self._poller.poll_now()
+    def _note_posted(self, event: Event, place: Place) -> bool:
+        """The server has just taken ``event``; True where that shows that its numbering went back."""
+        self._poller.cut_pause()  # it answers again, so there is no reason to wait
+        if not self._hub.note_posted(event.offset, place):
+            return False
+        logger.info("session %s: offsets went back to %d; reading on from there", self.id, event.offset)
+        self._poller.poll_now()
+        return True
 
 
 class _Use:

@@ -66,9 +66,9 @@ class TokenSource(AuthBase):
         return "TokenSource([redacted])"
 
 
-def _check_token(token: object) -> None:
+def _check_token(token: object, name: str = "the token") -> None:
     if not isinstance(token, str) or not token or not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise ConfigurationError("the token must be a non-empty string of printable ASCII without blanks")
+        raise ConfigurationError(f"{name} must be a non-empty string of printable ASCII without blanks or line ends")
 
 
 def _check_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
@@ -115,6 +115,8 @@ class Settings:
             raise ConfigurationError("give token= or auth=, not both")
         if token is None and auth is None:
             token = os.environ.get("PARLANT_TOKEN") or None
+            if token is not None:
+                _check_token(token, "$PARLANT_TOKEN")
         self.token_source = TokenSource(token) if token is not None else None
         self.auth = auth
         checks.mapping("headers", headers)

@@ -22,7 +22,7 @@ import urllib3
 from parlant_sync import errors, interrupt, redaction
 from parlant_sync._version import __version__
 from parlant_sync.deadline import Deadline
-from parlant_sync.retry import Pace, retry_after
+from parlant_sync.retry import FIRST_POST_GAP, Pace, retry_after
 from parlant_sync.steady import SteadySession
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Transport:
         self.settings = settings
         self.base_url = settings.base_url
         self.pace = Pace()  # of the event lists
-        self.post_pace = Pace(spread=False)
+        self.post_pace = Pace(first_gap=FIRST_POST_GAP)
         self.wakeable = interrupt.CAN_WAKE
         self._tls = settings.tls_context()
         # Read once: requests would go through the whole environment twice for each request (0.3 ms and more).
@@ -114,6 +114,8 @@ class Transport:
         factory = self.settings.session_factory
         if factory is not None:
             session = factory()
+            if not isinstance(session, requests.Session):
+                raise errors.ConfigurationError(f"session_factory returned {session!r}, and no requests.Session")
             session.proxies.update(self.settings.proxies)
             if not interrupt.instrument(session):
                 self.wakeable = False
@@ -239,7 +241,9 @@ class Transport:
         detail = redaction.shorten(redaction.redact(_detail(body), secrets))
         message = f"{method} {self.base_url}{path}: {status}{' ' + detail if detail else ''}"
         kind, hint = _KINDS.get(status, (errors.ServerError, _SERVER_HINT) if status >= 500 else (errors.ApiError, ""))
-        if status == 404 and path.startswith("/agents"):
+        if status == 404 and detail in ("Not Found", ""):
+            hint = f"is {self.base_url} the address of a Parlant server?"
+        elif status == 404 and path.startswith("/agents"):
             hint = "check the id; client.agents(), or the command parlant-sync agents, lists them"
         if 300 <= status < 400:
             hint = "redirects are refused; give the final address as base_url"
@@ -259,7 +263,7 @@ class Transport:
     def drop_inherited(self) -> None:
         """In a forked child: forget the parent's connections without telling their peers."""
         self._lock = threading.Lock()
-        self.pace, self.post_pace = Pace(), Pace(spread=False)
+        self.pace, self.post_pace = Pace(), Pace(first_gap=FIRST_POST_GAP)
         calls, self._calls = self._calls, None
         if calls is not None:
             interrupt.drop_inherited(calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @option("--since", metavar="WHERE", help="beginning, latest or an offset.  [beginning]")
 @option("--kinds", metavar="KIND,...", multiple=True, help="Only these: message, status, tool, custom.")
 @option("--sources", metavar="SOURCE,...", multiple=True, help="Only from these: customer, ai_agent, ...")
+@option("--no-preambles", is_flag=True, help='Leave out "let me see...".')
 @option("--timeout", type=Seconds(), metavar="SECONDS", help="End when nothing came for so long; 0: print and end.")
 @option("--cursor-file", metavar="FILE", help="Go on where the last run with FILE stopped.")
 @STATE_DIR
@@ -37,6 +39,7 @@ def tail(
     since: str | None,
     kinds: tuple[str, ...],
     sources: tuple[str, ...],
+    no_preambles: bool,
     timeout: float | None,
     cursor_file: str | None,
     **options: Any,
@@ -55,18 +58,34 @@ def tail(
     if wanted.session_id is None and wanted.conversation is None:
         raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
     start = _since(since)
-    names = _names(kinds), _names(sources)
+    shown = _Shown(_names(kinds), _names(sources), not no_preambles)
     with app.client() as client:
         session_id = wanted.session_id or _kept(client, wanted)
         if cursor_file is None:
-            _follow(app, attach(app, client, session_id, since=start), names, timeout, None)
+            _follow(app, attach(app, client, session_id, since=start), shown, timeout, None)
         else:
             from parlant_sync.cli.cursors import Cursor
 
             changing = wanted.session_id is None
             lock = options["wait_lock"]
             with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
-                _follow(app, _resume(app, client, session_id, start, cursor), names, timeout, cursor)
+                _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Which events are printed."""
+
+    kinds: frozenset[str] | None
+    sources: frozenset[str] | None
+    preambles: bool
+
+    def wants(self, event: Event) -> bool:
+        return (
+            (self.kinds is None or event.kind in self.kinds)
+            and (self.sources is None or event.source in self.sources)
+            and (self.preambles or not event.is_preamble)
+        )
 
 
 def _kept(client: Client, wanted: Target) -> str:
@@ -94,16 +113,15 @@ def _resume(app: App, client: Client, session_id: str, start: int | str, cursor:
 def _follow(
     app: App,
     session: Session,
-    names: tuple[frozenset[str] | None, frozenset[str] | None],
+    shown: _Shown,
     timeout: float | None,
     cursor: Cursor | None,
 ) -> None:
-    kinds, sources = names
     reader = session.iter_events(timeout=timeout)
     with reader, when_stdout_closes(reader.close):
         for event in reader:
             # Filtered here, not by the reader: the cursor passes what is not wanted, too.
-            if (kinds is None or event.kind in kinds) and (sources is None or event.source in sources):
+            if shown.wants(event):
                 _print(app, event)
             if cursor is not None:
                 cursor.passed(event, pausing=session.health.next_offset <= event.offset + 1)

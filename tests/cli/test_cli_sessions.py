@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -114,14 +116,16 @@ def test_doctor_and_what_is_broken(fake: Cli, parlant_server: FakeServer) -> Non
 
 def test_doctor_and_tls(fake: Cli) -> None:
     """A certificate that nobody vouches for, as a server on a company's network has it."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
+    openssl = shutil.which("openssl") or pytest.skip("openssl is not installed")
+    key, certificate = fake.home / "key.pem", fake.home / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, "-keyout", key]
+    subprocess.run([*make, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(fake.home / "ca.pem"))
+    context.load_cert_chain(certificate, key)
     with FakeServer(ssl_context=context) as server:
         server.agent("support")
         refused = fake.run("doctor", "-s", server.base_url)
         assert (refused.code, "FAIL  TLS" in refused.out, "REQUESTS_CA_BUNDLE" in refused.out) == (3, True, True)
-        trusted = fake.run("doctor", "-s", server.base_url, env={"REQUESTS_CA_BUNDLE": str(fake.home / "ca.pem")})
+        trusted = fake.run("doctor", "-s", server.base_url, env={"REQUESTS_CA_BUNDLE": str(certificate)})
     assert (trusted.code, "ok    TLS" in trusted.out) == (0, True), trusted

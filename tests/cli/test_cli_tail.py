@@ -37,6 +37,7 @@ def test_what_is_printed(real: Cli, demo: DemoServer) -> None:
     assert [event["offset"] for event in every] == list(range(reply["next_offset"]))
     said = real.run(*tail, "--kinds", "message", "--sources", "ai_agent").out.splitlines()
     assert [line.split("ai_agent")[1].strip() for line in said] == ["(Let me see.)", "echo: hm"]
+    assert "Let me see" not in real.run(*tail, "--no-preambles").out
     kinds = real.run(*tail, "-o", "json", "--kinds", "message,status", "--since", "3").json_lines
     assert {event["kind"] for event in kinds} == {"message", "status"}
     assert kinds[0]["offset"] == 3
