@@ -1,0 +1,141 @@
+"""The parts that the commands are made of, each by itself."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from parlant_sync.cli import statefiles
+from parlant_sync.cli.output import to_json
+from parlant_sync.cli.paragraphs import Paragraphs, width
+from parlant_sync.cli.visible import one_line, visible
+
+FIELDS: dict[str, type] = {"next_offset": int}
+
+
+def test_visible_leaves_text_alone() -> None:
+    text = "plain\ttext\nзнаки 日本 👩\u200d👩\u200d👧 e\u0301 \u200c"
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    "code", [0, 7, 8, 0x0B, 0x0D, 0x1B, 0x7F, 0x80, 0x9B, 0x9F, 0x61C, 0x200E, 0x2028, 0x202E, 0x2066]
+)
+def test_visible_shows_what_steers(code: int) -> None:
+    shown = visible(f"a{chr(code)}b")
+    assert shown.isascii()
+    assert shown == f"a{chr(code).encode('unicode_escape').decode()}b".replace("\\r", "\\x0d")
+
+
+def test_one_line() -> None:
+    assert one_line("a\r\n b\t c\x1b") == "a b c\\x1b"
+    assert one_line("x" * 50, 10) == "xxxxxxx..."
+
+
+def wrapped(*pieces: str, columns: int = 20) -> str:
+    out: list[str] = []
+    paragraphs = Paragraphs(out.append, columns=columns)
+    for piece in pieces:
+        paragraphs.feed(piece)
+    paragraphs.end()
+    return "".join(out)
+
+
+def test_paragraphs_break_between_words() -> None:
+    text = "some words that do not fit into one line\n\nand a second paragraph"
+    expected = "    some words that\n    do not fit into\n    one line\n\n    and a second\n    paragraph\n"
+    assert wrapped(text) == expected
+    # However it is cut into pieces.
+    assert wrapped(*text) == expected
+    assert all(len(line) < 20 for line in wrapped(*text).splitlines())
+
+
+def test_paragraphs_with_wide_and_endless_words() -> None:
+    lines = wrapped("日本の介護保険制度について", "x" * 40).splitlines()
+    assert all(width(line) < 20 for line in lines)
+    assert "".join(line.strip() for line in lines) == "日本の介護保険制度について" + "x" * 40
+
+
+def test_paragraphs_show_a_word_as_soon_as_it_is_whole() -> None:
+    out: list[str] = []
+    paragraphs = Paragraphs(out.append)
+    paragraphs.feed("one tw")
+    assert "".join(out) == "    one"
+    paragraphs.feed("o ")
+    assert "".join(out) == "    one two"
+
+
+def test_json_of_what_json_does_not_know() -> None:
+    value = {"a": [float("nan"), float("inf"), 1.5], "b": "\ud800\x1b"}
+    assert json.loads(to_json(value)) == {"a": ["nan", "inf", 1.5], "b": "\ud800\x1b"}
+
+
+# -- state files
+
+
+def test_a_state_file_is_private_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a/b/state.json"
+    assert statefiles.read(path, "cursor", FIELDS) is None
+    statefiles.write(path, "cursor", {"next_offset": 3})
+    statefiles.write(path, "cursor", {"next_offset": 4})
+    state = statefiles.read(path, "cursor", FIELDS)
+    assert state is not None
+    assert state["next_offset"] == 4
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == ["state.json"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = tmp_path / "state.json"
+    statefiles.write(path, "cursor", {"next_offset": 3})
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(statefiles.os, step, fail)
+        with pytest.raises(OSError, match="No space left") as caught:
+            statefiles.write(path, "cursor", {"next_offset": 4})
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_the_file_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(statefiles.os, name, lambda *a, real=real, name=name: (steps.append(name), real(*a))[1])
+    statefiles.write(tmp_path / "state.json", "cursor", {"next_offset": 3})
+    assert steps == ["fsync", "replace", "fsync"]  # the content, the name, the folder
+
+
+def test_a_damaged_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    for content in ("one", "two", "three"):  # within one second
+        path.write_text(content)
+        with pytest.raises(statefiles.Damaged):
+            statefiles.read(path, "cursor", FIELDS)
+    assert sorted(kept.read_text() for kept in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+def test_a_bool_is_no_offset(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    statefiles.write(path, "cursor", {"next_offset": True})
+    with pytest.raises(statefiles.Damaged, match="next_offset"):
+        statefiles.read(path, "cursor", FIELDS)
+
+
+def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert statefiles.default_directory() == Path("/somewhere/parlant-sync")
+    for unusable in ("", "relative"):
+        monkeypatch.setenv("XDG_STATE_HOME", unusable)
+        assert statefiles.default_directory() == Path.home() / ".local/state/parlant-sync"
