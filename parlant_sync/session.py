@@ -102,6 +102,9 @@ class Session:
         # No thread refers to this object; when nobody else does either, its thread is told to end.
         weakref.finalize(self, self._poller.abandon).atexit = False  # type: ignore[misc]
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a Session belongs to its process and cannot be pickled; hand over its id, and attach there")
+
     def __repr__(self) -> str:
         state = "forked" if self._pid != os.getpid() else self._poller.state
         return f"<Session {self.id!r} of agent {self.agent_id!r} at {self._settings.base_url} ({state})>"

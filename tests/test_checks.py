@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,3 +73,10 @@ def test_a_silent_session_in_manual_mode_says_so(server: FakeServer, session: Se
     session.update(mode="manual")
     with pytest.raises(TimeoutError, match="manual mode"):
         session.send("x", timeout=0.3)
+
+
+def test_what_belongs_to_a_process_says_so(session: Session) -> None:
+    with pytest.raises(TypeError, match="hand over its id"):
+        pickle.dumps(session)
+    with pytest.raises(TypeError, match="one in each worker"):
+        pickle.dumps(session._owner)

@@ -146,3 +146,19 @@ def test_the_same_text_twice_is_two_messages(server: FakeServer, session: Sessio
     server.cut_next(POST, stored=True)
     assert session.send("same").outcome == "answered"
     assert posted(server, session) == ["same", "same"]
+
+
+def test_a_broken_answer_leaves_it_open(server: FakeServer, session: Session) -> None:
+    server.fail_next(POST, 201, b"<html>hello</html>")
+    with pytest.raises(DeliveryUncertain) as caught:
+        session.send("who knows")
+    assert caught.value.key
+
+
+def test_a_post_gives_up_soon_where_nothing_answers(server: FakeServer, session: Session) -> None:
+    server.stop()
+    started = time.monotonic()
+    with pytest.raises(TransportError):
+        session.post("anybody?")
+    assert time.monotonic() - started < 1.5  # and not request_timeout, 2 s
+    server.restart(keep=True)

@@ -316,3 +316,23 @@ def test_the_thread_keeps_nobody_alive() -> None:
     gc.collect()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_server_that_was_seen_to_answer_ends_a_pause() -> None:
+    paused = threading.Event()
+
+    def backoff(attempt: int) -> float:
+        paused.set()
+        return 60.0
+
+    api = FakeApi(errors.TransportError("down"), [0])
+    p = poller(api, backoff=backoff)
+    p.use()
+    assert paused.wait(5)
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    started = time.monotonic()
+    p.cut_pause()
+    assert p.join(Deadline(30))
+    assert time.monotonic() - started < 10
+    assert len(api.asked) == 3

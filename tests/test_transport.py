@@ -114,6 +114,32 @@ def test_lasting_trouble_is_told(mocked: responses.RequestsMock, client: Client)
     assert len(mocked.calls) == 3
 
 
+def test_a_created_session_without_a_body(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=201, body=b"")
+    with pytest.raises(errors.ProtocolError):
+        client.create_session("a")
+
+
+@pytest.mark.parametrize(
+    ("path", "detail", "hint"),
+    [
+        ("/agents", b'{"detail": "Not Found"}', "address of a Parlant server"),
+        ("/agents", b'{"detail": "Item not found"}', "lists them"),
+    ],
+)
+def test_what_a_404_advises(
+    mocked: responses.RequestsMock, client: Client, path: str, detail: bytes, hint: str
+) -> None:
+    mocked.get(URL + path, status=404, body=detail)
+    with pytest.raises(errors.NotFoundError, match=hint):
+        client.agents()
+
+
+def test_a_factory_of_something_else() -> None:
+    with Client(URL, session_factory=lambda: 5) as client, pytest.raises(errors.ConfigurationError):  # type: ignore[arg-type, return-value]
+        client.agents()
+
+
 def test_nothing_is_created_twice(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.post(f"{URL}/sessions", status=502)
     with pytest.raises(errors.ServerError):
