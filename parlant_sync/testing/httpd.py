@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         if reset:
             self._linger()
         self._out.abort()
+        self._out.close()  # Python 3.10's TLS transport does not count an aborted one as closed
 
     def _gone(self) -> bool:
         return self._lost
