@@ -12,7 +12,7 @@ _WORKERS, _LENGTH = 16, 0.2
 
 
 def measure(bench: Bench) -> list[Row]:
-    rounds = bench.pick(25, 2)
+    rounds = bench.pick(40, 2)
     ideal = rounds * _LENGTH
     count = rounds * _WORKERS
     runs = bench.rounds([OURS], lambda name: bench.work("batch.ask", name, count=count))

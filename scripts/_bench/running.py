@@ -33,7 +33,9 @@ class Server:
 
     def __init__(self, bench: Bench, tls: tuple[Path, Path] | None = None) -> None:
         command = [sys.executable, "-m", "_bench.server", *(["--tls", *map(str, tls)] if tls else [])]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=bench.environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=bench.environment, cwd=bench.folder
+        )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
         self.authority = str(tls[0]) if tls else ""
@@ -54,7 +56,7 @@ class Bench:
         self._stack = ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parlant-sync-bench-")))
         # Byte code is kept, whatever the caller's settings: nobody's import compiles its modules each time.
-        # The working directory is not on the path, and ours is.
+        # Processes run in a folder of their own: it is on their path, and no copy of anything is in it.
         foreign = ("PYTHONDONTWRITEBYTECODE", "PARLANT_SERVER", "PARLANT_TOKEN")
         self.environment = {name: value for name, value in os.environ.items() if name not in foreign}
         path = os.environ.get("PYTHONPATH")
@@ -106,7 +108,9 @@ class Bench:
 
     def run(self, command: Sequence[str]) -> str:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=LONGEST_RUN)
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=self.environment, cwd=self.folder, timeout=LONGEST_RUN
+            )
         except subprocess.TimeoutExpired:
             raise BenchError(f"hangs: {' '.join(command)}") from None
         if done.returncode != 0:
