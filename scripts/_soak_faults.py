@@ -40,7 +40,7 @@ class Faults:
             (10, "requests cut", self._cut_requests),
             (6, "gateway errors", self._gateway),
             (6, "garbage", self._garbage),
-            (4, "a limit", self._limit),
+            (2, "a limit", self._limit),
             (3, "answers lost without a word", self._swallow),
             (3, "bodies that drip", lambda: self._note(proxy.drip(0.05, times=2))),
             (2, "the server is gone for seconds", self._down),

@@ -63,6 +63,24 @@ def test_from_another_thread_with_everybody_blocked(server: FakeServer) -> None:
     server.wait_no_polls()
 
 
+def test_with_a_send_queued_behind_a_turn_that_nobody_drives(server: FakeServer) -> None:
+    server.agent("quick").forget().waits("never")
+    with Client(server.base_url) as client:
+        session = client.create_session("quick")
+        turn = session.stream("held", timeout=60)
+        barrier = threading.Event()
+
+        def send() -> str:
+            barrier.set()
+            return session.send("queued", timeout=60).text
+
+        worker = Worker(send)
+        assert barrier.wait(5)
+        session.close()
+        assert isinstance(worker.wait(), SessionClosed)
+        turn.close()
+
+
 @pytest.mark.parametrize("what", ["session", "client", "reader"])
 def test_from_inside_a_loop(what: str, server: FakeServer) -> None:
     with Client(server.base_url) as client:
@@ -253,6 +271,7 @@ def test_sessions_opened_and_closed_one_after_another(count: int, server: FakeSe
                 for session_id in list(server.sessions):
                     server.delete_session(session_id)
         assert not client.sessions
+        assert not client._registry._open  # the mapping above leaves closed ones out
         server.wait_no_polls()
         gc.collect()
         assert threading.active_count() <= threads
