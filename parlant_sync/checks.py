@@ -6,11 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parlant_sync.errors import ConfigurationError
+from parlant_sync.events import Event
 
 
 def message(value: object) -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"the message must be a string, not {type(value).__name__}")
+
+
+def customer_message(value: object) -> None:
+    if not isinstance(value, Event) or value.kind != "message" or value.source != "customer":
+        raise ConfigurationError(f"the Event of a customer's message is wanted, not {value!r}")
 
 
 def key(value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from parlant_sync.registry import Registry
 from parlant_sync.session import Session
 from parlant_sync.settings import Settings, Verify
 from parlant_sync.transport import Transport, segment
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,18 @@ class Client:
         if labels is not None:
             body["labels"] = checks.labels(labels)
         info = self._api.create_session(body, allow_greeting=allow_greeting)
+        for what, sent, kept, since in (
+            ("metadata", metadata, info.metadata, "3.1"),
+            ("labels", labels, info.labels, "3.2"),
+        ):
+            if sent and not kept:
+                logger.warning(
+                    "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
+                    info.id,
+                    self.base_url,
+                    what,
+                    since,
+                )
         return self._start(self._registry.add(self._session(info, 0, 0)))
 
     def session(self, session_id: str, *, since: int | str | None = None) -> Session:
@@ -257,6 +272,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end_at_exit(self, timeout: float) -> None:
+        """For the exit hook: pollers end. Daemon threads that wait are told nothing: they are about to be frozen."""
+        self._registry.stop_pollers(Deadline(timeout))
 
     def _drop_inherited(self) -> None:
         """For the fork hook, in the child: empty and usable, without disturbing the parent."""

@@ -235,6 +235,8 @@ class Poller:
             longest = 1  # to know soon that the trouble is over
         if math.isinf(self._idle_timeout):
             return longest
+        # A poll that was asked for while the session was in use must not keep it from being parked for long.
+        longest = min(longest, max(1, math.ceil(self._idle_timeout)))
         with self._lock:
             if self._users:
                 return longest
@@ -275,9 +277,6 @@ class Poller:
                 self._api.transport.pace.limited(error.retry_after)
             self._note_failure(error)
             return type(error).__name__
-        if self.counts.consecutive_failures:
-            self._note_recovery()
-        self.counts.last_poll = datetime.now(timezone.utc)
         if new:
             return None
         self.counts.idle_polls += 1
@@ -290,6 +289,9 @@ class Poller:
         self.counts.polls += 1
         events, size = self._api.poll(line, self.session_id, min_offset=asked.next, wait=wait, slack=POLL_SLACK)
         self.counts.bytes += size
+        self.counts.last_poll = datetime.now(timezone.utc)
+        if self.counts.consecutive_failures:
+            self._note_recovery()
         # Before the new events are in: of those no reader has had a chance to take any.
         self._alarms.backlog(self._hub.pressure, self._hub.backlog)
         new = self._hub.deliver(events, asked)

@@ -134,6 +134,15 @@ class Registry:
         for session in sessions:
             session._end_close(deadline)
 
+    def stop_pollers(self, deadline: Deadline) -> None:
+        """Wake and join all pollers, and tell nobody who waits."""
+        with self._lock:
+            pollers = [session._poller for session in (*self._open.values(), *self._parked.values())]
+        for poller in pollers:
+            poller.stop()
+        for poller in pollers:
+            poller.join(deadline)
+
     def drop_inherited(self) -> list[Session]:
         """In a forked child: empty, with a lock of its own. Returns what it held, for the caller to drop."""
         self._lock = threading.Lock()

@@ -274,8 +274,7 @@ class Session:
 
         For after ``post()``, TurnTimeout, a crash. Raises as ``send()``; posts nothing.
         """
-        if not isinstance(event, Event):
-            raise errors.ConfigurationError(f"reply_to() takes the Event of a posted message, not {event!r}")
+        checks.customer_message(event)
         deadline = self._deadline(timeout)
         self._check()
         feed = self._feed(event.offset + 1, deadline)

@@ -15,7 +15,7 @@ EXIT_GRACE = 0.5
 class Hooked(Protocol):
     """What a client offers to the hooks."""
 
-    def close(self, timeout: float | None = None) -> None: ...
+    def _end_at_exit(self, timeout: float) -> None: ...
 
     def _drop_inherited(self) -> None: ...
 
@@ -53,7 +53,7 @@ def _at_exit() -> None:
     for client in clients:
         # Wakes its pollers; nothing is printed, nothing raised: there is nobody left to tell.
         try:
-            client.close(EXIT_GRACE / len(clients))
+            client._end_at_exit(EXIT_GRACE / len(clients))
         except Exception:
             continue
 

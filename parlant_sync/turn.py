@@ -85,6 +85,10 @@ class Turn:
 
     # -- for the caller
 
+    def __repr__(self) -> str:
+        state = "over" if self._outcome is not None else "left" if self._left else "running"
+        return f"<Turn of session {self._session_id!r}, request={self.request!r} ({state})>"
+
     def __enter__(self) -> Turn:
         return self
 

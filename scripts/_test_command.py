@@ -61,14 +61,23 @@ def lint(steps: Steps, python: Path) -> None:
     steps.run("mypy --strict", [str(python), "-m", "mypy"])  # the rest of its settings is in setup.cfg
 
 
+def side_by_side(pytest_arguments: Sequence[str]) -> list[str]:
+    """Four at a time, a file each: most tests wait for a server or a process more than they compute."""
+    alone = ("-n", "-s", "--pdb", "--capture=no", "--co", "--collect-only")
+    if any(argument.startswith(alone) for argument in pytest_arguments):
+        return []
+    return ["-n", "4", "--dist", "loadfile"]
+
+
 def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     python = _env.project(EXTRAS)
     steps = Steps()
     lint(steps, python)
     unit = [*selection(f"not {SLOW}", options.full), "--durations=10", "--durations-min=1", *pytest_arguments]
-    steps.pytest("unit tests", python, unit)
+    steps.pytest("unit tests", python, [*side_by_side(pytest_arguments), *unit])
     if not options.unit:
-        steps.pytest("contract and slow tests", python, [*selection(SLOW, options.full), *pytest_arguments])
+        slow = [*selection(SLOW, options.full), *pytest_arguments]
+        steps.pytest("contract and slow tests", python, [*side_by_side(pytest_arguments), *slow])
     for name in options.servers:
         _matrix.on_server(steps, python, name, [*selection("real", options.full), *pytest_arguments])
     if options.pythons == "all":

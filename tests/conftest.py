@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,16 @@ def _sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+# Folders whose tests start processes, or drive whole conversations: not of the unit part.
+_NOT_UNIT = {"batch", "cli", "contract", "docs", "faults", "process", "scripts", "secrets"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _NOT_UNIT & set(item.path.relative_to(Path(__file__).parent).parts[:1]):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -87,6 +89,17 @@ def _wait_until_it_reads(pid: int) -> None:
     raise AssertionError("it never read its stdin")
 
 
+def in_a_futex(pid: int) -> None:
+    """Until the main thread waits for the mutex, by the number of the system call it is in (x86-64, ARM)."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with open(f"/proc/{pid}/syscall") as file:
+            if file.read().split()[:1] in (["202"], ["98"]):
+                return
+        threading.Event().wait(0.005)
+    raise AssertionError("it never waited for its mutex")
+
+
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)
 def test_a_call_that_nothing_interrupts(signum: int, code: int) -> None:
     """As name resolution: the handler cannot run, and the process ends all the same."""
@@ -102,6 +115,7 @@ with Signals():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"READY\n"
+        in_a_futex(process.pid)
         process.send_signal(signum)
         assert process.wait(10) == code
 
