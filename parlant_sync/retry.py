@@ -26,6 +26,8 @@ FIRST_GAP = 60.0 / 180
 FIRST_POST_GAP = 60.0 / 24
 # Servers count by the minute.
 WINDOW = 60.0
+# A refusal so long after the last pause is a new trouble, and begins with a short pause again.
+CALM = 5.0
 LONGEST_GAP = 5.0
 
 
@@ -195,7 +197,7 @@ class Pace:
             now = self._clock()
             if now < self._paused_until and wish is None:
                 return  # one of a volley: they were all under way when the first was refused
-            if now - self._changed_at > WINDOW:
+            if now - self._changed_at > CALM:
                 self._pause = FIRST_RATE_PAUSE
             pause = max(self._pause, min(wish or 0.0, LONGEST_RETRY_AFTER))
             self._pause = min(self._pause * 2, LONGEST_RATE_PAUSE)
