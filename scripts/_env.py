@@ -254,4 +254,4 @@ def project(extras: Sequence[str]) -> Path:
     mark = project_fingerprint()
     if environment.is_ready(mark, extras):
         return environment.python
-    return environment.ensure(mark, together, ["-e", f".[{','.join(together)}]"])
+    return environment.ensure(mark, together, ["-e", f".[{','.join(together)}]" if together else "."])
