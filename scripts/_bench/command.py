@@ -26,6 +26,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "limit (http.client and json.loads): interleaved, medians of at least 7 runs, ratios run by run.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs/performance.md")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw bars")
     parser.add_argument("--quick", action="store_true", help="everything once and small: shows that it works, no more")
     parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = report.machine(quick=options.quick, runs=bench.runs, seconds=time.monotonic() - started)
     if options.json:
         print(json.dumps(report.as_json(machine, rows, notes), indent=1))
+    elif options.markdown:
+        print(report.markdown(machine, rows, notes))
     else:
         print(report.table(machine, rows, notes))
     if options.plot is not None:

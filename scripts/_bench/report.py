@@ -85,6 +85,22 @@ def table(facts: Mapping[str, Any], rows: Sequence[Row], notes: Sequence[str]) -
     return "\n".join(text)
 
 
+def markdown(facts: Mapping[str, Any], rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """For docs/performance.md."""
+    lines = [
+        f"| what | {' | '.join(CONTESTANTS)} | result | bar |",
+        f"| --- |{' ---: |' * len(CONTESTANTS)} --- | --- |",
+    ]
+    for row in rows:
+        figures = [f"{number(row.figures[n])} {row.unit}".strip() if n in row.figures else "" for n in CONTESTANTS]
+        result = f"**{verdict(row).lower()}**: {row.result}" if row.bar else row.result
+        bar = row.bar.replace("<=", "≤").replace(">=", "≥")
+        lines.append(f"| {row.what.replace('->', '→')} | {' | '.join(figures)} | {result} | {bar} |")
+    every = [f"{row.what.replace('->', '→')}: {note}" for row in rows for note in row.notes] + list(notes)
+    text = [*textwrap.wrap(describe(facts) + ".", 120), "", *lines]
+    return "\n".join([*text, "", *(f"- {note}." for note in every)] if every else text)
+
+
 def as_json(facts: Mapping[str, Any], rows: Sequence[Row], notes: Sequence[str]) -> dict[str, Any]:
     return {
         "machine": dict(facts),
