@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,17 +15,14 @@ from typing import Any, Final
 from parlant_sync import checks, errors
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
-from parlant_sync.delivery import Delivery
 from parlant_sync.events import Event, Reply, SessionInfo, select
-from parlant_sync.feed import Feed
-from parlant_sync.gate import Gate, Pass
-from parlant_sync.hub import Hub, Place
+from parlant_sync.hub import Hub
 from parlant_sync.poller import Poller
 from parlant_sync.reader import EventReader, Position
 from parlant_sync.settings import Settings
+from parlant_sync.starter import Starter
 from parlant_sync.transport import Failure
 from parlant_sync.turn import Turn
-from parlant_sync.turns import TurnTracker
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +36,6 @@ class _Default:
 
 DEFAULT: Final = _Default()
 Timeout = float | None | _Default
-# A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
-_TRIGGER_ANSWER = 2.0
-_TRIGGER_BEGIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,9 @@ class Session:
             idle_timeout=settings.idle_timeout,
             on_change=on_change,
         )
-        self._delivery = Delivery(info.id, api, self._poller.bell)
-        self._gate = Gate()
+        self._starter = Starter(
+            info.id, api=api, settings=settings, hub=self._hub, poller=self._poller, check=self._check_process
+        )
         self._position = Position(next_offset)
         # No thread refers to this object; when nobody else does either, its thread is told to end.
         weakref.finalize(self, self._poller.abandon).atexit = False  # type: ignore[misc]
@@ -209,36 +203,8 @@ class Session:
     ) -> Turn:
         """The same turn as it happens; the message is posted before this returns. Arguments, errors: ``send()``."""
         checks.message(message)
-        deadline = self._deadline(timeout)
-        started = time.monotonic()
-        entry = self._enter(deadline, started)
-        feed: Feed | None = None
-        try:
-            with self._using():
-                place = self._hub.place
-                feed = self._feed(None, deadline)
-                event = self._delivery.post(
-                    message,
-                    key=key,
-                    metadata=metadata,
-                    moderation=moderation,
-                    participant=participant,
-                    since=place.next,
-                    deadline=deadline,
-                )
-                if self._note_posted(event, place):
-                    feed.go_to(event.offset + 1)
-                else:
-                    feed.skip_to(event.offset + 1)
-            self._check()
-            return self._turn(feed, TurnTracker(event), deadline, event, entry, started)
-        except BaseException as error:
-            entry.release()
-            if feed is not None:
-                feed.close()
-            if isinstance(error, errors.TransportError | errors.ApiError):
-                self._check()  # where close() has cut the post short, that is the reason
-            raise
+        arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
+        return self._starter.stream(message, arguments, self._deadline(timeout), manual=self.mode == "manual")
 
     def post(
         self,
@@ -254,20 +220,8 @@ class Session:
         Raises as ``send()``, but never TurnTimeout or AgentError; has ``request_timeout`` seconds.
         """
         checks.message(message)
-        with self._using():
-            place = self._hub.place
-            event = self._delivery.post(
-                message,
-                key=key,
-                metadata=metadata,
-                moderation=moderation,
-                participant=participant,
-                since=place.next,
-                deadline=Deadline(self._settings.request_timeout),
-                attempts=3,
-            )
-            self._note_posted(event, place)
-            return event
+        arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
+        return self._starter.post(message, arguments)
 
     def reply_to(self, event: Event, *, timeout: Timeout = DEFAULT) -> Reply:
         """The turn that answers a message already posted: waits for it, or, where it is over, reads it.
@@ -275,10 +229,7 @@ class Session:
         For after ``post()``, TurnTimeout, a crash. Raises as ``send()``; posts nothing.
         """
         checks.customer_message(event)
-        deadline = self._deadline(timeout)
-        self._check()
-        feed = self._feed(event.offset + 1, deadline)
-        with self._turn(feed, TurnTracker(event), deadline, event, None, time.monotonic()) as turn:
+        with self._starter.follow(event, self._deadline(timeout), manual=self.mode == "manual") as turn:
             return turn.reply()
 
     def trigger(
@@ -289,40 +240,8 @@ class Session:
         ``guidelines``: what to say, one action or several (a mapping may give its ``rationale``). Without them servers
         may answer 500 though the turn runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
         """
-        body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
-        actions = checks.guidelines(guidelines)
-        if actions:
-            body["guidelines"] = actions
-        deadline = self._deadline(timeout)
-        started = time.monotonic()
-        entry = self._enter(deadline, started)
-        feed: Feed | None = None
-        try:
-            with self._using():
-                place = self._hub.place
-                feed = self._feed(None, deadline)
-                feed.skip_to(self._hub.latest())
-                failure = Failure()
-                trouble: errors.ParlantSyncError | None = None
-                trace: str | None = None
-                limit = deadline.bound(None) if actions else deadline.bound(_TRIGGER_ANSWER)
-                try:
-                    event = self._api.create_event(self.id, body, failure=failure, read_timeout=_read_limit(limit))
-                    if actions:
-                        trace = event.trace_id
-                        if self._note_posted(event, place):
-                            feed.go_to(event.offset)
-                except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
-                    if not failure.sent:
-                        raise
-                    trouble = error
-            tracker = TurnTracker(trace=trace, unannounced=bool(actions) and trace is None)
-            return self._turn(feed, tracker, deadline, None, entry, started, trouble).reply()
-        except BaseException:
-            entry.release()
-            if feed is not None:
-                feed.close()
-            raise
+        with self._starter.trigger(checks.guidelines(guidelines), self._deadline(timeout)) as turn:
+            return turn.reply()
 
     def find(self, key: str) -> Event | None:
         """The message posted under this key, by the server's list; None where it holds none now.
@@ -330,8 +249,8 @@ class Session:
         Servers before 3.1 drop the key: there only a message posted by this object is found.
         """
         checks.key(key)
-        with self._using():
-            return self._delivery.find(key)
+        with self._starter.using():
+            return self._starter.delivery.find(key)
 
     def post_event(
         self, kind: str, data: Any, *, source: str = "customer_ui", metadata: Mapping[str, Any] | None = None
@@ -345,10 +264,10 @@ class Session:
             body["data"] = status.get("data") or {}
         else:
             body["data"] = data
-        with self._using():
+        with self._starter.using():
             place = self._hub.place
             event = self._api.create_event(self.id, body, failure=Failure())
-            self._note_posted(event, place)
+            self._starter.note_posted(event, place)
             return event
 
     # -- events
@@ -372,17 +291,17 @@ class Session:
         Raises ConcurrencyError where another thread is inside the default reader's ``next``.
         """
         limit = None if timeout is None else seconds("timeout", timeout)
-        self._check()
+        self._starter.check()
         position = self._position
         if since is None and position.taken():
             raise errors.ConcurrencyError(
-                f"another thread is reading {self._where}; open a reader of its own with iter_events(since=...)"
+                f"another thread is reading {self._starter.where}; open a reader of its own with iter_events(since=...)"
             )
-        with self._using():
+        with self._starter.using():
             if since is None:
-                feed = self._feed(position.offset, None, epoch=position.epoch)
+                feed = self._starter.feed(position.offset, epoch=position.epoch)
             else:
-                feed = self._feed(self._offset_of(since), None)
+                feed = self._starter.feed(self._offset_of(since))
                 position = Position(feed.offset, feed.epoch)
         return EventReader(
             api=self._api,
@@ -410,7 +329,7 @@ class Session:
     ) -> list[Event]:
         """What the server holds now from offset ``since`` on; never waits for more. Raises as any single request."""
         wanted = checks.names("kinds", kinds)
-        with self._using():
+        with self._starter.using():
             events = self._api.list_events(self.id, checks.offset(since), kinds=wanted)
         return select(events, wanted, checks.names("sources", sources))
 
@@ -442,7 +361,7 @@ class Session:
             }
         if wanted is not None:
             body["labels"] = {"upsert": wanted, "remove": sorted(set(self.labels) - set(wanted))}
-        with self._using():
+        with self._starter.using():
             info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
             self._take_info(info)
         kept = all(info.metadata.get(k) == v for k, v in (metadata or {}).items())
@@ -455,7 +374,7 @@ class Session:
 
     def refresh(self) -> Session:
         """Read the session's attributes again; returns the session."""
-        with self._using():
+        with self._starter.using():
             self._take_info(self._api.read_session(self.id))
         return self
 
@@ -465,12 +384,12 @@ class Session:
 
     def delete(self) -> None:
         """Delete the session on the server, and close this object."""
-        with self._using():
+        with self._starter.using():
             self._api.delete_session(self.id)
         self._close_deleted()
 
     def _close_deleted(self) -> None:
-        self._hub.end(errors.SessionClosed(f"{self._where} was deleted; make a new one with create_session()"))
+        self._hub.end(errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()"))
         self.close()
 
     # -- closing
@@ -489,8 +408,10 @@ class Session:
 
     def _begin_close(self) -> None:
         """For the registry: wake everything, wait for nothing."""
-        self._hub.end(errors.SessionClosed(f"{self._where} was closed; client.session({self.id!r}) opens it again"))
-        self._gate.close()
+        self._hub.end(
+            errors.SessionClosed(f"{self._starter.where} was closed; client.session({self.id!r}) opens it again")
+        )
+        self._starter.gate.close()
         self._poller.stop()
         self._forget(self)
 
@@ -500,7 +421,7 @@ class Session:
             logger.debug("session %s: the poller's thread is still inside a system call; left to end", self.id)
 
     def __enter__(self) -> Session:
-        self._check()
+        self._starter.check()
         with self._lock:
             self._entered += 1
         return self
@@ -521,105 +442,14 @@ class Session:
 
     # -- helpers
 
-    @property
-    def _where(self) -> str:
-        return f"session {self.id} on {self._settings.base_url}"
-
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise errors.ForkedProcessError(
-                f"{self._where} was opened by process {self._pid}, before the fork; "
+                f"{self._starter.where} was opened by process {self._pid}, before the fork; "
                 f"open it here with client.session({self.id!r})"
             )
-
-    def _check(self) -> None:
-        self._check_process()
-        ending = self._hub.ending
-        if ending is not None:
-            raise errors.copy_for_waiter(ending) from ending
-
-    def _using(self) -> _Use:
-        self._check()
-        return _Use(self._poller)
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         limit = self._settings.turn_timeout if isinstance(timeout, _Default) else timeout
         seconds("timeout", limit, none_is_ok=True)
         return Deadline(limit)
-
-    def _enter(self, deadline: Deadline, started: float) -> Pass:
-        self._check()
-        with self._using():
-            entry = self._gate.enter(deadline, deadline)
-        self._check()
-        if entry is None:
-            raise errors.TurnTimeout(
-                f"{self._where}: nothing was posted, for another turn of it was running all the time; "
-                "wait longer, or use a session for each conversation",
-                partial=Reply("", "empty", duration=time.monotonic() - started),
-            )
-        return entry
-
-    def _feed(self, offset: int | None, deadline: Deadline | None, *, epoch: int | None = None) -> Feed:
-        api, session_id, settings = self._api, self.id, self._settings
-
-        def lister(since: int, _: Deadline) -> list[Event]:
-            # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
-            limit = deadline.bound(settings.request_timeout) if deadline is not None else settings.request_timeout
-            return api.list_events(session_id, since, deadline=Deadline(max(limit or 0.0, 0.5)), attempts=1)
-
-        return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
-
-    def _turn(
-        self,
-        feed: Feed,
-        tracker: TurnTracker,
-        deadline: Deadline,
-        request: Event | None,
-        entry: Pass | None,
-        started: float,
-        trouble: errors.ParlantSyncError | None = None,
-    ) -> Turn:
-        return Turn(
-            api=self._api,
-            session_id=self.id,
-            poller=self._poller,
-            feed=feed,
-            tracker=tracker,
-            deadline=deadline,
-            request=request,
-            check=self._check_process,
-            manual=self.mode == "manual",
-            entry=entry,
-            started=started,
-            post_error=trouble,
-            begin_by=Deadline(_TRIGGER_BEGIN) if trouble is not None else None,
-        )
-
-    def _note_posted(self, event: Event, place: Place) -> bool:
-        """The server has just taken ``event``; True where that shows that its numbering went back."""
-        self._poller.cut_pause()  # it answers again, so there is no reason to wait
-        if not self._hub.note_posted(event.offset, place):
-            return False
-        logger.info("session %s: offsets went back to %d; reading on from there", self.id, event.offset)
-        self._poller.poll_now()
-        return True
-
-
-class _Use:
-    """A stretch in which the session is in use, so that it is not parked."""
-
-    __slots__ = ("_poller",)
-
-    def __init__(self, poller: Poller) -> None:
-        self._poller = poller
-
-    def __enter__(self) -> None:
-        self._poller.use()
-
-    def __exit__(self, *_: object) -> None:
-        self._poller.unuse()
-
-
-def _read_limit(limit: float | None) -> float | None:
-    return None if limit is None else max(limit, 0.001)

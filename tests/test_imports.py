@@ -37,10 +37,11 @@ RANKS = {
     "delivery": 6,
     "reader": 7,
     "turn": 7,
-    "session": 8,
-    "registry": 9,
-    "client": 10,
-    "__init__": 11,
+    "starter": 8,
+    "session": 9,
+    "registry": 10,
+    "client": 11,
+    "__init__": 12,
 }
 ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics"}
 

@@ -1,0 +1,222 @@
+"""Starting turns: post and follow, trigger and follow, follow only; and the feeds that readers and turns begin with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from parlant_sync import errors
+from parlant_sync.api import Api
+from parlant_sync.deadline import Deadline
+from parlant_sync.delivery import Delivery
+from parlant_sync.events import Event, Reply
+from parlant_sync.feed import Feed
+from parlant_sync.gate import Gate, Pass
+from parlant_sync.hub import Hub, Place
+from parlant_sync.poller import Poller
+from parlant_sync.settings import Settings
+from parlant_sync.transport import Failure
+from parlant_sync.turn import Turn
+from parlant_sync.turns import TurnTracker
+
+logger = logging.getLogger(__name__)
+
+# A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
+_TRIGGER_ANSWER = 2.0
+_TRIGGER_BEGIN = 10.0
+
+
+class Use:
+    """A stretch in which a session is in use, so that it is not parked."""
+
+    __slots__ = ("_poller",)
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+
+    def __enter__(self) -> None:
+        self._poller.use()
+
+    def __exit__(self, *_: object) -> None:
+        self._poller.unuse()
+
+
+class Starter:
+    """What the calls of one session begin with. Thread-safe.
+
+    ``check`` is the session's own: it raises in a forked process, and keeps the session alive while a turn runs.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        api: Api,
+        settings: Settings,
+        hub: Hub,
+        poller: Poller,
+        check: Callable[[], None],
+    ) -> None:
+        self.gate = Gate()
+        self.delivery = Delivery(session_id, api, poller.bell)
+        self.where = f"session {session_id} on {settings.base_url}"
+        self._session_id = session_id
+        self._api = api
+        self._settings = settings
+        self._hub = hub
+        self._poller = poller
+        self._check_process = check
+
+    def check(self) -> None:
+        """Raises in a forked process, and what has ended the session where something has."""
+        self._check_process()
+        ending = self._hub.ending
+        if ending is not None:
+            raise errors.copy_for_waiter(ending) from ending
+
+    def using(self) -> Use:
+        self.check()
+        return Use(self._poller)
+
+    def feed(self, offset: int | None, deadline: Deadline | None = None, *, epoch: int | None = None) -> Feed:
+        """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
+        api, session_id, settings = self._api, self._session_id, self._settings
+
+        def lister(since: int, _: Deadline) -> list[Event]:
+            # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
+            limit = deadline.bound(settings.request_timeout) if deadline is not None else settings.request_timeout
+            return api.list_events(session_id, since, deadline=Deadline(max(limit or 0.0, 0.5)), attempts=1)
+
+        return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
+
+    def note_posted(self, event: Event, place: Place) -> bool:
+        """The server has just taken ``event``; True where that shows that its numbering went back."""
+        self._poller.cut_pause()  # it answers again, so there is no reason to wait
+        if not self._hub.note_posted(event.offset, place):
+            return False
+        logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, event.offset)
+        self._poller.poll_now()
+        return True
+
+    def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
+        """Post, and follow nothing."""
+        with self.using():
+            place = self._hub.place
+            deadline = Deadline(self._settings.request_timeout)
+            event = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
+            self.note_posted(event, place)
+            return event
+
+    def stream(self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, manual: bool) -> Turn:
+        """Post, and follow the turn that answers."""
+        started = time.monotonic()
+        entry = self._enter(deadline, started)
+        feed: Feed | None = None
+        try:
+            with self.using():
+                place = self._hub.place
+                feed = self.feed(None, deadline)  # before the post, so that nothing can be missed
+                event = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
+                if self.note_posted(event, place):
+                    feed.go_to(event.offset + 1)
+                else:
+                    feed.skip_to(event.offset + 1)
+            self.check()
+            return self._turn(
+                feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
+            )
+        except BaseException as error:
+            entry.release()
+            if feed is not None:
+                feed.close()
+            if isinstance(error, errors.TransportError | errors.ApiError):
+                self.check()  # where close() has cut the post short, that is the reason
+            raise
+
+    def follow(self, event: Event, deadline: Deadline, *, manual: bool) -> Turn:
+        """The turn that answers a message posted before; takes no place in the queue."""
+        self.check()
+        feed = self.feed(event.offset + 1, deadline)
+        return self._turn(feed, TurnTracker(event), deadline, request=event, manual=manual)
+
+    def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
+        """Ask the agent to speak, and follow that turn. Where the answer does not tell, the events decide."""
+        body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
+        if guidelines:
+            body["guidelines"] = guidelines
+        started = time.monotonic()
+        entry = self._enter(deadline, started)
+        feed: Feed | None = None
+        try:
+            with self.using():
+                place = self._hub.place
+                feed = self.feed(None, deadline)
+                feed.skip_to(self._hub.latest())
+                failure = Failure()
+                trouble: errors.ParlantSyncError | None = None
+                trace: str | None = None
+                limit = deadline.bound(None if guidelines else _TRIGGER_ANSWER)
+                try:
+                    event = self._api.create_event(
+                        self._session_id,
+                        body,
+                        failure=failure,
+                        read_timeout=None if limit is None else max(limit, 0.001),
+                    )
+                    if guidelines:
+                        trace = event.trace_id
+                        if self.note_posted(event, place):
+                            feed.go_to(event.offset)
+                except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
+                    if not failure.sent:
+                        raise
+                    trouble = error
+            tracker = TurnTracker(trace=trace, unannounced=bool(guidelines) and trace is None)
+            return self._turn(feed, tracker, deadline, entry=entry, started=started, trouble=trouble)
+        except BaseException:
+            entry.release()
+            if feed is not None:
+                feed.close()
+            raise
+
+    def _enter(self, deadline: Deadline, started: float) -> Pass:
+        with self.using():
+            entry = self.gate.enter(deadline, deadline)
+        self.check()
+        if entry is None:
+            raise errors.TurnTimeout(
+                f"{self.where}: nothing was posted, for another turn of it was running all the time; "
+                "wait longer, or use a session for each conversation",
+                partial=Reply("", "empty", duration=time.monotonic() - started),
+            )
+        return entry
+
+    def _turn(
+        self,
+        feed: Feed,
+        tracker: TurnTracker,
+        deadline: Deadline,
+        *,
+        request: Event | None = None,
+        entry: Pass | None = None,
+        started: float | None = None,
+        trouble: errors.ParlantSyncError | None = None,
+        manual: bool = False,
+    ) -> Turn:
+        return Turn(
+            api=self._api,
+            session_id=self._session_id,
+            poller=self._poller,
+            feed=feed,
+            tracker=tracker,
+            deadline=deadline,
+            request=request,
+            check=self._check_process,
+            manual=manual,
+            entry=entry,
+            started=started,
+            post_error=trouble,
+            begin_by=Deadline(_TRIGGER_BEGIN) if trouble is not None else None,
+        )
