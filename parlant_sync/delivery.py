@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +59,7 @@ class Delivery:
         checks.mapping("metadata", metadata)
         checks.mapping("participant", participant)
         if key is None:
-            key = uuid.uuid4().hex
+            key = os.urandom(16).hex()
         checks.key(key)
         body: dict[str, Any] = {"kind": "message", "source": "customer", "message": message}
         body["metadata"] = {**(metadata or {}), KEY: key}

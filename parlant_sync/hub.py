@@ -9,15 +9,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from parlant_sync.errors import ParlantSyncError
 from parlant_sync.events import Event
 from parlant_sync.mailbox import Mailbox
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A position of the server's log: ``next`` is the offset not yet polled.
 
     ``epoch`` counts renumberings of the server, ``base`` is the offset at which the present one was noticed.

@@ -10,7 +10,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from parlant_sync import errors
@@ -31,19 +30,19 @@ UNWAKEABLE_WAIT = 5
 _DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
 
 
-@dataclass
 class PollCounts:
     """Written by the poller's thread alone; a reader sees each number whole, if not all of one moment."""
 
-    polls: int = 0
-    idle_polls: int = 0
-    events: int = 0
-    bytes: int = 0
-    reconnects: int = 0
-    failures: int = 0
-    consecutive_failures: int = 0
-    last_poll: datetime | None = None
-    last_error: str | None = field(default=None)
+    def __init__(self) -> None:
+        self.polls = 0
+        self.idle_polls = 0
+        self.events = 0
+        self.bytes = 0
+        self.reconnects = 0
+        self.failures = 0
+        self.consecutive_failures = 0
+        self.last_poll: datetime | None = None
+        self.last_error: str | None = None
 
 
 class Poller:

@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 
 HIDDEN = "[redacted]"
 
-_SENSITIVE = re.compile(r"authorization|cookie|token|secret|api[-_]?key|password|credential|signature|auth", re.I)
+# Patterns, not compiled here: re keeps them from their first use on, and most processes have none.
+_SENSITIVE = r"(?i)authorization|cookie|token|secret|api[-_]?key|password|credential|signature|auth"
 # A header in the ways servers print one: JSON, Python repr, raw tuples, plain "Name: value".
-_PRINTED = re.compile(
-    r"""((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]*(?:api[-_]?key|token|secret|auth)[\w-]*)"""
-    r"""(\\*["']?\s*[:=,]\s*b?)(\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|[^\r\n,})]+)""",
-    re.I,
+_PRINTED = (
+    r"""(?i)((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]*(?:api[-_]?key|token|secret|auth)[\w-]*)"""
+    r"""(\\*["']?\s*[:=,]\s*b?)(\\*"(?:[^"\\]|\\.)*"?|\\*'(?:[^'\\]|\\.)*'?|[^\r\n,})]+)"""
 )
-_BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.I)
+_BEARER = r"(?i)\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}"
 
 
 def secrets_of(headers: Mapping[str, str | bytes]) -> list[str]:
     """The values of the headers that carry credentials, and their parts; longest first."""
     found: set[str] = set()
     for name, value in headers.items():
-        if not _SENSITIVE.search(name):
+        if not re.search(_SENSITIVE, name):
             continue
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         found.add(text)
@@ -36,8 +36,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` without these secrets, and without anything that looks like a credential header."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
-    text = _PRINTED.sub(lambda m: m.group(1) + m.group(2) + HIDDEN, text)
-    return _BEARER.sub(lambda m: f"{m.group(1)} {HIDDEN}", text)
+    text = re.sub(_PRINTED, lambda m: m.group(1) + m.group(2) + HIDDEN, text)
+    return re.sub(_BEARER, lambda m: f"{m.group(1)} {HIDDEN}", text)
 
 
 def shorten(text: str, limit: int = 500) -> str:

@@ -15,31 +15,48 @@ from requests.models import PreparedRequest
 from parlant_sync import interrupt
 
 
-class SteadySession(requests.Session):
-    """For one server. ``headers`` and ``proxies`` are not changed once the first request was made."""
+class Common:
+    """What all sessions with one server share. Not changed once the first request was made."""
 
-    def __init__(self, adapter: interrupt.Adapter, base_url: str) -> None:
+    __slots__ = ("base_url", "headers", "prepared", "proxies")
+
+    def __init__(self, base_url: str, proxies: dict[str, str]) -> None:
+        self.base_url = base_url
+        self.proxies = proxies
+        self.headers = requests.utils.default_headers()
+        # By whichever session is first; a second that is as fast makes the same.
+        self.prepared: PreparedRequest | None = None
+
+
+class SteadySession(requests.Session):
+    """For one server."""
+
+    def __init__(self, adapter: interrupt.Adapter, common: Common) -> None:
         super().__init__()
         # What the environment says of proxies and authorities has been read; netrc is never used.
         self.trust_env = False
         self.adapters.clear()
-        self.mount(base_url.split(":", 1)[0] + "://", adapter)
-        self._base_url = base_url
-        self._steady: PreparedRequest | None = None
+        self.mount(common.base_url.split(":", 1)[0] + "://", adapter)
+        self.headers = common.headers
+        self.proxies = common.proxies
+        self._common = common
 
     def prepare_request(self, request: requests.Request) -> PreparedRequest:
         """The same as requests would make: checked and normalized the first time, copied from then on."""
-        steady = self._steady
+        common = self._common
+        steady = common.prepared
         if steady is None:
             # Checks the headers, and gives the address the form it has on the wire.
-            steady = self._steady = super().prepare_request(requests.Request("GET", self._base_url, auth=_unchanged))
+            steady = common.prepared = super().prepare_request(
+                requests.Request("GET", common.base_url, auth=_unchanged)
+            )
         if self.cookies:  # of a proxy that keeps each of its clients at one server
             return super().prepare_request(request)
         url = str(request.url)
         prepared = PreparedRequest()
         prepared.method = request.method
         # Behind the base everything is quoted already.
-        prepared.url = str(steady.url).rstrip("/") + url[len(self._base_url) :]
+        prepared.url = str(steady.url).rstrip("/") + url[len(common.base_url) :]
         if request.params:
             prepared.url += "?" + urlencode(request.params, doseq=True)  # type: ignore[arg-type]
         prepared.headers = steady.headers.copy()

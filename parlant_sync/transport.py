@@ -12,7 +12,7 @@ import http.client
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,7 +23,7 @@ from parlant_sync import errors, interrupt, redaction
 from parlant_sync._version import __version__
 from parlant_sync.deadline import Deadline
 from parlant_sync.retry import FIRST_POST_GAP, Pace, retry_after
-from parlant_sync.steady import SteadySession
+from parlant_sync.steady import Common, SteadySession
 
 if TYPE_CHECKING:
     from parlant_sync.settings import Settings
@@ -102,10 +102,9 @@ class Transport:
         self.wakeable = interrupt.CAN_WAKE
         self._tls = settings.tls_context()
         # Read once: requests would go through the whole environment twice for each request (0.3 ms and more).
-        self._proxies = {
-            **requests.utils.get_environ_proxies(self.base_url, no_proxy=settings.proxies.get("no_proxy")),
-            **settings.proxies,
-        }
+        proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=settings.proxies.get("no_proxy"))
+        self._common = Common(self.base_url, {**proxies, **settings.proxies})
+        self._set_headers(self._common.headers)
         self._lock = threading.Lock()  # guards _calls, so that it is made once
         self._calls: requests.Session | None = None
 
@@ -117,19 +116,20 @@ class Transport:
             if not isinstance(session, requests.Session):
                 raise errors.ConfigurationError(f"session_factory returned {session!r}, and no requests.Session")
             session.proxies.update(self.settings.proxies)
+            self._set_headers(session.headers)
             if not interrupt.instrument(session):
                 self.wakeable = False
         else:
             adapter = interrupt.Adapter(self._tls, pool_connections=1, pool_maxsize=connections)
-            session = SteadySession(adapter, self.base_url)
-            session.proxies.update(self._proxies)
+            session = SteadySession(adapter, self._common)
         # Redirects are refused; asked for their target, requests would also read their body, however long.
         session.get_redirect_target = _no_target  # type: ignore[assignment,method-assign]
-        session.headers["User-Agent"] = f"parlant-sync/{__version__} {session.headers.get('User-Agent', '')}".strip()
-        session.headers["Accept"] = "application/json"
-        for name, value in self.settings.headers.items():
-            session.headers[name] = value
         return session
+
+    def _set_headers(self, headers: MutableMapping[str, Any]) -> None:
+        headers["User-Agent"] = f"parlant-sync/{__version__} {headers.get('User-Agent', '')}".strip()
+        headers["Accept"] = "application/json"
+        headers.update(self.settings.headers)
 
     def line(self) -> Line:
         return Line(self)
