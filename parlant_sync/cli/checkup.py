@@ -151,12 +151,10 @@ class Checkup:
                 version, certificate = secure.version(), secure.getpeercert()
         except OSError as error:
             reason = getattr(error, "verify_message", "") or error.strerror or str(error)
-            return _failed(
-                "TLS",
-                f"{reason}",
-                "have the certificate mended, or name your own authority's file in REQUESTS_CA_BUNDLE",
-                3,
-            )
+            cure = "have the certificate mended, or name your own authority's file in REQUESTS_CA_BUNDLE"
+            if "WRONG_VERSION_NUMBER" in str(error) or "HTTP_REQUEST" in str(error):
+                cure = "this port speaks plain HTTP: begin the address with http://"
+            return _failed("TLS", f"{reason}", cure, 3)
         ends = str((certificate or {}).get("notAfter", ""))
         days = int((ssl.cert_time_to_seconds(ends) - time.time()) // 86400) if ends else 0
         return _ok("TLS", f"{version}, certificate good for {days} days", "renew it soon" if days < _SOON else "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -129,3 +131,26 @@ def test_doctor_and_tls(fake: Cli) -> None:
         assert (refused.code, "FAIL  TLS" in refused.out, "REQUESTS_CA_BUNDLE" in refused.out) == (3, True, True)
         trusted = fake.run("doctor", "-s", server.base_url, env={"REQUESTS_CA_BUNDLE": str(certificate)})
     assert (trusted.code, "ok    TLS" in trusted.out) == (0, True), trusted
+
+
+def test_doctor_at_a_port_that_speaks_plain_http(fake: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            done = fake.run("doctor", "-s", f"https://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert (done.code, "FAIL  TLS" in done.out, "begin the address with" in done.out) == (3, True, True), done.out
