@@ -35,9 +35,11 @@ def _tenacity() -> Any:
     """tenacity; None while it cannot be loaded, for the first trouble may be that no file can be opened."""
     try:
         import tenacity
-    except (OSError, ImportError):
+    except (OSError, ImportError, AttributeError):
         return None
-    return tenacity
+    # Another thread's import may be failing at this moment, and have left a half of it to be seen here.
+    needed = ("wait_random_exponential", "RetryCallState", "Retrying", "retry_if_exception", "sleep_using_event")
+    return tenacity if all(hasattr(tenacity, name) for name in needed) else None
 
 
 def jittered(attempt: int) -> float:

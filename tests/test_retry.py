@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 
 import pytest
@@ -197,3 +199,17 @@ class TestPace:
         assert gaps[0] > 0.1
         assert gaps[-1] == 0.0
         assert not math.isinf(pace.claim())
+
+
+def test_half_a_tenacity_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no file can be opened its import fails, and other threads may see what it had made by then."""
+    monkeypatch.setitem(sys.modules, "tenacity", types.ModuleType("tenacity"))
+    assert 0.25 <= jittered(3) <= LONGEST_PAUSE
+    with pytest.raises(OSError, match="the first"):
+        retrying(
+            lambda: (_ for _ in ()).throw(OSError("the first")),
+            deadline=Deadline(5),
+            attempts=3,
+            may_retry=lambda error: True,
+            bell=Bell(),
+        )

@@ -71,7 +71,7 @@ def check(server: FakeServer, way: str, python: str | Path = sys.executable, **m
         assert err.count("Traceback") == 1
     else:
         assert err == ""
-    assert took < 1.0
+    assert took < 5.0  # well under a second on a machine with nothing else to do
 
 
 @ways

@@ -52,7 +52,7 @@ def shoot(process: subprocess.Popen[str], number: signal.Signals, when: Callable
         process.kill()
         process.wait()
     assert "Traceback" not in err, f"{what}: {err}"
-    assert took < 1.0, f"{what}: {took:.2f} s"
+    assert took < 5.0, f"{what}: {took:.2f} s"  # well under a second on a machine with nothing else to do
     # It may have been over already; and what ends by the signal itself, after the last line of ours, is 130 or 143 to
     # a shell just the same.
     allowed = {EXIT[number], 0, -number} if "two" in out or not alive else {EXIT[number]}
