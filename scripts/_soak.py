@@ -46,7 +46,7 @@ def main() -> int:
     server_class = StandIn if arguments.server == "fake" else Real
     print(f"soak: {arguments.minutes:g} min, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
     before = measure()
-    with server_class() as server, FaultProxy(server.base_url, record=2000) as proxy:
+    with server_class() as server, FaultProxy(server.base_url, record=50) as proxy:
         chance = random.Random(arguments.seed)
         faults = Faults(proxy, chance, server.restart)
         over = threading.Event()

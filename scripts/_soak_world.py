@@ -43,7 +43,7 @@ class Ledger:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, text) -> what came of it
+    posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, number of the text) -> what came of it
     events: int = 0
     doubled: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -51,7 +51,7 @@ class Ledger:
     def note(self, session_id: str, text: str, outcome: str) -> None:
         with self.lock:
             self.outcomes[outcome] += 1
-            self.posted[session_id, text] = outcome
+            self.posted[session_id, _number(text)] = outcome
 
     def line(self) -> str:
         with self.lock:
@@ -211,11 +211,17 @@ class World:
     def _copies(self, session_id: str, held: list[dict[str, Any]]) -> list[str]:
         texts = Counter(e["data"]["message"] for e in held if e["kind"] == "message" and e["source"] == "customer")
         found = [f"{session_id}: {count} copies of {text!r}" for text, count in texts.items() if count > 1]
-        for (owner, text), outcome in self.ledger.posted.items():
+        held_numbers = {_number(text) for text in texts}
+        for (owner, number), outcome in self.ledger.posted.items():
             if owner != session_id:
                 continue
-            if outcome in ("reply", "timeout") and not texts[text]:
-                found.append(f"{session_id}: {text!r} has a {outcome}, but the server holds no such message")
-            if outcome == "not sent" and texts[text]:
-                found.append(f"{session_id}: {text!r} was told not to be sent, but the server holds it")
+            if outcome in ("reply", "timeout") and number not in held_numbers:
+                found.append(f"{session_id}: {number} has a {outcome}, but the server holds no such message")
+            if outcome == "not sent" and number in held_numbers:
+                found.append(f"{session_id}: {number} was told not to be sent, but the server holds it")
         return found
+
+
+def _number(text: str) -> str:
+    """What tells a text from all others: the rest is padding."""
+    return text.rsplit("-", 1)[0]
