@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 import threading
 import time
 import urllib.error
@@ -20,12 +21,13 @@ from parlant_sync import Client, DeliveryUncertain, ParlantSyncError, Session, T
 @dataclass(frozen=True)
 class Measure:
     memory: int
+    blocks: int
     threads: int
     sockets: int
 
 
 def measure() -> Measure:
-    """Of this process: resident memory in bytes, threads, open sockets."""
+    """Of this process: resident memory in bytes, Python's own allocated blocks, threads, open sockets."""
     with open("/proc/self/statm") as file:
         memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     sockets = 0
@@ -34,7 +36,7 @@ def measure() -> Measure:
             sockets += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
         except OSError:
             continue
-    return Measure(memory, threading.active_count(), sockets)
+    return Measure(memory, sys.getallocatedblocks(), threading.active_count(), sockets)
 
 
 @dataclass
