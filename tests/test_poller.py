@@ -242,9 +242,12 @@ def test_joining_oneself_does_not_wait() -> None:
 def test_parked_after_idle_time_and_started_again() -> None:
     clock = Clock()
     parked = threading.Event()
+    unused = threading.Event()
     hub = Hub(0)
 
     def idle() -> list[int]:
+        # The clock stands until the session is out of use: the thread may be here before use() has even returned.
+        assert unused.wait(5)
         clock.now += 60
         return []
 
