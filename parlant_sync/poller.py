@@ -93,20 +93,25 @@ class Poller:
         Raises :class:`TransportError` where no thread can be started; a later call tries again.
         """
         spare: Line | None = None
-        if self._idle():
-            spare = self._api.transport.line()  # outside the lock: it may ask the caller's session factory
         started = False
-        with self._lock:
-            if spare is not None and self._idle():
-                self._start(spare)
-                spare, started = None, True
-            self._users += 1
+        while True:
+            with self._lock:
+                if spare is not None and self._idle():
+                    self._start(spare)
+                    spare, started = None, True
+                # Looked at under the lock that parks it: a user who is not counted yet must not rely on its thread.
+                if not self._idle():
+                    self._users += 1
+                    break
+            spare = self._api.transport.line()  # outside the lock: it may ask the caller's session factory
         if spare is not None:
             spare.close()  # another thread was faster
         if started:
             self._on_change()
 
     def _idle(self) -> bool:
+        """The lock is held."""
+        assert self._lock.locked()
         return self._state in ("new", "parked") and not self._stopping
 
     def unuse(self) -> None:

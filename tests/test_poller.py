@@ -256,6 +256,7 @@ def test_parked_after_idle_time_and_started_again() -> None:
     p._on_change = lambda: parked.set() if p.state == "parked" else None
     p.use()
     p.unuse()
+    unused.set()
     assert parked.wait(5)
     assert p.state == "parked"
     # 60 s, then only as long as it may stay: 40 s
@@ -266,6 +267,53 @@ def test_parked_after_idle_time_and_started_again() -> None:
     assert api.asked[2][0] == 0
     assert hub.place.next == 2
     assert len(api.lines) == 2
+
+
+class ParkingLock:
+    """The poller's lock, and somebody who parks the poller just before a caller gets it."""
+
+    def __init__(self, lock: Any, park: Callable[[], None]) -> None:
+        self._lock = lock
+        self._park: Callable[[], None] | None = park
+
+    def __enter__(self) -> None:
+        park, self._park = self._park, None
+        if park is not None:
+            park()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
+
+def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
+    clock = Clock()
+    gate, unused, parked = threading.Event(), threading.Event(), threading.Event()
+
+    def idle() -> list[int]:
+        gate.set()
+        assert unused.wait(5)
+        clock.now += 600
+        return []
+
+    api = FakeApi(idle)
+    p = poller(api, idle_timeout=100, clock=clock)
+    p._on_change = lambda: parked.set() if p.state == "parked" else None
+    p.use()
+    p.unuse()
+    assert gate.wait(5)
+
+    def park() -> None:
+        unused.set()
+        assert parked.wait(5)
+
+    assert p.state == "polling"
+    p._lock = ParkingLock(p._lock, park)  # type: ignore[assignment]
+    run_to_the_end(p)
+    assert len(api.asked) == 2
 
 
 def test_not_parked_while_somebody_is_inside() -> None:
