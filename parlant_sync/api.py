@@ -19,7 +19,7 @@ from parlant_sync.events import (
     read_events,
     read_session,
 )
-from parlant_sync.retry import Bell, retrying
+from parlant_sync.retry import LEAST, Bell, retrying
 from parlant_sync.transport import Answer, Failure, Line, Transport, segment
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 
 # A repeat may help: the network, a proxy, a limit. Everything else would fail the same way again.
 PASSING = (errors.TransportError, errors.ServerError, errors.RateLimitedError)
+# The same of reading events, where a body that is none may also be a proxy's: the server still has them.
+UNREAD = (*PASSING, errors.ProtocolError)
 _ATTEMPTS = 3
 _PAGE = 100
 # Up to this many bytes of history are read to find its end; longer ones are told by their length alone.
@@ -75,7 +77,7 @@ class Api:
         deadline = deadline or Deadline(limit)
 
         def once() -> _T:
-            left = max(deadline.bound(limit) or limit, 0.001)
+            left = deadline.between(LEAST, limit)
             return self.read(self.transport.request("GET", path, params=params, read_timeout=left), "GET", path, parse)
 
         return retrying(

@@ -46,5 +46,9 @@ class Deadline:
         # The longest wait that every platform takes; a caller that waits without end comes round again.
         return None if math.isinf(left) else min(left, threading.TIMEOUT_MAX)
 
+    def between(self, least: float, most: float) -> float:
+        """The time left, but at least ``least`` and at most ``most`` seconds: what one step of a call may take."""
+        return min(max(self.remaining(), least), most)
+
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import checks, errors
-from parlant_sync.api import PASSING, Api, not_taken
+from parlant_sync.api import UNREAD, Api, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
-from parlant_sync.retry import Bell, retrying
+from parlant_sync.retry import LEAST, Bell, retrying
 from parlant_sync.transport import Failure
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Delivery:
             pace.wait(lambda pause: self._bell.wait(deadline.bound(pause)), lambda: self._bell.rung)
             if deadline.expired() and limited:
                 raise limited[-1]
-            timeout = max(deadline.bound(limit) or limit, 0.001)
+            timeout = deadline.between(LEAST, limit)
             try:
                 return self._api.create_event(
                     self._session_id, body, failure=failure, params=params, read_timeout=timeout
@@ -145,10 +145,12 @@ class Delivery:
         while not self._bell.rung:
             self._bell.wait(min(looks[0], until.remaining()))
             try:
-                event = self.find(key, deadline=Deadline(max(until.bound(5.0) or 5.0, 0.5)), attempts=1)
-            except PASSING as error:
-                # Not yet a look: the trouble that hid the answer hides the list as well.
+                event = self.find(key, deadline=Deadline(until.between(LEAST, 5.0)), attempts=1)
+            except errors.ParlantSyncError as error:
                 logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
+                if not isinstance(error, UNREAD):
+                    break  # no patience mends it; what the server holds stays unknown
+                # Not yet a look: the trouble that hid the answer hides the list as well.
                 looks[0] = max(looks[0], 0.5)
             else:
                 if event is not None:

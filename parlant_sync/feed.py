@@ -10,9 +10,9 @@ import queue
 from collections import deque
 from collections.abc import Callable
 
-from parlant_sync.api import PASSING
+from parlant_sync.api import UNREAD
 from parlant_sync.deadline import Deadline
-from parlant_sync.errors import ParlantSyncError, ProtocolError, SessionClosed
+from parlant_sync.errors import ParlantSyncError, SessionClosed
 from parlant_sync.events import Event
 from parlant_sync.hub import Hub
 from parlant_sync.mailbox import Mailbox
@@ -158,7 +158,7 @@ class Feed:
             try:
                 self._pending = deque(self._lister(self.offset, deadline))
                 return True
-            except (*PASSING, ProtocolError):
+            except UNREAD:
                 if once:
                     raise
                 attempt += 1

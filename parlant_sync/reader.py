@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from parlant_sync import errors
-from parlant_sync.api import PASSING, Api
+from parlant_sync.api import UNREAD, Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.feed import Feed, FeedEnd
@@ -245,7 +245,7 @@ class EventReader:
         """Read the message again; True where it has grown. What is to be given lands in ``_ready``."""
         try:
             now = self._api.reread(self._session_id, growing)
-        except PASSING:
+        except UNREAD:
             return False  # the next tick tries again: a message is not given half for a passing trouble
         grew = now.raw != growing.raw
         if grew:

@@ -24,6 +24,8 @@ LONGEST_RATE_PAUSE = 15.0
 # Between two lists of one client after a 429: a quarter under the 240 a minute that a production server allows.
 FIRST_GAP = 60.0 / 180
 FIRST_POST_GAP = 60.0 / 24
+# One request may take so long even where its caller's time has run out, and none is repeated that would have less.
+LEAST = 0.5
 # Servers count by the minute.
 WINDOW = 60.0
 # A refusal so long after the last pause is a new trouble, and begins with a short pause again.
@@ -99,7 +101,7 @@ def retrying(
     try:
         return call()
     except Exception as error:
-        if attempts <= 1 or deadline.expired() or not may_retry(error):
+        if attempts <= 1 or deadline.remaining() <= LEAST or not may_retry(error):
             raise
         tenacity = _tenacity()
         if tenacity is None:
@@ -116,10 +118,10 @@ def retrying(
     def pause(state: Any) -> float:
         error = state.outcome.exception() if state.outcome else None
         wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
-        return float(min(max(jittered(state.attempt_number), wish), deadline.remaining()))
+        return float(min(max(jittered(state.attempt_number), wish), deadline.remaining() - LEAST))
 
     def stop(state: Any) -> bool:
-        return bool(state.attempt_number >= attempts or deadline.expired() or bell.rung)
+        return bool(state.attempt_number >= attempts or deadline.remaining() <= LEAST or bell.rung)
 
     def sleep(seconds: float) -> None:
         tenacity.sleep_using_event(bell)(seconds)

@@ -16,6 +16,7 @@ from parlant_sync.feed import Feed
 from parlant_sync.gate import Gate, Pass
 from parlant_sync.hub import Hub, Place
 from parlant_sync.poller import Poller
+from parlant_sync.retry import LEAST
 from parlant_sync.settings import Settings
 from parlant_sync.transport import Failure
 from parlant_sync.turn import Turn
@@ -86,8 +87,9 @@ class Starter:
 
         def lister(since: int, _: Deadline) -> list[Event]:
             # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
-            limit = deadline.bound(settings.request_timeout) if deadline is not None else settings.request_timeout
-            return api.list_events(session_id, since, deadline=Deadline(max(limit or 0.0, 0.5)), attempts=1)
+            most = settings.request_timeout
+            limit = most if deadline is None else deadline.between(LEAST, most)
+            return api.list_events(session_id, since, deadline=Deadline(limit), attempts=1)
 
         return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
 

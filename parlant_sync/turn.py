@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync.api import PASSING, Api
+from parlant_sync.api import UNREAD, Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event, Reply
 from parlant_sync.feed import Feed, FeedEnd
@@ -203,7 +203,10 @@ class Turn:
         if growing is not None and held and (event.status in _ENDINGS or event.kind == "message"):
             held = False
             if event.status != "cancelled":
-                self._end_growth(self._last_reading(growing, event))
+                last = self._last_reading(growing, event)
+                if last is None:
+                    return
+                self._end_growth(last)
         restarts = self._tracker.restarts
         belongs = self._tracker.feed(event)
         if restarts != self._tracker.restarts:
@@ -220,12 +223,17 @@ class Turn:
             if event.kind == "message" and not event.is_preamble:
                 self._say(event.message or "")
 
-    def _last_reading(self, growing: Event, event: Event) -> Event:
+    def _last_reading(self, growing: Event, event: Event) -> Event | None:
+        """The message at its end; None where the session was closed meanwhile, of which the feed tells next."""
         try:
             return self._reread(growing, patient=True)
-        except BaseException:
+        except BaseException as error:
             self._feed.back_to(event.offset)  # it was taken, but nothing was made of it yet
-            raise
+            if not isinstance(error, UNREAD):
+                raise
+            if self._poller.bell.rung:
+                return None
+            raise self._out_of_time() from error
 
     def _restart(self) -> None:
         """The turn was cancelled: what it said is no part of the answer."""
@@ -276,7 +284,7 @@ class Turn:
         """The message as it is now. ``patient``: until that is known; else what is known already will do."""
 
         def once() -> Event:
-            return self._api.reread(self._session_id, event, deadline=Deadline(max(self._left_seconds(), _LAST_LOOK)))
+            return self._api.reread(self._session_id, event, deadline=self._step_deadline())
 
         try:
             if not patient:
@@ -285,16 +293,16 @@ class Turn:
                 once,
                 deadline=self._deadline,
                 attempts=float("inf"),
-                may_retry=lambda error: isinstance(error, PASSING),
+                may_retry=lambda error: isinstance(error, UNREAD),
                 bell=self._poller.bell,
             )
-        except PASSING:
+        except UNREAD:
             if patient:
                 raise
             return event
 
-    def _left_seconds(self) -> float:
-        return min(self._deadline.remaining(), self._api.transport.settings.request_timeout)
+    def _step_deadline(self) -> Deadline:
+        return Deadline(self._deadline.between(_LAST_LOOK, self._api.transport.settings.request_timeout))
 
     # -- the end
 
@@ -321,11 +329,10 @@ class Turn:
                     break
                 tracker.feed(event)
             if tracker.error is None:
-                limit = Deadline(max(self._left_seconds(), _LAST_LOOK))
                 last = tracker.events[-1].offset if tracker.events else -1
-                for event in self._api.list_events(self._session_id, last + 1, deadline=limit):
+                for event in self._api.list_events(self._session_id, last + 1, deadline=self._step_deadline()):
                     tracker.feed(event)
-        except (FeedEnd, *PASSING):
+        except (FeedEnd, *UNREAD):
             pass  # the turn is over all the same; it only cannot be told whether an error would have followed
 
     @property

@@ -30,6 +30,16 @@ def test_runs_out_on_its_clock() -> None:
     assert deadline.expired()
 
 
+def test_between() -> None:
+    clock = Clock()
+    deadline = Deadline(5, clock=clock)
+    assert deadline.between(0.5, 30) == 5
+    assert deadline.between(0.5, 3) == 3
+    clock.now += 7
+    assert deadline.between(0.5, 30) == 0.5
+    assert Deadline(None).between(0.5, 30) == 30
+
+
 def test_none_never_ends() -> None:
     deadline = Deadline(None)
     assert deadline.remaining() == math.inf

@@ -155,6 +155,33 @@ def test_a_broken_answer_leaves_it_open(server: FakeServer, session: Session) ->
     assert caught.value.key
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>a proxy's page</html>"), (403, b'{"detail": "no"}'), (404, b'{"detail": "gone"}')],
+    ids=["no list", "refused", "gone"],
+)
+def test_what_the_look_meets_tells_nothing_of_the_message(
+    server: FakeServer, session: Session, status: int, body: bytes
+) -> None:
+    """An error of the list is not the outcome of the post, which may be stored."""
+    server.cut_next(POST, stored=True)
+
+    def look(request: object) -> bool:
+        return getattr(request, "query", {}).get("kinds") == "message"
+
+    server.fail_next(look, status, body, times=1 if status == 200 else None)
+    if status == 200:
+        assert session.send("the one").text == "echo: the one"
+    else:
+        with pytest.raises(DeliveryUncertain) as caught:
+            session.send("the one")
+        server.clear_faults()
+        found = session.find(caught.value.key)
+        assert found is not None
+        assert session.reply_to(found).text == "echo: the one"
+    assert posted(server, session) == ["the one"]
+
+
 def test_a_post_gives_up_soon_where_nothing_answers(server: FakeServer, session: Session) -> None:
     server.stop()
     started = time.monotonic()

@@ -191,6 +191,16 @@ def test_a_streamed_message_is_given_whole_and_once(server: FakeServer, session:
     assert session.cursor == session.history()[-1].offset + 1
 
 
+def test_trouble_while_a_streamed_message_is_read_again_does_not_end_the_reader(
+    server: FakeServer, session: Session
+) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    server.fail_next("GET /sessions/*/events/*", 200)  # a proxy's page
+    session.post("go")
+    found = [e.message for e in session.iter_events(timeout=3, sources="ai_agent", kinds="message")]
+    assert found == ["a b c"]
+
+
 def test_partial_gives_it_as_it_grows(server: FakeServer, session: Session) -> None:
     server.agent("a").streams(["a ", "b ", "c ", "d"], every=0.4)
     session.post("go")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from parlant_sync.deadline import Deadline
-from parlant_sync.retry import LONGEST_PAUSE, LONGEST_RETRY_AFTER, Bell, Pace, jittered, retry_after, retrying
+from parlant_sync.retry import LEAST, LONGEST_PAUSE, LONGEST_RETRY_AFTER, Bell, Pace, jittered, retry_after, retrying
 
 
 class Clock:
@@ -108,6 +108,17 @@ class TestRetrying:
     def test_not_after_the_deadline(self) -> None:
         with pytest.raises(OSError, match="1"):
             self.run([OSError("1"), "never"], timeout=0)
+
+    def test_not_where_too_little_time_is_left(self) -> None:
+        with pytest.raises(OSError, match="1"):
+            self.run([OSError("1"), "never"], timeout=LEAST)
+
+    def test_a_long_pause_leaves_time_for_the_last_attempt(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 60.0)
+        pauses: list[float] = []
+        bell = _Waiting(Bell(), lambda pause: pauses.append(pause or 0.0) or False)
+        assert self.run([OSError("1"), "done"], timeout=5, bell=bell) == "done"
+        assert 4.0 < pauses[0] <= 5 - LEAST
 
     def test_not_after_the_bell(self) -> None:
         bell = Bell()

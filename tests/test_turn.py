@@ -16,6 +16,7 @@ from parlant_sync import (
     ConcurrencyError,
     ConfigurationError,
     InvalidRequestError,
+    ServerError,
     Session,
     SessionClosed,
     TurnTimeout,
@@ -254,6 +255,36 @@ def test_bad_input(session: Session) -> None:
         with pytest.raises(ConfigurationError, match="timeout"):
             session.send("x", timeout=timeout)  # type: ignore[arg-type]
     assert session.history() == []
+
+
+@pytest.mark.parametrize("broken", [200, 502], ids=["no event", "a proxy's 502"])
+def test_trouble_at_the_last_reading_of_a_stream_passes(server: FakeServer, session: Session, broken: int) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    server.fail_next("GET /sessions/*/events/*", broken, times=2)
+    assert session.send("q").text == "a b c"
+
+
+def test_trouble_at_the_last_reading_of_a_stream_for_too_long(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    server.fail_next("GET /sessions/*/events/*", 502, times=None)
+    with pytest.raises(TurnTimeout) as caught:
+        session.send("q", timeout=1.5)
+    assert caught.value.event is not None
+    assert caught.value.__cause__ is not None
+    assert isinstance(caught.value.__cause__.__cause__, ServerError)  # behind the original of this copy
+    server.clear_faults()
+    assert session.reply_to(caught.value.event).text == "a b c"
+
+
+def test_closed_at_the_last_reading_of_a_stream(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    server.fail_next("GET /sessions/*/events/*", 502, times=None)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(session.send, "q")
+        server.wait_requests("GET /sessions/*/events/*", 2)
+        session.close()
+        with pytest.raises(SessionClosed):
+            sending.result(10)
 
 
 def test_an_outage_in_the_middle_of_a_turn(server: FakeServer, session: Session) -> None:
