@@ -55,6 +55,8 @@ def _environment(home: Path, policy: str) -> None:
             del os.environ[name]
     os.environ["PARLANT_HOME"] = str(home)
     os.environ["PARLANT_ENV"] = policy
+    # What a server that is killed leaves among the temporary files goes with its home.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     os.chdir(home)
 
 
