@@ -26,7 +26,7 @@ def here(nowhere: Cli) -> Cli:
 
 
 def left(here: Cli) -> list[Path]:
-    # Before its first use, tempfile tries whether it may write there: an interrupt at that very moment leaves its probe.
+    # At its first use tempfile tries whether it may write there: an interrupt at that very moment leaves its probe.
     found = (here.home / "tmp").iterdir()
     return [path for path in found if not (path.is_file() and re.fullmatch(r"[a-z0-9_]{8}", path.name))]
 
