@@ -314,6 +314,7 @@ class Poller:
         self._alarms.failed(counts.consecutive_failures, error)
 
     def _note_recovery(self) -> None:
-        self._alarms.recovered(self.counts.consecutive_failures)
-        self.counts.consecutive_failures = 0
-        self.counts.reconnects += 1
+        counts = self.counts
+        failures, counts.consecutive_failures = counts.consecutive_failures, 0
+        counts.reconnects += 1
+        self._alarms.recovered(failures)  # last: whoever reads it in the log finds the counts in order
