@@ -225,10 +225,10 @@ class Poller:
                     self._line = None
 
     def _finish(self, cause: errors.ParlantSyncError) -> None:
-        self._alarms.ended(cause)
         self.counts.last_error = str(cause)
         self._stopping = True
         self._state = "ended"  # before anybody is told
+        self._alarms.ended(cause)
         self._hub.end(cause)
         self._on_change()
 
