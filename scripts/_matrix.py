@@ -23,9 +23,8 @@ _FLOOR = re.compile(r"^([A-Za-z0-9._-]+)\s*>=\s*([0-9][^,;\s]*)")
 _SHOWN = ("requests", "urllib3", "tenacity", "click")
 
 
-def on_server(steps: Steps, python: Path, name: str, pytest_arguments: Sequence[str]) -> None:
+def on_server(steps: Steps, python: Path, name: str, title: str, pytest_arguments: Sequence[str]) -> None:
     """The contract tests against one version of the server."""
-    title = f"contract tests on Parlant {name}"
     try:
         server = named(name).make()
     except _env.SetupError as error:

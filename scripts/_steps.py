@@ -89,6 +89,16 @@ class Steps:
         self._add(Result(name, ok, seconds, counts))
         return ok
 
+    @property
+    def seconds(self) -> float:
+        """Since the first step."""
+        return time.monotonic() - self._started
+
+    def left_out(self, name: str, reason: str) -> None:
+        """A step that is not taken, and is no failure."""
+        print(f"\n=== {name}\nleft out: {reason}", flush=True)
+        self._add(Result(f"{name}: left out, {reason}", True, 0.0))
+
     def failed(self, name: str, reason: str) -> None:
         """A step that could not even start."""
         print(f"\n=== {name}\n{reason}", flush=True)
@@ -117,7 +127,7 @@ class Steps:
         for result in self.results:
             counts = f"  ({result.counts})" if result.counts else ""
             lines.append(f"{'ok    ' if result.ok else 'FAILED'} {result.seconds:7.1f} s  {result.name}{counts}")
-        lines.append(f"       {time.monotonic() - self._started:7.1f} s  in all")
+        lines.append(f"       {self.seconds:7.1f} s  in all")
         broken = [result.name for result in self.results if not result.ok]
         if broken:
             lines.append(f"failed: {', '.join(broken)}")

@@ -42,6 +42,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
         help=f"the contract tests also on other versions of the server: {', '.join(NAMES)}",
     )
     parser.add_argument(
+        "--within",
+        type=float,
+        metavar="MINUTES",
+        help="leave out the older servers whose turn comes later than so many minutes after the start",
+    )
+    parser.add_argument(
         "--pythons",
         choices=("this", "all"),
         default="this",
@@ -79,7 +85,11 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
         slow = [*selection(SLOW, options.full), *pytest_arguments]
         steps.pytest("contract and slow tests", python, [*side_by_side(pytest_arguments), *slow])
     for name in options.servers:
-        _matrix.on_server(steps, python, name, [*selection("real", options.full), *pytest_arguments])
+        title = f"contract tests on Parlant {name}"
+        if options.within is not None and steps.seconds > 60 * options.within:
+            steps.left_out(title, f"{options.within:g} minutes have passed")
+            continue
+        _matrix.on_server(steps, python, name, title, [*selection("real", options.full), *pytest_arguments])
     if options.pythons == "all":
         _matrix.on_pythons(steps, python, unit)
     return steps

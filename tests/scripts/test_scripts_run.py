@@ -203,6 +203,25 @@ def test_a_server_that_cannot_be_made_is_told_in_words(
     assert capsys.readouterr() == ("", "no network\n")
 
 
+@pytest.mark.parametrize(("within", "tested"), [(None, ["3.0.4", "3.2.2"]), ("40", ["3.0.4"])])
+def test_older_servers_are_left_out_when_the_time_is_over(
+    within: str | None, tested: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[str] = []
+    minutes = iter([39.0, 41.0])
+    monkeypatch.setattr(_env, "project", lambda extras: Path(sys.executable))
+    monkeypatch.setattr(_test_command, "lint", lambda *_: None)
+    monkeypatch.setattr(_steps.Steps, "pytest", lambda *_: True)
+    monkeypatch.setattr(_steps.Steps, "seconds", property(lambda steps: 60 * next(minutes)))
+    monkeypatch.setattr(_matrix, "on_server", lambda steps, python, name, *_: found.append(name))
+    options, rest = _test_command.parse(["--servers", "3.0.4,3.2.2", *([] if within is None else ["--within", within])])
+    steps = _test_command.run(options, rest)
+    assert found == tested
+    left_out = [result.name for result in steps.results]
+    assert left_out == ([] if within is None else ["contract tests on Parlant 3.2.2: left out, 40 minutes have passed"])
+    assert all(result.ok for result in steps.results)
+
+
 @POSIX_ONLY
 def test_ci_runs_what_everybody_runs() -> None:
     script = _env.ROOT / ".ci/run"
