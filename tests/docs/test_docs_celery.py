@@ -18,15 +18,16 @@ from docs_runner import Runner
 pytest.importorskip("celery", reason="celery is in the extra 'test'")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif("sys.platform == 'win32'", reason="no worker with processes there")]
 
-# Messages and results travel by files, so that no broker is needed.
+# Messages and results travel by files, so that no broker is needed. They are written beside the queue and moved into it
+# whole: a worker of this transport ends when it meets a message that is still being written.
 SETTINGS = """
 import pathlib
 from tasks import app, ask, client
 
 here = pathlib.Path(__file__).parent
-for name in ("queue", "results"):
+for name in ("queue", "written", "results"):
     (here / name).mkdir(exist_ok=True)
-folders = {"data_folder_in": str(here / "queue"), "data_folder_out": str(here / "queue")}
+folders = {"data_folder_in": str(here / "queue"), "data_folder_out": str(here / "written")}
 app.conf.update(
     broker_url="filesystem://",
     broker_transport_options={**folders, "control_folder": str(here / "control"), "polling_interval": 0.05},
@@ -35,6 +36,12 @@ app.conf.update(
 )
 # Something is open before the fork, as in an application that has warmed up.
 warm = client.create_session("support")
+
+def hand_over(*arguments, **options):
+    result = ask.apply_async(arguments, **options)
+    for message in (here / "written").iterdir():
+        message.rename(here / "queue" / message.name)
+    return result
 """
 
 
@@ -64,15 +71,15 @@ def test_the_recipe_in_a_worker_of_processes(worker: Any, runner: Runner) -> Non
     from celery.exceptions import SoftTimeLimitExceeded
 
     sessions = [runner.server.create_session("support") for _ in range(4)]
-    results = [worker.ask.apply_async((session, "Hi")) for session in sessions]
+    results = [worker.hand_over(session, "Hi") for session in sessions]
     assert [result.get(timeout=40) for result in results] == ["Hello.\n\nHow can I help?"] * 4
 
     runner.server.agent("mute").ignores()
     mute = runner.server.create_session("mute")
-    late = worker.ask.apply_async((mute, "Hi"), soft_time_limit=1, time_limit=30)
+    late = worker.hand_over(mute, "Hi", soft_time_limit=1, time_limit=30)
     with pytest.raises(SoftTimeLimitExceeded):
         late.get(timeout=40)
     # The message was posted once, and the process that was interrupted is of use.
     assert [event["kind"] for event in runner.server.events(mute)] == ["message"]
-    results = [worker.ask.apply_async((session, "Hi")) for session in sessions]
+    results = [worker.hand_over(session, "Hi") for session in sessions]
     assert [result.get(timeout=40) for result in results] == ["Hello.\n\nHow can I help?"] * 4

@@ -37,7 +37,7 @@ class FaultProxy(ProxyLoop):
         return list(self._log)
 
     def of(self, kind: str) -> list[Exchange]:
-        return [e for e in self._log if e.kind == kind]
+        return [e for e in self.exchanges if e.kind == kind]  # of a copy: the proxy goes on
 
     @property
     def connections(self) -> int:
