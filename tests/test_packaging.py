@@ -38,9 +38,10 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def shipped(built: Path) -> set[str]:
-    """The files of the package: all must be in the wheel."""
+    """The files of the package, and the pytest plugin beside it: all must be in the wheel."""
     source = built.parent / "source"
-    return {path.relative_to(source).as_posix() for path in (source / "parlant_sync").rglob("*") if path.is_file()}
+    package = {path.relative_to(source).as_posix() for path in (source / "parlant_sync").rglob("*") if path.is_file()}
+    return {"parlant_sync_pytest.py", *package}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,11 @@ def test_the_sdist_holds_what_is_needed_to_test_it(built: Path) -> None:
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"}
     wanted |= {"scripts/test.py", "scripts/_env.py", "tests/test_packaging.py"} | shipped(built)
     assert wanted <= names
+    # Nothing that a run of the tests or of a tool has left.
+    made = {name for name in names if name.startswith("parlant_sync.egg-info")} | {"PKG-INFO", ""}
+    source = built.parent / "source"
+    assert {name for name in names - made if not (source / name).exists()} == set()
+    assert not [name for name in names if re.search(r"__pycache__|\.pyc|_cache", name)]
 
 
 def test_the_metadata_is_complete(metadata: email.message.Message) -> None:
@@ -151,7 +157,34 @@ import importlib.metadata, importlib.util
 print(found.name, found.value, importlib.util.find_spec(found.value) is not None)
 """
     found = run(installed / "python", "-I", "-c", code, cwd=tmp_path)
-    assert found.split() == ["parlant_sync", "parlant_sync.testing.plugin", "True"]
+    assert found.split() == ["parlant_sync", "parlant_sync_pytest", "True"]
+
+
+@pytest.fixture(scope="module")
+def pytest_there(installed: Path) -> tuple[str | Path, ...]:
+    """The pytest of somebody else's environment: it has the wheel, and finds the plugin by itself."""
+    run(installed / "python", "-m", "pip", "install", "--quiet", "pytest", "flask", cwd=installed)
+    return (installed / "python", "-m", "pytest", "-W", "error", "-p", "no:cacheprovider")
+
+
+def test_the_walk_through_in_a_folder_of_somebody_else(pytest_there: tuple[str | Path, ...], tmp_path: Path) -> None:
+    """docs/testing.md from the first step to the third, and nothing but what it says."""
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    files = dict(re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL))
+    assert sorted(files) == ["app.py", "test_app.py"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    said = run(*pytest_there, "test_app.py", cwd=tmp_path)
+    assert f"{files['test_app.py'].count('def test_')} passed" in said
+    assert str(ROOT) not in said
+
+
+def test_projects_that_do_not_use_the_plugin(pytest_there: tuple[str | Path, ...], tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n\ndef test_it():\n    assert not {'parlant_sync', 'requests', 'ssl'} & set(sys.modules)\n", "utf-8"
+    )
+    assert "1 passed" in run(*pytest_there, cwd=tmp_path)
+    assert "1 passed" in run(*pytest_there, "-p", "no:parlant_sync", cwd=tmp_path)
 
 
 @pytest.mark.real

@@ -33,8 +33,7 @@ def test_only_the_standard_library_is_needed(file):
         else:
             continue
         for name in names:
-            allowed = name.partition(".")[0] in sys.stdlib_module_names
-            assert allowed or (file.name == "plugin.py" and name in ("pytest", "parlant_sync")), name
+            assert name.partition(".")[0] in sys.stdlib_module_names, name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
@@ -63,8 +62,6 @@ def test_the_plugin(tmp_path):
 
 
 def test_the_plugin_has_a_client(tmp_path):
-    if not hasattr(parlant_sync, "Client"):
-        pytest.skip("parlant_sync.Client is not there yet")
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent(
             """
@@ -79,11 +76,28 @@ def test_the_plugin_has_a_client(tmp_path):
     assert "1 passed" in answer.stdout, answer.stdout + answer.stderr
 
 
+def test_the_plugin_is_nothing_to_those_who_do_not_use_it(tmp_path):
+    """pytest loads it in every project of an environment that has this library."""
+    (tmp_path / "test_it.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+
+            def test_what_is_loaded():
+                assert "parlant_sync_pytest" in sys.modules
+                assert not {"parlant_sync", "requests", "urllib3", "ssl"} & set(sys.modules)
+            """
+        )
+    )
+    answer = pytest_in(tmp_path)
+    assert "1 passed" in answer.stdout, answer.stdout + answer.stderr
+
+
 def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs pytest there with this plugin and no other."""
     root = str(Path(parlant_sync.testing.__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync.testing.plugin", "-W", "error", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync_pytest", "-W", "error", str(folder)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,9 @@
-"""The pytest plugin: ``parlant_server``, a FakeServer, and ``parlant_client``, a Client connected to it."""
+"""The pytest plugin: ``parlant_server``, a FakeServer, and ``parlant_client``, a Client connected to it.
+
+pytest imports the plugins of all that is installed, in every project. This one stands outside of the package, for
+importing anything in there imports the package first, and with it requests and ssl: half a second for test runs that
+want nothing of it, and too early for those that patch (gevent) or measure (coverage) what is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .server import FakeServer
-
 if TYPE_CHECKING:
     from parlant_sync import Client
+    from parlant_sync.testing import FakeServer
 
 
 @pytest.fixture
 def parlant_server() -> Iterator[FakeServer]:
     """A stand-in of a Parlant server, fresh for each test; write agents on it: ``parlant_server.agent("support")``."""
+    from parlant_sync.testing import FakeServer
+
     with FakeServer() as server:
         yield server
 
@@ -23,7 +29,6 @@ def parlant_server() -> Iterator[FakeServer]:
 @pytest.fixture
 def parlant_client(parlant_server: FakeServer) -> Iterator[Client]:
     """A ``parlant_sync.Client`` for ``parlant_server``, closed after the test."""
-    # Only here: a test run that uses no client does not load it.
     from parlant_sync import Client
 
     client = Client(parlant_server.base_url)
