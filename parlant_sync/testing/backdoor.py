@@ -73,7 +73,7 @@ class Backdoor:
         def post() -> None:
             session = self._store.session(session_id)
             message = self._routes.events.customer_message(session, text, dict(metadata or {}))
-            self._engine.spawn(_nothing(message))
+            self._engine.stage.spawn(_nothing(message))
 
         self._loop.call(post)
 

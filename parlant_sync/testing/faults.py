@@ -6,13 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from .httpd import Serve
+from .loop import LoopThread
 from .messages import Request, Response
-
-if TYPE_CHECKING:
-    from .loop import LoopThread
 
 Pattern = str | Callable[[Request], bool]
 """Which requests: ``"POST"``, ``"/sessions/*/events"``, ``"GET /sessions"``, or a function that says so. A path without

@@ -21,6 +21,7 @@ from .loop import LoopThread
 from .messages import Request, Response
 from .policy import Policy
 from .routes import Routes
+from .stage import Stage
 from .store import Store
 from .versions import version as version_of
 
@@ -93,7 +94,7 @@ class FakeServer(Backdoor, Controls):
 
     def _fresh_engine(self) -> None:
         self._gates = Gates(self._loop.changed)
-        self._engine = Engine(self._store, self._gates, self._pace)
+        self._engine = Engine(Stage(self._store, self._gates, self._pace))
         self._routes = Routes(self._store, self._engine, self._policy, self._shared_traces)
 
     def __repr__(self) -> str:
@@ -164,7 +165,7 @@ class FakeServer(Backdoor, Controls):
         self._loop.stop()
 
     async def _shut_down(self, answer: int | None) -> None:
-        self._engine.stopping = True
+        self._engine.stage.stopping = True
         if self._listener is not None:
             # A connection that was just accepted registers itself some rounds later, and not with a closed listener:
             # asyncio would drop it open.
@@ -190,7 +191,7 @@ class FakeServer(Backdoor, Controls):
         if not keep:
             self._store.forget_sessions()
         self._fresh_engine()
-        self._store.forget_turns()
+        self._store.forget_polls()
         self.start()
 
     def cut_connections(self, *, reset: bool = False) -> None:

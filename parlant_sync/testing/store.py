@@ -7,14 +7,11 @@ import bisect
 import random
 import string
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .event import Event, now
 from .scripts import AgentScript
 from .versions import Version
-
-if TYPE_CHECKING:
-    from .turns import Turn
 
 MAIN = "<main>"
 """The trace of whatever a request stores, on a server that runs on FastAPI 0.137 or newer."""
@@ -47,7 +44,6 @@ class Session:
         self.all_events: dict[str, Event] = {}
         self.next_offset = 0
         self.agent_states: list[str] = []  # traces of the turns that ran to their end
-        self.turn: Turn | None = None
         self.polls = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -220,10 +216,9 @@ class Store:
             session.gone = True
         self.sessions.clear()
 
-    def forget_turns(self) -> None:
-        """The turns of before a restart are not running any more, nor are its polls."""
+    def forget_polls(self) -> None:
+        """The polls of before a restart are not waiting any more."""
         for session in self.sessions.values():
-            session.turn = None
             session.polls = 0
 
     def delete(self, session: Session) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .event import Event
 from .scripts import Script
+from .stage import Stage
 from .store import NotFound, Session
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 COMPLETED = {"stage": "completed", "matched_guidelines": [], "matched_journeys": [], "matched_journey_states": []}
 """What the last `ready` of a turn carries, from 3.2 on."""
@@ -20,12 +18,12 @@ COMPLETED = {"stage": "completed", "matched_guidelines": [], "matched_journeys":
 class Turn:
     """One turn of one session as it is played."""
 
-    def __init__(self, engine: Engine, session: Session, script: Script, trace: str) -> None:
-        self._engine = engine
+    def __init__(self, stage: Stage, session: Session, script: Script, trace: str) -> None:
+        self._stage = stage
         self._session = session
         self._script = script
         self._trace = trace
-        self._version = engine.store.version
+        self._version = stage.store.version
         self._action: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = False
@@ -36,14 +34,15 @@ class Turn:
 
     # --- its life
 
-    def begin(self) -> None:
-        """Starts it; it is acknowledged at once, unless something is to wait before that."""
+    def begin(self) -> asyncio.Task[None] | None:
+        """Starts it; it is acknowledged at once, unless something is to wait before that. None: there is nothing."""
         if self._script.kind == "nothing":
-            return
+            return None
         held = "acknowledge" in self._script.waits
         if not held and self._script.kind != "raw":
             self._status("acknowledged")
-        self._task = self._engine.spawn(self._run(held))
+        self._task = self._stage.spawn(self._run(held))
+        return self._task
 
     async def interrupt(self) -> None:
         """A newer message came: cancels it or lets it finish; returns when it is over."""
@@ -75,7 +74,7 @@ class Turn:
                 if self._preamble is not None and (self._silently or not self._script.dribbles):
                     self._preamble.cancel()
                 # A turn that a stop of the server cuts gets no last word.
-                if not self._silently and not self._engine.stopping:
+                if not self._silently and not self._stage.stopping:
                     self._status("cancelled")
                     self._ready(last=True)
                 raise
@@ -100,7 +99,7 @@ class Turn:
         # Making the preamble is a task of its own: it outlives a turn that is cancelled, and dribbles in.
         skipped = self._session.last_is_preamble() and not script.preamble_always
         preamble = None if skipped else script.preamble
-        self._preamble = self._engine.spawn(self._play_preamble(preamble))
+        self._preamble = self._stage.spawn(self._play_preamble(preamble))
         await asyncio.shield(self._preamble)
         for call in script.tools:
             await self._step()
@@ -237,14 +236,14 @@ class Turn:
 
     async def _step(self) -> None:
         pace = self._script.pace
-        await asyncio.sleep(self._engine.pace if pace is None else pace)
-        await self._engine.gates.not_paused()
+        await asyncio.sleep(self._stage.pace if pace is None else pace)
+        await self._stage.gates.not_paused()
 
     async def _hold(self, point: str) -> None:
         await self._step()
         for what in self._script.waits.get(point, ()):
             if isinstance(what, str):
-                await self._engine.gates.wait(what)
+                await self._stage.gates.wait(what)
             else:
                 await asyncio.sleep(what)
 
@@ -260,7 +259,7 @@ class Turn:
         self._status("ready", dict(COMPLETED) if last and self._version.stages else {})
 
     def _participant(self) -> dict[str, Any]:
-        agent = self._engine.store.agents[self._session.agent_id]
+        agent = self._stage.store.agents[self._session.agent_id]
         return {"id": agent.id, "display_name": agent.name}
 
     def _message(self, text: str, tags: list[str] | None = None) -> None:

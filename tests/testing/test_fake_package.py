@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -34,6 +35,19 @@ def test_only_the_standard_library_is_needed(file):
             continue
         for name in names:
             assert name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+def test_imports_go_in_no_circle():
+    """Those for type checking alone count, too: a reader follows them as well."""
+    imported = {
+        file.stem: {
+            node.module
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.level == 1
+        }
+        for file in FILES
+    }
+    graphlib.TopologicalSorter(imported).prepare()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
