@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import parlant_sync
 from parlant_sync import errors
 from parlant_sync.cli import failures
+from parlant_sync.cli.signals import Terminated
 
 CLASSES = """
     Client Session Turn EventReader
@@ -88,7 +90,7 @@ PROPERTIES = {
     "Event": "id kind source trace_id created data metadata "
     "message status stage participant is_preamble is_partial tool_calls",
 }
-# What is public and not of API.md: an addition may be taken away again only by a decision, too.
+# Attributes that are no properties, and what is public though not of API.md: that, too, goes only by a decision.
 MORE = {
     "Client": "base_url",
     "Session": "since",
@@ -289,7 +291,8 @@ EXIT_CODES: Mapping[int, list[BaseException]] = {
         *(errors.InvalidRequestError("x", status=status) for status in (400, 409, 413, 422)),
     ],
     7: [errors.DeliveryUncertain("x", key="k", session_id="s")],
-    130: [KeyboardInterrupt()],
+    130: [KeyboardInterrupt(), Terminated(signal.SIGINT)],
+    143: [Terminated(signal.SIGTERM)],
 }
 
 
@@ -323,6 +326,18 @@ def test_options(name: str) -> None:
     assert {"--server", "--token-file", "--output", "--verbose"} <= options
 
 
+@pytest.mark.parametrize("name", ["", *COMMANDS.split(), "sessions list", "sessions create"])
+def test_every_option_also_from_the_environment(name: str) -> None:
+    names = name.split()
+    own = [p for p in command(*names).params if isinstance(p, click.Option) and p.name not in ("help", "version")]
+    # The common ones are read once, before the command.
+    common = {p.name for p in command().params} if names else set()
+    for option in own:
+        if option.name not in common:
+            names_there = [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
+            assert f"PARLANT_{str(option.name).upper()}" in names_there, option.opts
+
+
 @pytest.mark.parametrize(("code", "error"), [(code, error) for code, all_ in EXIT_CODES.items() for error in all_])
 def test_exit_codes(code: int, error: BaseException) -> None:
     assert failures.exit_code(error) == code
@@ -339,3 +354,8 @@ def test_the_testing_kit() -> None:
     agent = testing.FakeServer().agent("support")
     for name in "replies fails stays_silent streams after".split():
         assert callable(getattr(agent, name))
+
+
+def test_the_fixtures_of_the_pytest_plugin(request: pytest.FixtureRequest) -> None:
+    assert type(request.getfixturevalue("parlant_server")) is parlant_sync.testing.FakeServer
+    assert type(request.getfixturevalue("parlant_client")) is parlant_sync.Client
