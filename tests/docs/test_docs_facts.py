@@ -46,6 +46,13 @@ def test_every_warning_is_explained_and_no_other() -> None:
     assert [sum(line in text for text in shown) for line in explained] == [1] * len(shown), shown
 
 
+def test_what_troubleshooting_quotes_is_said() -> None:
+    sources = "".join(path.read_text("utf-8") for path in PACKAGE.glob("*.py"))
+    quoted = re.findall(r'^- "(.+?)"', (DOCS / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    assert len(quoted) > 5
+    assert [text for text in quoted if text not in sources] == []
+
+
 def test_defaults() -> None:
     told = {row[0].strip("`"): row[1] for row in rows(section("how-it-works.md", "Limits and paces"))[1:]}
     parameters = inspect.signature(parlant_sync.Client).parameters
