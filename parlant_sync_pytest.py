@@ -28,10 +28,11 @@ def parlant_server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def parlant_client(parlant_server: FakeServer) -> Iterator[Client]:
-    """A ``parlant_sync.Client`` for ``parlant_server``, closed after the test."""
+    """A ``parlant_sync.Client`` for ``parlant_server``, closed after the test. It waits 30 s for a turn."""
     from parlant_sync import Client
 
-    client = Client(parlant_server.base_url)
+    # The stand-in answers in milliseconds: who waits longer waits in vain (an unknown customer, a gate left shut).
+    client = Client(parlant_server.base_url, turn_timeout=30)
     try:
         yield client
     finally:

@@ -83,11 +83,14 @@ def test_the_plugin_has_a_client(tmp_path):
                 parlant_server.agent("support").replies("Hello")
                 assert [agent.id for agent in parlant_client.agents()] == ["support"]
                 assert parlant_client.create_session("support").send("hi", timeout=10).text == "Hello"
+
+            def test_it_does_not_wait_in_vain_for_minutes(parlant_client):
+                assert parlant_client._settings.turn_timeout == 30
             """
         )
     )
     answer = pytest_in(tmp_path)
-    assert "1 passed" in answer.stdout, answer.stdout + answer.stderr
+    assert "2 passed" in answer.stdout, answer.stdout + answer.stderr
 
 
 def test_the_plugin_is_nothing_to_those_who_do_not_use_it(tmp_path):
