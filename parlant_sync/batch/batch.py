@@ -19,7 +19,7 @@ from parlant_sync.batch.files import LineFile
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.journal import Journal
 from parlant_sync.batch.plan import Plan
-from parlant_sync.batch.results import Result, Summary, summarize
+from parlant_sync.batch.results import Result, Summary, Tally
 from parlant_sync.batch.rows import Row, check_rows
 from parlant_sync.batch.runner import Runner
 from parlant_sync.batch.worker import Config
@@ -48,9 +48,9 @@ class Batch:
     """
 
     def __init__(self, rows: list[Row], found: _Found, start: Callable[[], Runner]) -> None:
-        self._rows = len(rows)
-        self._counted = found.counted
-        self._skipped = len(self._counted)
+        self._tally = Tally(len(rows))
+        for result in found.counted.values():
+            self._tally.add(result, earlier=True)
         self.outlook = found.outlook
         self._begun = time.monotonic()
         self._seconds: float | None = None
@@ -76,7 +76,7 @@ class Batch:
         except Empty:
             return None
         if isinstance(news, Result):
-            self._counted[news.id] = news
+            self._tally.add(news)
             return news
         self._seconds = time.monotonic() - self._begun
         self._runner.thread.join()
@@ -88,7 +88,7 @@ class Batch:
     def summary(self) -> Summary:
         """How the batch stands, by the results taken so far and those of earlier runs."""
         seconds = time.monotonic() - self._begun if self._seconds is None else self._seconds
-        return summarize(self._rows, self._counted.values(), skipped=self._skipped, seconds=seconds)
+        return self._tally.summary(seconds)
 
     def close(self) -> None:
         """Stop at once. What was finished until then is in the files and in ``summary``. Idempotent."""
@@ -241,8 +241,9 @@ class _Found:
         self.counted = {name: result for name, result in done.items() if name not in again}
         self.todo = {row.id for row in rows if row.id not in self.counted}
         names = [row.id for row in rows]
+        known = again | self.entries.keys()
         self.outlook = Outlook(
-            fresh=tuple(name for name in names if name in self.todo and name not in again | self.entries.keys()),
+            fresh=tuple(name for name in names if name in self.todo and name not in known),
             finished=tuple(name for name in names if name in self.counted and self.counted[name].ok),
             failed=tuple(name for name in names if name in self.counted and not self.counted[name].ok),
             retried=tuple(name for name in names if name in again),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -103,15 +104,26 @@ class Summary:
         return {"rows": self.rows, **counts, "left": self.left, "skipped": self.skipped, **rounded}
 
 
-def summarize(rows: int, results: Iterable[Result], *, skipped: int, seconds: float) -> Summary:
-    """``results``: the one that counts of each row."""
-    counts: dict[str, int] = {}
-    durations: list[float] = []
-    for result in results:
-        counts[result.status] = counts.get(result.status, 0) + 1
-        durations += [turn.duration for turn in result.turns if turn.outcome in GOOD]
-    durations.sort()
-    return Summary(rows, counts, skipped, percentile(durations, 0.5), percentile(durations, 0.95), seconds)
+class Tally:
+    """The sum, kept as results come: a look at it costs the same after a hundred thousand rows as after ten."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._skipped = 0
+        self._counts: dict[str, int] = {}
+        self._durations: list[float] = []  # of the turns that were answered, sorted
+
+    def add(self, result: Result, *, earlier: bool = False) -> None:
+        """A row's result, the one that counts; ``earlier``: of an earlier run."""
+        self._skipped += earlier
+        self._counts[result.status] = self._counts.get(result.status, 0) + 1
+        for turn in result.turns:
+            if turn.outcome in GOOD:
+                bisect.insort(self._durations, turn.duration)
+
+    def summary(self, seconds: float) -> Summary:
+        p50, p95 = (percentile(self._durations, share) for share in (0.5, 0.95))
+        return Summary(self._rows, dict(self._counts), self._skipped, p50, p95, seconds)
 
 
 def percentile(values: list[float], share: float) -> float | None:

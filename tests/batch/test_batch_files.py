@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from parlant_sync import ConcurrencyError, ConfigurationError
-from parlant_sync.batch import BatchLocked, Result, Row, TurnResult
+from parlant_sync.batch import BatchLocked, Result, Row, TurnResult, outlook
 from parlant_sync.batch.files import LineFile
 from parlant_sync.batch.journal import Entry, Journal
 
@@ -182,6 +182,19 @@ def test_a_row_with_a_result_of_its_last_attempt_is_not_in_flight(tmp_path: Path
     assert set(journal.in_flight([ROW], [first])) == {"a"}
     assert journal.in_flight([ROW], [first, Result("a", "answered", started="s2")]) == {}
     journal.close()
+
+
+@pytest.mark.timeout(10)
+def test_many_rows_in_flight_are_sorted_out_at_once(tmp_path: Path) -> None:
+    """As where the results were lost: every row has an entry. What grows with their square takes a minute here."""
+    names = [str(n) for n in range(20_000)]
+    digest = Row("1", ("m",)).digest
+    journal = Journal(Journal.beside(tmp_path / "r"))
+    journal.write(Entry(name, "s1", "session", 0, "k", 1.0, digest) for name in names)
+    journal.close()
+    found = outlook(({"id": name, "message": "m"} for name in names), results=tmp_path / "r")
+    assert found.in_flight == tuple(names)
+    assert found.fresh == ()
 
 
 def test_a_row_that_became_another_is_refused(tmp_path: Path) -> None:

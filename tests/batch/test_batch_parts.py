@@ -12,7 +12,7 @@ from parlant_sync.batch.judge import Verdict, judge
 from parlant_sync.batch.pace import Pace
 from parlant_sync.batch.pool import Pool
 from parlant_sync.batch.progress import Progress, duration, progress_line, summary_lines
-from parlant_sync.batch.results import percentile, summarize
+from parlant_sync.batch.results import Summary, Tally, percentile
 from parlant_sync.batch.worker import Answer, Config, failure
 
 REFUSED = ps.TransportError("refused")
@@ -143,9 +143,17 @@ def result(name: str, status: str, *durations: float) -> Result:
     return Result(name, status, turns=tuple(TurnResult("m", "t", status, d) for d in durations))
 
 
+def summed(rows: int, results: list[Result], *, skipped: int, seconds: float) -> Summary:
+    """The first ``skipped`` of the results are of earlier runs."""
+    tally = Tally(rows)
+    for number, given in enumerate(results):
+        tally.add(given, earlier=number < skipped)
+    return tally.summary(seconds)
+
+
 def test_the_sum() -> None:
     results = [result(str(n), "answered", n / 10) for n in range(1, 21)] + [result("x", "timed_out", 99.0)]
-    summary = summarize(30, results, skipped=5, seconds=4.0)
+    summary = summed(30, results, skipped=5, seconds=4.0)
     assert (summary.left, summary.failed, summary.p50, summary.p95) == (9, 1, 1.0, 1.9)
     assert summary.to_json() == {
         "rows": 30,
@@ -173,10 +181,10 @@ def test_percentiles_of_little() -> None:
 
 
 def test_the_progress_line() -> None:
-    summary = summarize(100, [result(str(n), "answered" if n else "failed") for n in range(50)], skipped=10, seconds=20)
+    summary = summed(100, [result(str(n), "answered" if n else "failed") for n in range(50)], skipped=10, seconds=20)
     assert progress_line(summary, width=79) == "[##########----------] 50/100  2.0/s  1 failed  0:25 left"
     assert len(progress_line(summary, width=30)) == 30
-    assert progress_line(summarize(0, [], skipped=0, seconds=0), width=79) == "[####################] 0/0"
+    assert progress_line(summed(0, [], skipped=0, seconds=0), width=79) == "[####################] 0/0"
     written: list[str] = []
     progress = Progress(written.append)
     progress.show(summary)
