@@ -18,8 +18,8 @@ from parlant_sync.batch.worker import Answer
 class Item:
     """One row that is not finished. Only the batch's own thread touches it.
 
-    ``at`` is the wall clock's time of the journal's entry for the message that may be under way (0.0: none is), and
-    ``event`` that message, once it is known to be posted.
+    ``at`` is the wall clock's time of the journal's entry for the message that may be under way (0.0: none is), or a
+    later one at which it may still have been posted; ``event`` is that message, once it is known to be there.
     """
 
     row: Row
@@ -38,7 +38,10 @@ class Item:
 
     @staticmethod
     def resume(row: Row, timeout: float, entry: Entry) -> Item:
-        item = Item(row, timeout, entry.started, entry.session, entry.key, entry.at, resumed=True)
+        # A post can be much later than its entry: while a 429 is waited out, say, for as long as the row had time.
+        # The process that could post it ended before this one got the lock.
+        at = min(time.time(), entry.at + timeout)
+        item = Item(row, timeout, entry.started, entry.session, entry.key, at, resumed=True)
         item.turns = list(entry.turns)
         return item
 
@@ -58,6 +61,11 @@ class Item:
     @property
     def last_turn(self) -> bool:
         return self.turn + 1 == len(self.row.messages)
+
+    def look_again(self) -> None:
+        """A post whose fate is not known has ended just now; the row has its time anew."""
+        self.reposts += 1
+        self.at, self.deadline = time.time(), None
 
     def begin_again(self) -> None:
         """Its session is gone from the server, and all that was said in it: the same attempt in a new session."""

@@ -72,12 +72,13 @@ class Runner:
                 try:
                     self._loop()
                 finally:
+                    # Before the client goes: a task that begins in this process after that would make one of its own.
+                    for future in self._handed:
+                        future.cancel()
                     self._record()
         except BaseException as error:
             end = error
         finally:
-            for future in self._handed:
-                future.cancel()
             self._pool.stop(_CLOSING)
             for file in (self._plan.results, self._plan.journal):
                 if file is not None:
@@ -268,8 +269,7 @@ class Runner:
         if verdict is Verdict.WAIT and self._may_wait(item, answer):
             self._queues.waiting.append(item)
         elif verdict is Verdict.LOOK:
-            item.reposts += 1
-            item.deadline = None
+            item.look_again()
             self._queues.waiting.append(item)
         elif verdict is Verdict.ANEW:
             item.begin_again()

@@ -69,10 +69,13 @@ def locate(client: ps.Client, task: Task, turn: int, own: bool) -> ps.Event | No
     Raises DeliveryUncertain where a server that drops keys (3.0) holds the same text and nobody knows whose it is.
     """
     session = client.session(task.session_id)
+    leave = True  # where this fails, too
     try:
-        return _locate(session, task.key, task.message, turn, own)
+        found = _locate(session, task.key, task.message, turn, own)
+        leave = task.leave
+        return found
     finally:
-        if task.leave:
+        if leave:
             session.close()
 
 
@@ -106,6 +109,7 @@ def ask(client: ps.Client, task: Task) -> Answer:
     """Post the message, if that is not done, and wait for its reply. Raises nothing: failures are answers."""
     started = time.monotonic()
     session: ps.Session | None = None
+    leave = True  # where this fails, too: there is no next message then, and nobody else would stop its poller
     try:
         since = task.event.offset + 1 if task.event is not None else None
         session = client.sessions.get(task.session_id) or client.session(task.session_id, since=since)
@@ -113,11 +117,12 @@ def ask(client: ps.Client, task: Task) -> Answer:
             reply = session.reply_to(task.event, timeout=task.timeout)
         else:
             reply = session.send(task.message, key=task.key, metadata=task.metadata, timeout=task.timeout)
+        leave = task.leave
         return Answer(reply.outcome, reply.text, reply.duration)
     except Exception as error:
         return failure(error, time.monotonic() - started)
     finally:
-        if session is not None and task.leave:
+        if session is not None and leave:
             session.close()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
+import time
+import weakref
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -15,8 +18,9 @@ from batch_checks import posted, results_of
 from test_batch_files import full_disk
 
 import parlant_sync as ps
-from parlant_sync.batch import Batch, BatchLocked, Result, outlook, run, runner
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, run, runner, worker
 from parlant_sync.batch.journal import Journal
+from parlant_sync.delivery import LOOKS
 from parlant_sync.testing import FakeServer
 
 ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(12)]
@@ -93,6 +97,18 @@ def test_a_turn_that_fails_ends_its_row(server: FakeServer) -> None:
     assert posted(server.base_url) == Counter("ab")
 
 
+def test_a_failed_conversation_is_not_polled_any_more(server: FakeServer) -> None:
+    server.agent("a").fails("boom")
+    server.agent("slow").waits("gate")
+    rows = [{"messages": ["a", "b"]}] * 3 + [{"message": "x", "agent_id": "slow"}]
+    with ask(server, rows, concurrency=2) as batch:
+        failed = [next(batch) for _ in range(3)]
+        assert statuses(failed) == {"failed": 3}
+        server.wait_no_polls(failed[0].session_id)
+        server.wait_no_polls(failed[1].session_id)
+        assert batch.summary.left == 1
+
+
 def test_rows_of_one_given_session_are_asked_one_after_another(server: FakeServer) -> None:
     with ps.Client(server.base_url) as client:
         session = client.create_session("a")
@@ -101,6 +117,16 @@ def test_rows_of_one_given_session_are_asked_one_after_another(server: FakeServe
         said = [e.message for e in session.history(kinds="message", sources="customer")]
     assert said == [f"m{n}" for n in range(5)]
     assert [r.id for r in results if r.session_id == session.id] == ["1", "2", "3", "4", "5"]
+
+
+def test_results_are_not_kept_once_they_are_given_out(server: FakeServer) -> None:
+    """A batch of a hundred thousand long answers must not collect them."""
+    with ask(server, ["one", "two"], concurrency=1) as batch:
+        first = weakref.ref(next(batch))
+        assert next(batch).id == "2"
+        gc.collect()
+        assert first() is None
+        assert batch.summary.counts == {"answered": 2}
 
 
 def test_customer_metadata_and_title_reach_the_server(server: FakeServer) -> None:
@@ -220,6 +246,31 @@ def test_a_message_that_never_arrived_is_posted_when_it_is_settled(server: FakeS
         assert event is not None
         assert event.created is not None
         assert event.created.timestamp() - entry.at >= 2.0
+
+
+def test_a_post_that_may_have_left_late_is_given_its_time(server: FakeServer, tmp_path: Path) -> None:
+    """A 429 is waited out between the entry and the post: the entry's age alone proves nothing."""
+    path = tmp_path / "r.jsonl"
+    rows = [{"id": "x", "message": "hello"}]
+    server.agent("a").waits("gate")
+    with ask(server, rows, results=path):
+        server.reached("gate")
+    beside = Journal.beside(path)
+    *first, last = beside.read_text("utf-8").splitlines()
+    entry = json.loads(last)
+    with ps.Client(server.base_url) as client:
+        empty = client.create_session("a").id  # as if the server had not stored it yet
+    late = {**entry, "session": empty, "at": entry["at"] - 19}  # 20 s are the row's time
+    beside.write_text("\n".join([*first, json.dumps(late)]) + "\n", "utf-8")
+    server.release("gate")
+    begun = time.time()
+    (result,) = ask(server, rows, results=path, settle=1.0)
+    with ps.Client(server.base_url) as client:
+        event = client.session(empty).find(entry["key"])
+    assert result.ok
+    assert event is not None
+    assert event.created is not None
+    assert event.created.timestamp() - begun >= 1.0
 
 
 def test_a_session_that_is_gone_is_replaced(server: FakeServer, tmp_path: Path) -> None:
@@ -396,6 +447,16 @@ def test_an_uncertain_message_is_looked_for_and_posted_again_under_its_key(serve
 
 
 @pytest.mark.timeout(60)
+def test_a_lost_post_is_settled_from_its_end_not_from_its_entry(server: FakeServer) -> None:
+    """It was looked for already for longer than ``settle``; a server that is as slow as that may store it yet."""
+    server.cut_next("POST /events")
+    (result,) = ask(server, ["hi"], settle=2.0)
+    first, second = (r for r in server.requests if r.method == "POST" and r.path.endswith("/events"))
+    assert second.time - first.time >= sum(LOOKS) + 2.0
+    assert result.ok
+
+
+@pytest.mark.timeout(60)
 def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
     server.cut_next("POST /events", times=None)
     (result,) = ask(server, ["hi"], settle=0.0)
@@ -484,6 +545,17 @@ def test_a_stopped_batch_lets_go_of_an_executor(server: FakeServer) -> None:
     with ThreadPoolExecutor(4) as executor:
         with ask(server, executor=executor, timeout=300):
             server.reached("never", 4)
+
+
+def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> None:
+    """More rows than threads: one of those behind would find the client gone, and make one that nobody closes."""
+    server.agent("a").waits("never")
+    with ThreadPoolExecutor(1) as executor:
+        with ask(server, executor=executor, timeout=300) as batch:
+            server.reached("never", 4)
+            handed = batch._runner._handed
+        assert not worker._clients
+        assert sum(future.cancelled() for future in handed) == 3
 
 
 def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_path: Path) -> None:
