@@ -41,6 +41,9 @@ class Row:
 
 def check_rows(rows: Iterable[Row | Mapping[str, Any] | str]) -> list[Row]:
     """All rows, in their order. Raises ConfigurationError that names the first rows that cannot be asked."""
+    if isinstance(rows, (str, bytes, Mapping, Row)):
+        # One row in place of a list of them: its letters, or its fields, would be asked one by one.
+        raise ConfigurationError(f"rows must be a list of rows, not one {type(rows).__name__}; put it into brackets")
     found: list[Row] = []
     trouble: list[str] = []
     places: dict[str, int] = {}

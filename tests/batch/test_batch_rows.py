@@ -19,6 +19,13 @@ def test_a_text_is_a_row() -> None:
     assert check_rows(["hello"]) == [Row("1", ("hello",))]
 
 
+@pytest.mark.parametrize("one", ["hello", b"hello", {"message": "hello"}, Row("1", ("hello",))])
+def test_one_row_in_place_of_a_list_is_refused(one: Any) -> None:
+    """Else the letters of a text, and the field names of a mapping, would each be asked as a question."""
+    with pytest.raises(ConfigurationError, match=r"rows must be a list.*brackets"):
+        check_rows(one)
+
+
 def test_all_fields() -> None:
     given = {
         "id": 7,
