@@ -16,8 +16,8 @@ class Verdict(enum.Enum):
     STOP = "this concerns every row: the batch ends, and can be run again"
 
 
-def judge(stage: str, answer: Answer, *, resumed: bool, own: bool, reposts_left: bool) -> Verdict:
-    """``stage``: ``open``, ``look``, ``post``, ``ask`` or ``wait``; ``resumed``: the row is of an earlier run."""
+def judge(stage: str, answer: Answer, *, own: bool, reposts_left: bool) -> Verdict:
+    """``stage``: ``open``, ``look``, ``post``, ``ask`` or ``wait``; ``own``: its session was made for it."""
     cause = answer.cause
     if answer.status == "denied":
         return Verdict.STOP
@@ -26,9 +26,10 @@ def judge(stage: str, answer: Answer, *, resumed: bool, own: bool, reposts_left:
     if stage in ("open", "look"):
         if isinstance(cause, ps.ServerError):
             return Verdict.WAIT  # nothing was posted: no harm in asking again
-        if isinstance(cause, ps.NotFoundError) and stage == "look" and resumed and own:
-            return Verdict.ANEW
+        if isinstance(cause, ps.NotFoundError) and stage == "look":
+            if "session" not in cause.detail.lower():
+                return Verdict.WAIT  # not the server's own word: a proxy says 404 while the server behind it is away
+            return Verdict.ANEW if own else Verdict.OVER
         return Verdict.OVER
-    if reposts_left and (answer.status == "uncertain" or isinstance(cause, ps.ServerError)):
-        return Verdict.LOOK
-    return Verdict.OVER
+    doubtful = answer.status == "uncertain" or isinstance(cause, (ps.ServerError, ps.NotFoundError))
+    return Verdict.LOOK if reposts_left and doubtful else Verdict.OVER

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
@@ -20,6 +19,7 @@ from parlant_sync.batch import worker
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.judge import Verdict, judge
 from parlant_sync.batch.pace import Pace
+from parlant_sync.batch.patience import Patience
 from parlant_sync.batch.plan import Plan
 from parlant_sync.batch.pool import Pool
 from parlant_sync.batch.queues import Queues
@@ -27,9 +27,6 @@ from parlant_sync.batch.results import STATUSES, Result
 
 # A message whose delivery stayed uncertain, or that the server failed over, is posted once more by one run.
 _REPOSTS = 1
-# How long a server may be out of reach, or refuse by 429, before the batch gives up (or the row, if others go on).
-PATIENCE = 60.0
-PATIENCE_LIMITED = 300.0
 # A request that is under way cannot be woken; its thread is left to end by itself, the journal knows the message.
 _CLOSING = 0.5
 
@@ -47,8 +44,8 @@ class Runner:
         self._asking = 0
         self._failures = 0
         self._finished: list[Result] = []  # not yet recorded
-        self._last_success = time.monotonic()
         self._pace = Pace(plan.rate)
+        self._trouble = Patience(self._pace)
         self._handed: set[Future[Any]] = set()  # to the executor
         self._serial = itertools.count(1)
         # Sessions are opened a little ahead, so that nobody waits for that who could wait for a reply.
@@ -229,7 +226,7 @@ class Runner:
             if isinstance(value, worker.Answer):
                 answer = value
             else:
-                self._succeeded(item)
+                self._trouble.succeeded(item)
                 if stage == "open":
                     item.session = value
                     self._queues.ready.append(item)
@@ -252,21 +249,16 @@ class Runner:
             self._failures += not result.ok
             self._queues.finished(item)
 
-    def _succeeded(self, item: Item) -> None:
-        item.trouble_since = None
-        self._last_success = time.monotonic()
-        self._pace.success()
-
     # -- what became of it
 
     def _carry_out(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
         """The row's result, or None where it goes on."""
         left = item.reposts < _REPOSTS
-        verdict = judge(stage, answer, resumed=item.resumed, own=item.own, reposts_left=left)
-        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._is_hopeless(item, answer)):
+        verdict = judge(stage, answer, own=item.own, reposts_left=left)
+        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._trouble.is_over(item, answer)):
             assert answer.cause is not None
             raise answer.cause
-        if verdict is Verdict.WAIT and self._may_wait(item, answer):
+        if verdict is Verdict.WAIT and self._trouble.may_wait(item, answer):
             self._queues.waiting.append(item)
         elif verdict is Verdict.LOOK:
             item.look_again()
@@ -282,23 +274,8 @@ class Runner:
         status = answer.status if answer.status in STATUSES else "failed"
         if stage in ("open", "look"):
             return item.result(status, "", answer.error)
-        self._succeeded(item)
+        self._trouble.succeeded(item)
         result = item.take(worker.Answer(status, answer.text, answer.duration, answer.error))
         if result is None:
             self._queues.ready.appendleft(item)
         return result
-
-    def _patience_with(self, answer: worker.Answer) -> float:
-        return PATIENCE_LIMITED if answer.status == "limited" else PATIENCE
-
-    def _is_hopeless(self, item: Item, answer: worker.Answer) -> bool:
-        """Whether the server has been away for too long, and for all rows."""
-        since = item.trouble_since = item.trouble_since or time.monotonic() - answer.duration
-        return time.monotonic() - since >= self._patience_with(answer) and self._last_success < since
-
-    def _may_wait(self, item: Item, answer: worker.Answer) -> bool:
-        """Whether the row waits for better times, together with all others."""
-        self._pace.trouble(limited=answer.status == "limited", wish=getattr(answer.cause, "retry_after", None))
-        item.deadline = None
-        assert item.trouble_since is not None
-        return time.monotonic() - item.trouble_since < self._patience_with(answer)

@@ -18,7 +18,8 @@ from parlant_sync.batch.worker import Answer, Config, failure
 REFUSED = ps.TransportError("refused")
 LIMITED = ps.RateLimitedError("429", retry_after=2.0)
 BROKEN = ps.ServerError("500", status=500)
-GONE = ps.NotFoundError("404", status=404)
+GONE = ps.NotFoundError("404", status=404, detail="Session not found (id='s')")
+NOWHERE = ps.NotFoundError("404", status=404, detail="404 page not found")
 DENIED = ps.AuthenticationError("401", status=401)
 UNCERTAIN = ps.DeliveryUncertain("?", key="k", session_id="s")
 TIMEOUT = ps.TurnTimeout("late", partial=ps.Reply("so far", "answered"))
@@ -38,7 +39,10 @@ AGENT = ps.AgentError("boom", partial=ps.Reply("half", "answered"))
         ("look", UNCERTAIN, Verdict.OVER),
         ("look", GONE, Verdict.ANEW),
         ("open", GONE, Verdict.OVER),
-        ("ask", GONE, Verdict.OVER),
+        ("ask", GONE, Verdict.LOOK),
+        ("post", GONE, Verdict.LOOK),
+        ("look", NOWHERE, Verdict.WAIT),
+        ("ask", NOWHERE, Verdict.LOOK),
         ("ask", TIMEOUT, Verdict.OVER),
         ("ask", AGENT, Verdict.OVER),
         ("open", DENIED, Verdict.STOP),
@@ -46,16 +50,16 @@ AGENT = ps.AgentError("boom", partial=ps.Reply("half", "answered"))
     ],
 )
 def test_what_failures_mean(stage: str, error: ps.ParlantSyncError, expected: Verdict) -> None:
-    assert judge(stage, failure(error, 1.0), resumed=True, own=True, reposts_left=True) is expected
+    assert judge(stage, failure(error, 1.0), own=True, reposts_left=True) is expected
 
 
 def test_what_is_tried_once_more_is_tried_once() -> None:
-    for error in (BROKEN, UNCERTAIN):
-        assert judge("ask", failure(error, 1.0), resumed=False, own=True, reposts_left=False) is Verdict.OVER
+    for error in (BROKEN, UNCERTAIN, GONE):
+        assert judge("ask", failure(error, 1.0), own=True, reposts_left=False) is Verdict.OVER
 
 
 def test_a_given_session_that_is_gone_is_not_replaced() -> None:
-    assert judge("look", failure(GONE, 0.0), resumed=True, own=False, reposts_left=True) is Verdict.OVER
+    assert judge("look", failure(GONE, 0.0), own=False, reposts_left=True) is Verdict.OVER
 
 
 def test_a_failure_keeps_what_was_said_and_pickles() -> None:

@@ -18,7 +18,7 @@ from batch_checks import posted, results_of
 from test_batch_files import full_disk
 
 import parlant_sync as ps
-from parlant_sync.batch import Batch, BatchLocked, Result, outlook, run, runner, worker
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, run, worker
 from parlant_sync.batch.journal import Journal
 from parlant_sync.delivery import LOOKS
 from parlant_sync.testing import FakeServer
@@ -286,6 +286,34 @@ def test_a_session_that_is_gone_is_replaced(server: FakeServer, tmp_path: Path) 
     assert list(ask(server, ROWS[:2], results=path)) == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_server_that_forgets_its_sessions_while_rows_are_in_flight(server: FakeServer, spread: bool) -> None:
+    """It was restarted, and keeps them in memory. Rows behind whose session was opened already are concerned, too."""
+    server.agent("a").forget().echoes().waits("gate")
+    with ThreadPoolExecutor(2) as threads:
+        with ask(server, ROWS[:6], concurrency=2, executor=threads if spread else None) as batch:
+            server.reached("gate", 2)
+            server.restart()
+            server.release("gate")
+            assert statuses(list(batch)) == {"answered": 6}
+    assert posted(server.base_url) == Counter(row["message"] for row in ROWS[:6])
+
+
+@pytest.mark.timeout(60)
+def test_a_proxy_that_says_404_for_a_moment_costs_no_second_post(server: FakeServer) -> None:
+    server.agent("a").forget().echoes().waits("gate")
+    with ask(server, ["hi"], client_options={"poll_wait": 1}) as batch:
+        server.reached("gate")
+        server.fail_next("GET /events", 404, "404 page not found", times=None)
+        # The poll's, and that of a look for the message.
+        server.wait_requests(lambda request: request.status == 404, 2, timeout=20)
+        server.clear_faults()
+        server.release("gate")
+        assert statuses(list(batch)) == {"answered": 1}
+    assert posted(server.base_url) == {"hi": 1}
+
+
 def test_a_server_that_drops_keys(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     rows = [{"id": "x", "messages": ["same", "same"]}]
@@ -414,7 +442,7 @@ def test_an_outage_is_waited_out(server: FakeServer) -> None:
 def test_a_server_that_stays_away_ends_the_batch(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
     path = tmp_path / "r.jsonl"
     server.fail_next("POST /sessions", 503, times=None)
     with pytest.raises(ps.ServerError):
