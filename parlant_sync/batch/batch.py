@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from parlant_sync import Client, ConfigurationError, PermissionDeniedError
+from parlant_sync.batch.ending import wait_for_the_ending
 from parlant_sync.batch.files import LineFile
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.journal import Journal
@@ -153,6 +154,8 @@ def run(
     if token is not None:
         options["token"] = token
     path = Path(os.path.realpath(results)) if results is not None else None
+    if path is not None:
+        wait_for_the_ending(path)
     with Client(base_url, **options) as client:
         config = Config(client.base_url, options)
         files = _Files(path)

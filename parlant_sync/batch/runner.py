@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 import parlant_sync as ps
 from parlant_sync.batch import worker
+from parlant_sync.batch.ending import BatchThread
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.judge import Verdict, judge
 from parlant_sync.batch.pace import Pace
@@ -38,7 +38,6 @@ class Runner:
         self.outbox: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
         self._plan = plan
         self._inbox: queue.SimpleQueue[tuple[str, Item, Future[Any]] | None] = queue.SimpleQueue()
-        self._stopping = False
         self._queues = Queues(items)
         self._opening = 0
         self._asking = 0
@@ -51,12 +50,11 @@ class Runner:
         # Sessions are opened a little ahead, so that nobody waits for that who could wait for a reply.
         self._ahead = max(1, plan.concurrency // 4)
         self._pool = Pool(plan.concurrency + self._ahead)
-        # Daemon: what it has not finished is in the journal. It ends when stopped or through.
-        self.thread = threading.Thread(target=self._run, name="parlant-sync-batch", daemon=True)
+        self.thread = BatchThread(self._run, plan.results.path if plan.results is not None else None)
 
     def stop(self) -> None:
         """As soon as possible: rows in flight stay resumable. Takes no lock; for any thread, and for a finalizer."""
-        self._stopping = True
+        self.thread.stopping = True
         self._inbox.put(None)
 
     # -- the thread
@@ -87,7 +85,7 @@ class Runner:
         return self._plan.config.client() if self._plan.executor is None else worker.lease(self._plan.config)
 
     def _loop(self) -> None:
-        while self._queues.left and not self._stopping:
+        while self._queues.left and not self.thread.stopping:
             self._queues.wake()
             limit = self._plan.max_failures
             if limit is None or self._failures < limit:
@@ -241,7 +239,7 @@ class Runner:
             if stage == "post":
                 self._asking -= 1
             answer = worker.failure(error, 0.0)
-        if self._stopping and answer.status == "closed":
+        if self.thread.stopping and answer.status == "closed":
             return
         result = self._carry_out(stage, item, answer)
         if result is not None:

@@ -538,6 +538,21 @@ def test_a_batch_that_nobody_wants_any_more_stops(server: FakeServer) -> None:
     assert not thread.is_alive()
 
 
+def test_a_batch_that_was_let_go_of_can_be_begun_again_at_once(server: FakeServer, tmp_path: Path) -> None:
+    """It has its files, and their lock, until its posts have ended."""
+    path = tmp_path / "r.jsonl"
+    hold = server.hold_next("POST /events", times=3)
+    for result in ask(server, results=path):
+        assert result.ok
+        hold.wait(count=3)
+        break
+    again = ask(server, results=path)
+    hold.release()
+    assert statuses(list(again)).keys() == {"answered"}
+    assert sorted(r["id"] for r in results_of(path)) == sorted(row["id"] for row in ROWS)
+    assert set(posted(server.base_url).values()) == {1}
+
+
 def test_an_empty_batch(server: FakeServer) -> None:
     batch = ask(server, [])
     assert list(batch) == []
