@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,27 @@ from parlant_sync.cli.failures import LOCKED, ROWS, CommandError, usage
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    _ParamType = click.ParamType[float]
+else:
+    _ParamType = click.ParamType  # generic from click 8.4 on only
+
 # How often the progress is drawn while nothing is finished.
 _TICK = 1.0
+
+
+class _Rate(_ParamType):
+    """Messages a minute: ``30``, or ``30/min`` as one says it."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            rate = float(str(value).removesuffix("/min"))
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            self.fail(f"{value!r} is no number of messages a minute, as in 30 or 30/min", param, ctx)
+        return rate
 
 
 @click.command(cls=Command)
@@ -31,7 +51,7 @@ _TICK = 1.0
 @option("--agent-id", metavar="ID", help="The agent for rows that name none; may be left out where there is one.")
 @option("--customer-id", metavar="ID", help="The customer for rows that name none.  [a guest]")
 @option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Rows in flight at a time.  [4]")
-@option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Post at most N messages a minute.")
+@option("--rate", type=_Rate(), metavar="N[/min]", help="Post at most N messages a minute.")
 @option("--timeout", type=Seconds(), default=300, metavar="SECONDS", help="Time for a row, all its turns.  [300]")
 @option("--max-failures", type=click.IntRange(min=1), metavar="N", help="Begin no more rows after N failed ones.")
 @option("--settle", type=Seconds(), default=10, metavar="SECONDS", help="Ask a lost message again after that.  [10]")

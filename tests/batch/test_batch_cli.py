@@ -44,6 +44,15 @@ def test_a_batch(server: FakeServer, command: Command, questions: Questions, tmp
     assert command(questions(ROWS), "--results", path, "-s", server.base_url, "--quiet")[1:] == ("", "")
 
 
+def test_a_rate_may_say_what_it_counts_by(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    options = ["--results", tmp_path / "out.jsonl", "-s", server.base_url, "-o", "json"]
+    code, out, err = command(questions(ROWS[:3]), *options, "--rate", "300/min")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["seconds"] >= 0.4
+
+
 def test_csv_from_stdin(server: FakeServer, start: Start, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     options = ["--input-format", "csv", "--results", path, "-s", server.base_url, "--agent-id", "a"]
@@ -75,6 +84,9 @@ def test_a_dry_run_sends_nothing_and_makes_no_file(
         ([{"message": "a"}], [], "--results FILE"),
         ([{"message": "a"}], ["--results", "out", "--concurrency", "0"], "--concurrency"),
         ([{"message": "a"}], ["--results", "out", "--timeout", "inf"], "--timeout"),
+        ([{"message": "a"}], ["--results", "out", "--rate", "0"], "as in 30 or 30/min"),
+        ([{"message": "a"}], ["--results", "out", "--rate", "nan"], "as in 30 or 30/min"),
+        ([{"message": "a"}], ["--results", "out", "--rate", "30/s"], "as in 30 or 30/min"),
     ],
 )
 def test_usage(
