@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+# A server that says "tomorrow" is asked once more after that; then patience is over, and the run can end and say so.
+_LONGEST_WISH = 300.0
 # A production server counts by the minute and says no Retry-After (WIRE.md).
 _FIRST_LIMIT_PAUSE = 5.0
 
@@ -39,7 +41,7 @@ class Pace:
             return  # one of a volley: they were all under way at the first one
         first = _FIRST_LIMIT_PAUSE if limited else _FIRST_PAUSE
         self._pause = min(max(2 * self._pause, first), _LONGEST_PAUSE)
-        self._paused_until = max(self._paused_until, self._clock() + max(self._pause, wish or 0.0))
+        self._paused_until = max(self._paused_until, self._clock() + max(self._pause, min(wish or 0.0, _LONGEST_WISH)))
 
     def success(self) -> None:
         """The server answers again."""

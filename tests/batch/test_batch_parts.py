@@ -126,6 +126,12 @@ def test_the_server_s_wish_is_heard() -> None:
     assert pace.pause_left() == 30.0
 
 
+def test_a_server_that_wishes_for_tomorrow_does_not_hold_the_batch_until_then() -> None:
+    pace = Pace(None, clock=Clock())
+    pace.trouble(limited=True, wish=86_400.0)
+    assert pace.pause_left() == 300.0
+
+
 # -- pool
 
 
