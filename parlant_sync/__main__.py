@@ -2,7 +2,7 @@
 
 import sys
 
-from parlant_sync.cli import main
+from _parlant_sync import main
 
 if __name__ == "__main__":
     sys.exit(main())

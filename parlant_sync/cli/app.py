@@ -12,7 +12,7 @@ import click
 
 from parlant_sync.cli import failures, output
 from parlant_sync.cli.base import App, Group
-from parlant_sync.cli.signals import Signals
+from parlant_sync.cli.signals import Signals, Terminated
 from parlant_sync.cli.visible import one_line, visible
 
 _PROGRAM = "parlant-sync"
@@ -88,15 +88,18 @@ def root() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return its exit code."""
-    with Signals() as signals:
-        app = App(signals)
-        try:
-            output.prepare()
-            return _run(app, list(sys.argv[1:] if argv is None else argv))
-        except BaseException as error:
-            if isinstance(error, (SystemExit, GeneratorExit)):
-                raise
-            return _failed(app, error)
+    try:
+        with Signals() as signals:
+            app = App(signals)
+            try:
+                output.prepare()
+                return _run(app, list(sys.argv[1:] if argv is None else argv))
+            except BaseException as error:
+                if isinstance(error, (SystemExit, GeneratorExit)):
+                    raise
+                return _failed(app, error)
+    except (KeyboardInterrupt, Terminated) as late:  # in the moments around the command
+        return failures.exit_code(late)
 
 
 def _run(app: App, argv: list[str]) -> int:
@@ -118,7 +121,7 @@ def _run(app: App, argv: list[str]) -> int:
 def _failed(app: App, error: BaseException) -> int:
     if app.verbose > 1:
         _show_traceback(error)
-    line = failures.line(error)
+    line = failures.line(error, app.again)
     if line:
         output.note(one_line(line, 1000))
     return failures.exit_code(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from parlant_sync import errors
@@ -10,6 +12,7 @@ from parlant_sync.cli.signals import Terminated
 
 ANSWERED, UNEXPECTED, USAGE, UNREACHED, TIMED_OUT, AGENT, REFUSED, UNCERTAIN, LOCKED, ROWS = range(10)
 INTERRUPTED = 130
+_PROGRAM = "parlant-sync"
 
 
 class CommandError(Exception):
@@ -49,21 +52,25 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int],
 )
 
 
-def line(error: BaseException, program: str = "parlant-sync") -> str:
-    """The one line; empty where nothing is to be said."""
+def _again(*words: str) -> str:
+    return " ".join((_PROGRAM, *words))
+
+
+def line(error: BaseException, again: Callable[..., str] = _again) -> str:
+    """The one line; empty where nothing is to be said. ``again`` makes a command line to try next."""
     if isinstance(error, OutputClosed):
         return ""
     if isinstance(error, KeyboardInterrupt):
-        return f"{program}: interrupted"
+        return f"{_PROGRAM}: interrupted"
     if isinstance(error, Terminated):
-        return f"{program}: ended by {error.name}"
+        return f"{_PROGRAM}: ended by {error.name}"
     if isinstance(error, click.UsageError):
-        path = error.ctx.command_path if error.ctx is not None else program
+        path = error.ctx.command_path if error.ctx is not None else _PROGRAM
         return f"{path}: {error.format_message()} ({path} --help tells more)"
-    return f"{program}: {_what(error)}"
+    return f"{_PROGRAM}: {_what(error, again)}"
 
 
-def _what(error: BaseException) -> str:
+def _what(error: BaseException, again: Callable[..., str]) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, errors.ConfigurationError):
@@ -77,7 +84,7 @@ def _what(error: BaseException) -> str:
     if isinstance(error, errors.DeliveryUncertain):
         return (
             f"the message may have arrived or not; before sending it again, look: "
-            f"parlant-sync sessions show {error.session_id}"
+            f"{again('sessions', 'show', error.session_id)}"
         )
     if isinstance(error, OutputFailed):
         return f"the output could not be written: {error}; make room, or write elsewhere, and run it again"

@@ -30,6 +30,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.tolerant = False
+        self._ending = False
         self._old: dict[int, Any] = {}
         self._old_wakeup = -1
         self._pipe: tuple[int, int] | None = None
@@ -63,6 +64,9 @@ class Signals:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
+        if self._ending and self._watcher is not None:
+            return  # one is enough: a second exception would fall into the tidying up, which ends in time as it is
+        self._ending = signum != signal.SIGINT or not self.tolerant
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(signum)

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ def test_a_signal_while_it_starts(here: Cli) -> None:
     with here.start("demo") as running:
         assert running.process.stderr is not None
         assert b"starting" in running.process.stderr.readline()
+        # Not in the moment in which tempfile tries its folders out: it would leave the file that it does so with.
+        deadline = time.monotonic() + 30
+        while not list((here.home / "tmp").glob("parlant-sync-demo-*/*")):
+            assert time.monotonic() < deadline
         done = running.end(signal.SIGINT)
     assert (done.code, done.out) == (130, "")
     assert "Traceback" not in done.err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cli_runs import Cli
@@ -150,3 +152,50 @@ def test_an_ignored_signal_stays_ignored(fake: Cli, parlant_server: FakeServer) 
         running.process.send_signal(signal.SIGHUP)
         parlant_server.release("gate")
         assert running.end().code == 0
+
+
+def test_ctrl_c_while_it_is_loaded(nowhere: Cli) -> None:
+    """As the installed program begins; what it imports first tells that it is loading, and waits."""
+    (nowhere.home / "requests.py").write_text("import signal\nprint('READY', flush=True)\nsignal.pause()\n")
+    program = [sys.executable, "-c", "import sys; from _parlant_sync import main; sys.exit(main())"]
+    paths = os.pathsep.join([str(nowhere.home), str(Path(__file__).parents[2])])
+    environment = {**nowhere.environment, "PYTHONPATH": paths}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, env=environment, stdout=pipe, stderr=pipe, bufsize=0) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"READY\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (-signal.SIGINT, b"")  # 130 to a shell
+
+
+def test_a_second_signal_does_not_fall_into_the_tidying_up() -> None:
+    program = """
+import signal, sys
+from parlant_sync.cli.signals import Signals
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+with Signals():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        print("tidy", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "tidy\n", "")
+
+
+def test_a_signal_as_the_handlers_come_and_go() -> None:
+    program = """
+import signal, sys
+from parlant_sync.cli import app
+class Late(app.Signals):
+    def __exit__(self, *how):
+        signal.raise_signal(getattr(signal, sys.argv[1]))
+app.Signals = Late
+sys.exit(app.main(["--version"]))
+"""
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143)):
+        done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (code, "")
