@@ -52,8 +52,14 @@ class App:
         """A command line to try next, at the same server."""
         import shlex
 
-        server = ["-s", self.server] if self.server and self.server != os.environ.get("PARLANT_SERVER") else []
-        return shlex.join(["parlant-sync", *server, *words])
+        given: list[str] = []
+        for flag, variable, value in (
+            ("-s", "PARLANT_SERVER", self.server),
+            ("--token-file", "PARLANT_TOKEN_FILE", self.token_file),
+        ):
+            if value and value != os.environ.get(variable):
+                given += [flag, value]
+        return shlex.join(["parlant-sync", *given, *words])
 
     def _token(self) -> Callable[[], str] | None:
         """Read again for every request, so that it can rotate; read once now, so that a mistake shows at once."""
@@ -139,10 +145,26 @@ def _common(*, root: bool) -> list[click.Parameter]:
     ]
 
 
+def _show_help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        output.write(ctx.get_help() + "\n")
+        ctx.exit()
+
+
+class _Help:
+    """Help goes the way of all output: click's own way takes a closed pipe or a full disk for a bug."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        found: click.Option | None = super().get_help_option(ctx)  # type: ignore[misc]
+        if found is not None:
+            found.callback = _show_help
+        return found
+
+
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
-class Command(click.Command):
+class Command(_Help, click.Command):
     """A command that takes the common options, too."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
@@ -151,7 +173,7 @@ class Command(click.Command):
         self.params.extend(_common(root=False))
 
 
-class Group(click.Group):
+class Group(_Help, click.Group):
     """A group of commands, which take the common options before and after."""
 
     command_class = Command

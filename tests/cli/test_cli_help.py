@@ -54,3 +54,17 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("page", [(), ("send",), ("sessions",)], ids=" ".join)
+def test_help_that_nobody_takes(nowhere: Cli, page: tuple[str, ...]) -> None:
+    command = " ".join(page)
+    # The reader has gone for certain before anything is written.
+    done = nowhere.shell(f"mkfifo p; true < p & exec 3> p; wait; $CLI {command} --help >&3; echo $?")
+    assert (done.out, done.err) == ("0\n", "")
+    full = nowhere.shell(f"$CLI {command} --help > /dev/full")
+    full.failed(1, "could not be written", "No space left")
+
+
+def test_defaults_are_in_one_piece(nowhere: Cli) -> None:
+    assert "[~/.local/state/parlant-sync]" in nowhere.run("send", "--help", env={"COLUMNS": "80"}).out
