@@ -22,6 +22,7 @@ from parlant_sync import (
     ParlantSyncError,
     PermissionDeniedError,
     Session,
+    TransportError,
     __version__,
 )
 from parlant_sync.cli import failures, statefiles
@@ -64,7 +65,7 @@ class Checkup:
     def __init__(self, app: App, agent_id: str | None, state_dir: str | None) -> None:
         self._app = app
         self._agent_id = agent_id
-        self._folder = Path(state_dir) if state_dir else statefiles.default_directory()
+        self._state_dir = state_dir
 
     def run(self) -> Iterator[Check]:
         yield _ok("here", f"parlant-sync {__version__}, Python {platform.python_version()}, {platform.system()}")
@@ -79,12 +80,16 @@ class Checkup:
 
     def _state(self) -> Check:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=self._folder):
+            folder = Path(self._state_dir) if self._state_dir else statefiles.default_directory()
+        except failures.CommandError as error:
+            return _failed("state", error)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            return _failed("state", f"{self._folder}: {error.strerror}", "choose another with --state-dir")
-        return _ok("state", f"{self._folder} can be written")
+            return _failed("state", f"{folder}: {error.strerror}", "choose another with --state-dir")
+        return _ok("state", f"{folder} can be written")
 
     # -- the way there
 
@@ -98,7 +103,10 @@ class Checkup:
             yield address
             if address.exit_code:
                 return
-            yield self._tls(url)
+            secure = self._tls(url)
+            yield secure
+            if secure.exit_code:
+                return
         server = self._server(client)
         yield server
         if server.exit_code:
@@ -163,6 +171,12 @@ class Checkup:
         try:
             info = client.server_info()
         except ParlantSyncError as error:
+            if (
+                isinstance(error, TransportError)
+                and client.base_url.startswith("http:")
+                and _speaks_tls(client.base_url)
+            ):
+                return _failed("server", "this port speaks TLS", "begin the address with https://", failures.UNREACHED)
             return _failed("server", error)
         version = f"Parlant {info.version}" if info.version else "does not tell its version (3.0, or in production)"
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
@@ -185,6 +199,10 @@ class Checkup:
             return
         except PermissionDeniedError:
             listed = _skipped("agents", "this token may not list them (a production server)", "name one: --agent-id")
+        except NotFoundError as error:
+            said = f"no Parlant server at {client.base_url}: it answers, but with {error.status} {error.detail[:100]}"
+            yield _failed("agents", said, "check the host, the port and the path of --server", failures.REFUSED)
+            return
         except ParlantSyncError as error:
             yield _failed("agents", error)
             return
@@ -251,6 +269,20 @@ def _may(name: str, what: str, call: Callable[[], Any]) -> Check:
 def _host(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _speaks_tls(url: str) -> bool:
+    """Whether a handshake succeeds at that address, whatever the certificate is worth."""
+    import ssl
+
+    host, port = _host(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), _PATIENCE) as plain, context.wrap_socket(plain):
+            return True
+    except OSError:
+        return False
 
 
 def _proxy(url: str) -> str | None:
