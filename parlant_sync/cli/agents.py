@@ -6,6 +6,7 @@ import click
 
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, pass_app
+from parlant_sync.cli.waiting import waiting_for
 
 
 @click.command(cls=Command)
@@ -16,7 +17,8 @@ def agents(app: App) -> None:
     One a line: its id, its name, its description. With -o json an object each.
     """
     with app.client() as client:
-        found = client.agents()
+        with waiting_for(client.base_url):
+            found = client.agents()
     widest = max((len(agent.id) for agent in found), default=0)
     for agent in found:
         if app.json:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from parlant_sync import Agent, Client, NotFoundError, PermissionDeniedError, Session
 from parlant_sync.cli.base import App
 from parlant_sync.cli.failures import REFUSED, CommandError, usage
+from parlant_sync.cli.waiting import waiting_for
 
 _SHOWN = 8
 
@@ -18,7 +19,8 @@ def choose_agent(client: Client, agent_id: str | None) -> str:
             raise usage("--agent-id is empty; parlant-sync agents lists the agents")
         return agent_id
     try:
-        agents = client.agents()
+        with waiting_for(client.base_url):
+            agents = client.agents()
     except PermissionDeniedError:
         raise usage(f"{client.base_url} does not list its agents to this token; say which with --agent-id") from None
     if len(agents) == 1:
@@ -39,20 +41,27 @@ def create_session(
     """A new session with that agent. Raises CommandError where there is no such agent."""
     chosen = choose_agent(client, agent_id)
     try:
-        return client.create_session(chosen, customer_id=customer_id, title=title)
+        with waiting_for(client.base_url):
+            return client.create_session(chosen, customer_id=customer_id, title=title)
     except NotFoundError as error:
-        raise CommandError(
-            REFUSED, f"no agent {chosen!r} on {client.base_url}; {app.again('agents')} lists them"
-        ) from error
+        what = f"no agent {chosen!r} on {client.base_url}; {app.again('agents')} lists them"
+        raise CommandError(REFUSED, what if chosen in error.detail else no_parlant(app, client, error)) from error
 
 
 def attach(app: App, client: Client, session_id: str, *, since: int | str | None = None) -> Session:
     """A session that exists. Raises CommandError where it does not."""
     try:
-        return client.session(session_id, since=since)
+        with waiting_for(client.base_url):
+            return client.session(session_id, since=since)
     except NotFoundError as error:
-        raise CommandError(
-            REFUSED,
+        what = (
             f"no session {session_id!r} on {client.base_url} (one that keeps sessions in memory forgets them when it "
-            f"restarts); {app.again('sessions', 'list')} lists those there are",
-        ) from error
+            f"restarts); {app.again('sessions', 'list')} lists those there are"
+        )
+        raise CommandError(REFUSED, what if session_id in error.detail else no_parlant(app, client, error)) from error
+
+
+def no_parlant(app: App, client: Client, error: NotFoundError) -> str:
+    """For a 404 that does not name what is missing, as a Parlant server's does: nothing is at this address."""
+    said = f"{error.method} {error.path} at {client.base_url}: {error.status} {error.detail}"
+    return f"{said}; there may be no Parlant server at this address: {app.again('doctor')}"

@@ -14,6 +14,7 @@ from parlant_sync.cli.base import App
 from parlant_sync.cli.choosing import choose_agent, create_session
 from parlant_sync.cli.failures import REFUSED, CommandError, usage
 from parlant_sync.cli.locks import Lock
+from parlant_sync.cli.waiting import waiting_for
 
 _KIND = "conversation"
 _FIELDS: dict[str, type] = {"name": str, "server": str, "agent_id": str, "session_id": str}
@@ -64,7 +65,8 @@ class Conversation:
             return self._create()
         self._check_customer(state)
         try:
-            return self._client.session(state["session_id"])
+            with waiting_for(self._client.base_url):
+                return self._client.session(state["session_id"])
         except NotFoundError as error:
             if self._wanted.renew:
                 output.note(f"session {state['session_id']} of {self._wanted.name!r} is gone; starting a new one")

@@ -14,6 +14,7 @@ from parlant_sync.cli.checkup import Check, Checkup
 from parlant_sync.cli.opening import STATE_DIR
 from parlant_sync.cli.paragraphs import terminal_width
 from parlant_sync.cli.visible import one_line
+from parlant_sync.cli.waiting import waiting_for
 
 _MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "--  "}
 
@@ -33,11 +34,14 @@ def doctor(app: App, /, agent_id: str | None, state_dir: str | None) -> int:
     """
     code = 0
     checks: list[Check] = []
-    for check in Checkup(app, agent_id, state_dir).run():
-        checks.append(check)
-        code = code or check.exit_code
-        if not app.json:
-            _print(check)
+    with waiting_for("the next answer") as waiting:
+        for check in Checkup(app, agent_id, state_dir).run():
+            waiting.hide()
+            checks.append(check)
+            code = code or check.exit_code
+            if not app.json:
+                _print(check)
+            waiting.show()
     if app.json:
         output.answer_json({"ok": code == 0, "checks": [asdict(check) for check in checks]})
     elif code:

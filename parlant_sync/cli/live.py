@@ -37,9 +37,11 @@ class Live:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
-        self._thread.join()
-        self.waiting.__exit__()
+        try:
+            self._reader.close()
+            self._thread.join()
+        finally:  # also where a second Ctrl-C falls in here: the line would go on counting under the next prompt
+            self.waiting.__exit__()
 
     def before_text(self) -> None:
         """The first piece of text is about to be printed: what came before it goes first."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from parlant_sync.cli.failures import LOCKED, UNEXPECTED, CommandError
+from parlant_sync.cli.waiting import waiting_for
 
 
 class Lock:
@@ -69,7 +70,8 @@ class Lock:
         else:
             # Daemon: nothing can call it back from there.
             threading.Thread(target=wait, name="parlant-sync-lock", daemon=True).start()
-            done.wait(self._wait)
+            with waiting_for("another run to end"):
+                done.wait(self._wait)
             with mutex:
                 done.set()
                 if answer:

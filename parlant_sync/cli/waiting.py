@@ -40,9 +40,11 @@ class Waiting:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.hide()
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:
+            self.hide()
 
     def show(self) -> None:
         with self._lock:
@@ -81,3 +83,8 @@ class Waiting:
         if self._drawn and os.environ.get("TERM") != "dumb":
             self._drawn = False
             output.note_raw("\r\x1b[K")
+
+
+def waiting_for(what: str) -> Waiting:
+    """For a request, or whatever else may take longer than one expects."""
+    return Waiting(lambda: f"waiting for {what} ...")

@@ -132,3 +132,18 @@ def test_1_unexpected_and_its_traceback_only_on_demand(fake: Cli, parlant_server
         loud = fake.run("-vv", "send", "x", stdout=full)
     assert loud.code == 1
     assert "Traceback" in loud.err
+
+
+def test_what_is_said_to_try_next_is_at_the_same_server(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    parlant_server.fail_next("POST /events", 502)
+    (fake.home / "token").write_text("some-token")
+    here = ("-s", parlant_server.base_url, "--token-file", "token")
+    done = fake.run("send", *here, "--timeout", "20", "x", env={"PARLANT_SERVER": ""})
+    done.failed(7, f"parlant-sync {' '.join(here)} sessions show")
+
+
+def test_6_an_address_without_a_parlant_server(fake: Cli, parlant_server: FakeServer) -> None:
+    elsewhere = parlant_server.base_url + "/elsewhere"
+    for arguments in (("send", "--agent-id", "support", "x"), ("tail", "--session-id", "some", "--timeout", "0")):
+        fake.run(*arguments, "-s", elsewhere).failed(6, "404", "no Parlant server at this address", "doctor")
