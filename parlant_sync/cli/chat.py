@@ -21,11 +21,12 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.cli import failures, output
-from parlant_sync.cli.base import App, Command, Seconds, option, pass_app
-from parlant_sync.cli.message import checked
-from parlant_sync.cli.opening import opened, session_options, target
+from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.message import checked, read_line
+from parlant_sync.cli.opening import Target, opened, session_options, target
 from parlant_sync.cli.render import reply_json, speaker
 from parlant_sync.cli.talk import Talk
+from parlant_sync.cli.waiting import waiting_for
 
 # What a conversation survives; the rest (gone, not allowed, ...) would fail the next time as well.
 _PASSING = (TurnTimeout, AgentError, DeliveryUncertain, TransportError, ServerError, RateLimitedError)
@@ -45,13 +46,23 @@ def chat(app: App, /, timeout: float | None, **options: Any) -> None:
     """
     wanted = target(options)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
-        back = ["--conversation", wanted.conversation] if wanted.conversation else ["--session-id", session.id]
-        _Chat(app, session, _name(client, session)).run(app.again("chat", *back))
+        _Chat(app, session, _name(client, session)).run(app.again("chat", *_way_back(wanted, session)))
+
+
+def _way_back(wanted: Target, session: Session) -> list[str]:
+    if not wanted.conversation:
+        return ["--session-id", session.id]
+    words = ["--conversation", wanted.conversation]
+    for name in ("agent_id", "state_dir"):  # a conversation is kept by them
+        if typed(name):
+            words += [f"--{name.replace('_', '-')}", wanted.options[name]]
+    return words
 
 
 def _name(client: Client, session: Session) -> str:
     try:
-        return client.agent(session.agent_id).name
+        with waiting_for(client.base_url):
+            return client.agent(session.agent_id).name
     except ParlantSyncError:
         return session.agent_id  # only a nicety
 
@@ -72,7 +83,7 @@ class _Chat:
             self._app.signals.tolerant = True
         try:
             self._show_past()
-            while self._step():
+            while self._go_on():
                 pass
         finally:
             self._app.signals.tolerant = False
@@ -84,6 +95,14 @@ class _Chat:
             import readline  # noqa: F401  (input() edits lines once it is there)
         except ImportError:
             pass
+
+    def _go_on(self) -> bool:
+        try:
+            return self._step()
+        except KeyboardInterrupt:  # one more, while the words about the one before were printed
+            if not self._terminal:
+                raise
+            return True
 
     def _step(self) -> bool:
         """One line of the customer's and its turn; False at the end of the conversation."""
@@ -109,9 +128,10 @@ class _Chat:
         try:
             if self._terminal and output.is_terminal(sys.stdout):
                 return input("> ")
-            if self._terminal:
-                output.note_raw("> ")
-            line = sys.stdin.readline() if sys.stdin is not None else ""
+            if not self._terminal:
+                return read_line(sys.stdin.buffer) if sys.stdin is not None else None
+            output.note_raw("> ")
+            line = sys.stdin.readline()
         except EOFError:
             output.note("")
             return None
@@ -132,7 +152,7 @@ class _Chat:
         except _PASSING as error:
             if not self._terminal:
                 raise
-            output.note(failures.line(error))
+            output.note(failures.line(error, self._app.again))
             self._see(self._talk.request)
         else:
             self._see(*reply.events, *reply.messages, reply.request)
@@ -148,7 +168,8 @@ class _Chat:
     # -- what others said
 
     def _show_past(self) -> None:
-        events = self._session.history()
+        with waiting_for("what was said before"):
+            events = self._session.history()
         self._see(*events)
         said = [event for event in events if event.kind == "message" and not event.is_preamble]
         if self._app.json:
@@ -161,7 +182,8 @@ class _Chat:
     def _show_news(self) -> None:
         """Messages that came outside of our turns: a late answer, a human's, a proactive one."""
         try:
-            events = self._session.history(self._seen, kinds="message")
+            with waiting_for("what came meanwhile"):
+                events = self._session.history(self._seen, kinds="message")
         except _PASSING:
             return  # they are shown the next time
         for event in events:

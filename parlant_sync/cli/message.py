@@ -1,4 +1,4 @@
-"""The message of ``send``: from the command line or from stdin, and checked before anything is sent."""
+"""Messages from the command line or from stdin, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ def read_message(argument: str | None) -> str:
         return checked(argument, "MESSAGE")
     if sys.stdin is None or (argument is None and is_terminal(sys.stdin)):
         raise usage('no message: give one as MESSAGE, as in parlant-sync send "What can you do?", or by a pipe')
-    return checked(_read(sys.stdin.buffer), "stdin")
+    return checked(_text(sys.stdin.buffer.read(LARGEST + 1), "stdin"), "stdin")
 
 
-def _read(stream: BinaryIO) -> str:
-    data = stream.read(LARGEST + 1)
+def read_line(stream: BinaryIO) -> str | None:
+    """A line of a pipe as a message, None at the end. Raises CommandError for what is none."""
+    data = stream.readline(LARGEST + 1)
+    return _text(data, "the line") if data else None
+
+
+def _text(data: bytes, where: str) -> str:
     if len(data) > LARGEST:
-        raise usage(f"stdin holds more than {LARGEST // 1024} KiB, which is no message; send less of it")
+        raise usage(f"{where} holds more than {LARGEST // 1024} KiB, which is no message; send less of it")
     if b"\0" in data:
-        raise usage("stdin holds binary data; send text")
-    text = _decode(data)
+        raise usage(f"{where} holds binary data; send text")
+    text = _decode(data, where)
     for ending in ("\r\n", "\n"):
         if text.endswith(ending):
             return text[: -len(ending)]
     return text
 
 
-def _decode(data: bytes) -> str:
+def _decode(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,7 +51,7 @@ def _decode(data: bytes) -> str:
             return data.decode(own)
         except (UnicodeDecodeError, LookupError):
             pass
-    raise usage(f"stdin is no UTF-8 text (byte {trouble.start + 1}); convert it first, with iconv for example")
+    raise usage(f"{where} is no UTF-8 text (byte {trouble.start + 1}); convert it first, with iconv for example")
 
 
 def checked(text: str, where: str) -> str:

@@ -7,6 +7,7 @@ import os
 import pytest
 from cli_runs import Cli
 
+import parlant_sync.cli.chat as chat
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
@@ -121,3 +122,51 @@ def test_by_a_pipe(real: Cli, demo: DemoServer) -> None:
     failing = real.run("chat", "--agent-id", demo.agents["hesitant"], input="[fail] x\nnever asked\n")
     assert failing.code == 5
     assert "never asked" not in failing.out
+
+
+def test_a_pipe_is_utf_8_whatever_the_terminal_is(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    done = fake.run("chat", "-o", "json", input="日本\n", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.code, done.json["text"]) == (0, "echo: 日本")
+
+
+def test_lines_of_a_pipe_that_are_no_messages(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    endless = fake.shell("yes | tr -d '\\n' | $CLI chat")
+    endless.failed(2, "1024 KiB")
+    fake.run("chat", input=b"a\0b\n").failed(2, "binary")
+    fake.run("chat", input=b"caf\xe9\n").failed(2, "UTF-8", "iconv")
+    assert not [r for r in parlant_server.requests if r.method == "POST" and r.path.endswith("/events")]
+
+
+def test_the_way_back_has_what_the_conversation_is_kept_by(fake: Cli, parlant_server: FakeServer) -> None:
+    for agent in ("sales", "support"):
+        parlant_server.agent(agent)
+    kept = ("chat", "--conversation", "c", "--agent-id", "sales", "--state-dir", str(fake.home / "here"))
+    with fake.terminal(*kept) as terminal:
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        terminal.expect(f"Come back with: parlant-sync {' '.join(kept)}")
+        assert terminal.end() == 0
+
+
+def test_another_ctrl_c_while_a_turn_is_left() -> None:
+    """It falls into the words about the first one, and is one more of the same."""
+    answers = iter([KeyboardInterrupt, True, False])
+
+    class Hasty(chat._Chat):
+        def __init__(self) -> None:
+            self._terminal = True
+
+        def _step(self) -> bool:
+            answer = next(answers)
+            if isinstance(answer, bool):
+                return answer
+            raise answer
+
+    hasty = Hasty()
+    assert [hasty._go_on(), hasty._go_on(), hasty._go_on()] == [True, True, False]
+    answers = iter([KeyboardInterrupt])
+    hasty._terminal = False
+    with pytest.raises(KeyboardInterrupt):
+        hasty._go_on()
