@@ -14,7 +14,7 @@ from parlant_sync.cli.failures import usage
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-STATE_DIR = option("--state-dir", metavar="DIR", help="Where state is kept.  [~/.local/state/parlant-sync]")
+STATE_DIR = option("--state-dir", metavar="DIR", help="Folder for state.  [~/.local/state/parlant-sync]")
 WAIT_LOCK = option(
     "--wait-lock", type=Seconds(), default=0, metavar="SECONDS", help="Wait so long for another run to end.  [0]"
 )
@@ -55,7 +55,7 @@ def target(options: dict[str, Any]) -> Target:
         for name in ("agent_id", "customer_id", "title"):
             if name in options and typed(name):
                 raise usage(f"--{name.replace('_', '-')} is for a new session; leave it out with --session-id")
-    if options.get("renew") and conversation is None:
+    if options.get("renew") and conversation is None and typed("renew"):
         raise usage("--renew goes with --conversation")
     return Target(session_id, conversation, options)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from parlant_sync.cli.failures import UNEXPECTED, CommandError
+from parlant_sync.cli.failures import UNEXPECTED, CommandError, usage
 
 FORMAT = 1
 
@@ -30,7 +29,12 @@ class Damaged(CommandError):
 def default_directory() -> Path:
     """``$XDG_STATE_HOME/parlant-sync``; a relative XDG_STATE_HOME counts as none, as its specification says."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "parlant-sync"
+    if os.path.isabs(base):
+        return Path(base) / "parlant-sync"
+    try:
+        return Path.home() / ".local" / "state" / "parlant-sync"
+    except RuntimeError:  # no HOME, and a user that this system does not know: containers have that
+        raise usage("there is no home folder to keep state in; say where with --state-dir") from None
 
 
 def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | None:
@@ -65,11 +69,17 @@ def peek(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, kind: str, value: dict[str, Any]) -> None:
-    """Whoever reads the file, at any moment and after any crash, finds the old content or the new one. Mode 0600."""
+    """Whoever reads the file, at any moment and after any crash, finds the old content or the new one. Mode 0600.
+
+    The caller holds the file's lock, so that what a killed run left of its new file can be cleared away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = json.dumps({"kind": kind, "format": FORMAT, **value}, indent=2) + "\n"
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

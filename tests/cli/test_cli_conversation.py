@@ -184,3 +184,20 @@ def test_a_full_disk_keeps_the_old_state_whole(fake: Cli, parlant_server: FakeSe
 def test_a_state_folder_that_cannot_be(nowhere: Cli) -> None:
     done = nowhere.run("send", "--conversation", "c", "--agent-id", "a", "--state-dir", "/proc/nothing", "x")
     done.failed(1, "/proc/nothing", "check the path")
+
+
+def test_what_killed_runs_left_is_cleared_away(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    assert fake.run("send", "--conversation", "c", "x").code == 0
+    [state] = fake.states
+    left = state.with_name(f".{state.name}.tmp")  # by a run that was killed between writing and renaming
+    left.write_text("{")
+    fake.run("sessions", "delete", json.loads(state.read_text())["session_id"])
+    assert fake.run("send", "--conversation", "c", "--renew", "x").code == 0
+    assert sorted(path.suffix for path in state.parent.iterdir()) == [".json", ".lock"]
+
+
+def test_renew_from_the_environment_is_for_conversations(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    assert fake.run("send", "x", env={"PARLANT_RENEW": "1"}).out == "echo: x\n"
+    fake.run("send", "--renew", "x").failed(2, "--conversation")
