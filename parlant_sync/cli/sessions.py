@@ -9,12 +9,13 @@ import click
 
 from parlant_sync import Event, NotFoundError, Session, SessionInfo
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Group, option, pass_app
+from parlant_sync.cli.base import App, Group, option, pass_app, typed
 from parlant_sync.cli.choosing import attach, create_session
 from parlant_sync.cli.failures import REFUSED, CommandError, usage
 from parlant_sync.cli.paragraphs import Paragraphs
 from parlant_sync.cli.render import speaker
 from parlant_sync.cli.visible import one_line
+from parlant_sync.cli.waiting import waiting_for
 
 
 @click.group(cls=Group)
@@ -32,8 +33,9 @@ def list_(app: App, /, agent_id: str | None, customer_id: str | None, limit: int
 
     One a line: its id, agent, customer, time of creation, title.
     """
-    with app.client() as client:
+    with app.client() as client, waiting_for(client.base_url) as waiting:
         for info in islice(client.list_sessions(agent_id=agent_id, customer_id=customer_id), limit):
+            waiting.hide()
             if app.json:
                 output.answer_json(_json(info))
             else:
@@ -50,12 +52,13 @@ def show(app: App, /, session: str | None, session_id: str | None) -> None:
 
     With -o json one object, with all its events.
     """
-    wanted = session or session_id
-    if wanted is None:
-        raise usage("say which session: parlant-sync sessions show ID; parlant-sync sessions list lists them")
+    wanted = _wanted((session,) if session else (), session_id, "show")
+    if len(wanted) > 1:
+        raise usage("sessions show shows one session: give ID or --session-id, not both")
     with app.client() as client:
-        found = attach(app, client, wanted)
-        events = found.history()
+        found = attach(app, client, wanted[0])
+        with waiting_for(client.base_url):
+            events = found.history()
     if app.json:
         output.answer_json({**_json(found), "events": [event.raw for event in events]})
     else:
@@ -106,13 +109,12 @@ def create(app: App, /, agent_id: str | None, customer_id: str | None, title: st
 @pass_app
 def delete(app: App, /, ids: tuple[str, ...], session_id: str | None) -> None:
     """Delete sessions on the server, with all that was said in them."""
-    wanted = ids or ((session_id,) if session_id else ())
-    if not wanted:
-        raise usage("say which session: parlant-sync sessions delete ID")
+    wanted = _wanted(ids, session_id, "delete")
     with app.client() as client:
         for each in wanted:
             try:
-                client.delete_session(each)
+                with waiting_for(client.base_url):
+                    client.delete_session(each)
             except NotFoundError as error:
                 raise CommandError(
                     REFUSED, f"no session {each!r} on {client.base_url}; {app.again('sessions', 'list')} lists them"
@@ -121,6 +123,15 @@ def delete(app: App, /, ids: tuple[str, ...], session_id: str | None) -> None:
                 output.answer_json({"session_id": each, "deleted": True})
             else:
                 app.info(f"deleted session {each}")
+
+
+def _wanted(ids: tuple[str, ...], session_id: str | None, command: str) -> tuple[str, ...]:
+    """The arguments and --session-id; from the environment that counts only where there is no argument."""
+    if session_id and (typed("session_id") or not ids):
+        ids = tuple(dict.fromkeys((*ids, session_id)))
+    if not ids:
+        raise usage(f"say which session: parlant-sync sessions {command} ID; parlant-sync sessions list lists them")
+    return ids
 
 
 def _json(info: SessionInfo | Session) -> dict[str, Any]:

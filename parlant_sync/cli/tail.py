@@ -60,7 +60,7 @@ def tail(
     start = _since(since)
     shown = _Shown(_names(kinds), _names(sources), not no_preambles)
     with app.client() as client:
-        session_id = wanted.session_id or _kept(client, wanted)
+        session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
         if cursor_file is None:
             _follow(app, attach(app, client, session_id, since=start), shown, timeout, None)
         else:

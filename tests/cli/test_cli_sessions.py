@@ -154,3 +154,14 @@ def test_doctor_at_a_port_that_speaks_plain_http(fake: Cli) -> None:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
     assert (done.code, "FAIL  TLS" in done.out, "begin the address with" in done.out) == (3, True, True), done.out
+
+
+def test_ids_given_in_both_ways(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    one, two, three = (parlant_server.create_session("support") for _ in range(3))
+    fake.run("sessions", "show", one, "--session-id", two).failed(2, "not both")
+    # What the environment says is for who names none; it is not deleted beside another.
+    assert fake.run("sessions", "delete", one, env={"PARLANT_SESSION_ID": two}).code == 0
+    assert fake.run("sessions", "show", "-o", "json", env={"PARLANT_SESSION_ID": two}).json["session_id"] == two
+    assert fake.run("sessions", "delete", two, "--session-id", three).code == 0
+    assert fake.run("sessions", "list").out == ""

@@ -179,3 +179,7 @@ def test_a_session_that_is_deleted_meanwhile(real: Cli, new_session: Callable[..
         done = running.end()
     assert done.code == 6
     assert "404" in done.err
+
+
+def test_an_empty_session_id(nowhere: Cli) -> None:
+    nowhere.run("tail", "--session-id", "", "--timeout", "0").failed(2, "session id", "''")
