@@ -28,7 +28,8 @@ case $asked in
     *) exit $asked ;;
 esac
 
-parlant-sync tail --conversation "$conversation" --agent-id "$agent" --cursor-file "$state/$conversation.cursor" \
+# A cursor for each agent: conversations of one name with two agents are two, and would put back each other's.
+parlant-sync tail --conversation "$conversation" --agent-id "$agent" --cursor-file "$state/$conversation.$agent.cursor" \
     --kinds message --sources ai_agent,human_agent,human_agent_on_behalf_of_ai_agent --no-preambles --timeout 0
 told=$?
 

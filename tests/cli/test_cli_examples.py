@@ -89,3 +89,13 @@ def test_ask_many(real: Cli, demo: DemoServer) -> None:
 def test_ask_many_without_a_server(nowhere: Cli) -> None:
     done = run(nowhere, sys.executable, str(EXAMPLES / "ask_many.py"), "support", input="x\n")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+
+
+def test_two_nightly_jobs_with_two_agents(fake: Cli, parlant_server: FakeServer) -> None:
+    for agent in ("sales", "support"):
+        parlant_server.agent(agent)
+    for night in ("one", "two"):
+        for agent in ("sales", "support"):
+            done = nightly(fake, agent, night)
+            assert (done.code, done.err, done.out.count("\n")) == (0, "", 1), done
+            assert f"echo: {night}" in done.out
