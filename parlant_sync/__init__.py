@@ -1,34 +1,56 @@
 """A synchronous Python SDK for Parlant servers.
 
 One daemon thread per session long-polls the server for as long as the session is open; ``send()``, ``stream()`` and
-``iter_events()`` block on what it brings. See :class:`Client`.
+``iter_events()`` block on it. See :class:`Client`.
+
+Importing this loads nothing: what it offers is loaded when it is first asked for. So the command line can be
+interrupted while it loads, and the pytest plugin, which pytest imports in every project, costs nothing elsewhere.
 """
 
+from typing import TYPE_CHECKING
+
 from parlant_sync._version import __version__
-from parlant_sync.client import Client, ClientStats
-from parlant_sync.errors import (
-    AgentError,
-    ApiError,
-    AuthenticationError,
-    ConcurrencyError,
-    ConfigurationError,
-    DeliveryUncertain,
-    ForkedProcessError,
-    InvalidRequestError,
-    NotFoundError,
-    ParlantSyncError,
-    PermissionDeniedError,
-    ProtocolError,
-    RateLimitedError,
-    ServerError,
-    SessionClosed,
-    TransportError,
-    TurnTimeout,
-)
-from parlant_sync.events import Agent, Event, Reply, ServerInfo, SessionInfo
-from parlant_sync.reader import EventReader
-from parlant_sync.session import Session, SessionHealth
-from parlant_sync.turn import Turn
+
+if TYPE_CHECKING:
+    from parlant_sync.client import Client, ClientStats
+    from parlant_sync.errors import (
+        AgentError,
+        ApiError,
+        AuthenticationError,
+        ConcurrencyError,
+        ConfigurationError,
+        DeliveryUncertain,
+        ForkedProcessError,
+        InvalidRequestError,
+        NotFoundError,
+        ParlantSyncError,
+        PermissionDeniedError,
+        ProtocolError,
+        RateLimitedError,
+        ServerError,
+        SessionClosed,
+        TransportError,
+        TurnTimeout,
+    )
+    from parlant_sync.events import Agent, Event, Reply, ServerInfo, SessionInfo
+    from parlant_sync.reader import EventReader
+    from parlant_sync.session import Session, SessionHealth
+    from parlant_sync.turn import Turn
+
+# Where each is at home; all others are errors.
+_HOMES = {
+    "Agent": "events",
+    "Client": "client",
+    "ClientStats": "client",
+    "Event": "events",
+    "EventReader": "reader",
+    "Reply": "events",
+    "ServerInfo": "events",
+    "Session": "session",
+    "SessionHealth": "session",
+    "SessionInfo": "events",
+    "Turn": "turn",
+}
 
 __all__ = [
     "Agent",
@@ -61,3 +83,17 @@ __all__ = [
     "TurnTimeout",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+    globals()[name] = value = getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

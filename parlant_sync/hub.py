@@ -1,7 +1,8 @@
 """Where a session's one poller meets its many readers: the next offset, and who wants to be told.
 
 Order of locks in this library, outermost first; no other two are ever held together:
-registry, session, poller, hub, mailbox (and inside it the ``queue.Queue``'s own).
+registry, session, poller, hub, mailbox. Where objects are made or let go under a lock, it is reentrant: the collector
+may run a finalizer of the caller's in there, which closes a session.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from parlant_sync.errors import ParlantSyncError
 from parlant_sync.events import Event
+from parlant_sync.gate import Gate
 from parlant_sync.mailbox import Mailbox
 
 
@@ -31,12 +33,14 @@ class Hub:
     """Thread-safe. Keeps no events; a reader that nobody holds any more is forgotten."""
 
     def __init__(self, next_offset: int) -> None:
-        self._lock = threading.Lock()  # guards all attributes below; nothing slower than a queue's put happens in it
+        self.gate = Gate()  # ends with the session, as its readers do
+        self._lock = threading.RLock()  # guards all attributes below; nothing slower than a queue's put happens in it
         self._place = Place(next_offset)
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         self._ending: ParlantSyncError | None = None
         self._agent_status: str | None = None
         self._posted = -1
+        self._last_created: object = None
 
     @property
     def place(self) -> Place:
@@ -50,6 +54,11 @@ class Hub:
     @property
     def agent_status(self) -> str | None:
         return self._agent_status
+
+    @property
+    def last_created(self) -> object:
+        """When the server stored the event polled last, as the server wrote it; None where it did not tell."""
+        return self._last_created
 
     @property
     def backlog(self) -> int:
@@ -94,6 +103,7 @@ class Hub:
                 if mailbox is not None:
                     mailbox.offer(fresh)
             self._agent_status = _last_status(fresh) or self._agent_status
+            self._last_created = fresh[-1].raw.get("creation_utc")
             self._place = Place(fresh[-1].offset + 1, self._place.epoch, self._place.base)
             return len(fresh)
 
@@ -105,22 +115,35 @@ class Hub:
     def note_posted(self, posted: int, known: Place) -> bool:
         """An event posted here got this offset; ``known`` was the place before it was sent.
 
-        True where it lies below what had been polled by then: the server's numbering went back (WIRE.md), and every
-        reader goes on from there.
+        True where it lies below what had been polled by then: the server's numbering went back (WIRE.md), and
+        ``renumber()`` is next.
         """
         with self._lock:
             self._posted = posted
-            if posted >= known.next or known.epoch != self._place.epoch:
+            return self._is_below(posted, known)
+
+    def renumber(self, start: int, known: Place) -> bool:
+        """The new numbering begins at ``start``: the poller and every reader go on from there, or from further below.
+
+        False where another post has noticed it already.
+        """
+        with self._lock:
+            if not self._is_below(start, known):
                 return False
-            self._place = Place(posted, self._place.epoch + 1, posted)
+            self._place = Place(start, self._place.epoch + 1, start)
             for ref in self._mailboxes:
                 mailbox = ref()
                 if mailbox is not None:
                     mailbox.let_go()
             return True
 
+    def _is_below(self, offset: int, known: Place) -> bool:
+        """Whether an event of the newest numbering lies below all that is known of it. The lock is held."""
+        place = self._place
+        return offset < (known.next if known.epoch == place.epoch else place.base)
+
     def end(self, cause: ParlantSyncError) -> bool:
-        """No more events; ``cause`` is told to every reader. The first cause wins."""
+        """No more events and no more turns; ``cause`` is told to every reader. The first cause wins."""
         with self._lock:
             if self._ending is not None:
                 return False
@@ -129,7 +152,12 @@ class Hub:
                 mailbox = ref()
                 if mailbox is not None:
                     mailbox.nudge()
-            return True
+        self.gate.close()
+        return True
+
+    def drop_inherited(self) -> None:
+        """In a forked child, where a thread that does not exist there may hold the lock."""
+        self._lock = threading.RLock()
 
 
 def _last_status(events: Sequence[Event]) -> str | None:

@@ -27,7 +27,10 @@ RANKS = {
     "mailbox": 1,
     "retry": 2,
     "gate": 2,
-    "hub": 2,
+    "claim": 0,
+    "growing": 2,
+    "transcript": 3,
+    "hub": 3,
     "settings": 2,
     "steady": 3,
     "transport": 4,
@@ -43,7 +46,7 @@ RANKS = {
     "client": 11,
     "__init__": 12,
 }
-ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics"}
+ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics", "pytest_plugin"}
 
 
 def imports(path: Path) -> set[str]:
@@ -93,13 +96,22 @@ def test_importing_is_silent() -> None:
 def test_importing_is_light() -> None:
     """What only some users need is loaded when it is needed."""
     heavy = ("tenacity", "click", "asyncio", "parlant_sync.cli", "parlant_sync.batch", "parlant_sync.demo")
-    code = f"import sys, parlant_sync; print([m for m in {(*heavy, 'parlant_sync.testing')!r} if m in sys.modules])"
-    assert run(code) == "[]\n"
+    found = f"print([m for m in {(*heavy, 'parlant_sync.testing')!r} if m in sys.modules])"
+    assert run(f"import sys; from parlant_sync import Client, Session, errors; {found}") == "[]\n"
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    code = "import sys, parlant_sync; print({'requests', 'urllib3', 'ssl', 'logging'} & set(sys.modules))"
+    assert run(code) == "set()\n"
+    assert run("from parlant_sync import *; print(Client.__module__)") == "parlant_sync.client\n"
+    assert run("import parlant_sync; print(parlant_sync.nothing if hasattr(parlant_sync, 'nothing') else 'none')") == (
+        "none\n"
+    )
 
 
 def test_exports() -> None:
     for name in parlant_sync.__all__:
         assert hasattr(parlant_sync, name)
     public = {name for name in vars(parlant_sync) if name.isidentifier() and not name.startswith("_")}
-    modules = set(RANKS) | ON_TOP
+    modules = set(RANKS) | ON_TOP | {"TYPE_CHECKING"}
     assert public - modules <= set(parlant_sync.__all__)

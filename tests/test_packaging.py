@@ -41,7 +41,7 @@ def shipped(built: Path) -> set[str]:
     """The files of the package, and the pytest plugin beside it: all must be in the wheel."""
     source = built.parent / "source"
     package = {path.relative_to(source).as_posix() for path in (source / "parlant_sync").rglob("*") if path.is_file()}
-    return {"parlant_sync_pytest.py", *package}
+    return package
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path, wheel: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == shipped(built) | {"_parlant_sync.py"}  # where the command begins
+    assert inside == shipped(built)
     assert "parlant_sync/py.typed" in inside
     assert f"parlant_sync-{VERSION}.dist-info/licenses/LICENSE" in names
 
@@ -157,7 +157,7 @@ import importlib.metadata, importlib.util
 print(found.name, found.value, importlib.util.find_spec(found.value) is not None)
 """
     found = run(installed / "python", "-I", "-c", code, cwd=tmp_path)
-    assert found.split() == ["parlant_sync", "parlant_sync_pytest", "True"]
+    assert found.split() == ["parlant_sync", "parlant_sync.pytest_plugin", "True"]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_the_walk_through_in_a_folder_of_somebody_else(pytest_there: tuple[str |
 
 def test_projects_that_do_not_use_the_plugin(pytest_there: tuple[str | Path, ...], tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "import sys\n\ndef test_it():\n    assert not {'parlant_sync', 'requests', 'ssl'} & set(sys.modules)\n", "utf-8"
+        "import sys\n\ndef test_it():\n    assert not {'parlant_sync.client', 'requests', 'ssl'} & set(sys.modules)\n", "utf-8"
     )
     assert "1 passed" in run(*pytest_there, cwd=tmp_path)
     assert "1 passed" in run(*pytest_there, "-p", "no:parlant_sync", cwd=tmp_path)

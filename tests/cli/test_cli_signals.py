@@ -157,7 +157,7 @@ def test_an_ignored_signal_stays_ignored(fake: Cli, parlant_server: FakeServer) 
 def test_ctrl_c_while_it_is_loaded(nowhere: Cli) -> None:
     """As the installed program begins; what it imports first tells that it is loading, and waits."""
     (nowhere.home / "requests.py").write_text("import signal\nprint('READY', flush=True)\nsignal.pause()\n")
-    program = [sys.executable, "-c", "import sys; from _parlant_sync import main; sys.exit(main())"]
+    program = [sys.executable, "-c", "import sys; from parlant_sync.__main__ import main; sys.exit(main())"]
     paths = os.pathsep.join([str(nowhere.home), str(Path(__file__).parents[2])])
     environment = {**nowhere.environment, "PYTHONPATH": paths}
     pipe = subprocess.PIPE

@@ -101,8 +101,8 @@ def test_the_plugin_is_nothing_to_those_who_do_not_use_it(tmp_path):
             import sys
 
             def test_what_is_loaded():
-                assert "parlant_sync_pytest" in sys.modules
-                assert not {"parlant_sync", "requests", "urllib3", "ssl"} & set(sys.modules)
+                assert "parlant_sync.pytest_plugin" in sys.modules
+                assert not {"parlant_sync.client", "requests", "urllib3", "ssl"} & set(sys.modules)
             """
         )
     )
@@ -116,5 +116,5 @@ def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync_pytest", "-W", "error", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync.pytest_plugin", "-W", "error", str(folder)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)

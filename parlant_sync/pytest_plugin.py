@@ -1,8 +1,8 @@
 """The pytest plugin: ``parlant_server``, a FakeServer, and ``parlant_client``, a Client connected to it.
 
-pytest imports the plugins of all that is installed, in every project. This one stands outside of the package, for
-importing anything in there imports the package first, and with it requests and ssl: half a second for test runs that
-want nothing of it, and too early for those that patch (gevent) or measure (coverage) what is imported.
+pytest imports the plugins of all that is installed, in every project. So this one imports nothing before a fixture is
+used: requests and ssl would be half a second for test runs that want nothing of it, and too early for those that patch
+(gevent) or measure (coverage) what is imported.
 """
 
 from __future__ import annotations
