@@ -18,7 +18,7 @@ from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.hub import Hub, Place
 from parlant_sync.interrupt import Interrupted
-from parlant_sync.retry import Bell, jittered
+from parlant_sync.retry import Bell, Nap, jittered
 from parlant_sync.transport import Line
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,9 @@ class Poller:
         self._alarms = Alarms(session_id, clock)
         self._lock = threading.Lock()  # guards _state, _thread, _line, _users, _last_used
         self._state = "new"
+        # Written by the thread alone, which changes no state for a pause:
+        self._nap: Nap | None = None  # the pause after trouble that it is in
+        self._braked = False  # it waits for its turn after a 429
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
         self._users = 0
@@ -84,8 +87,9 @@ class Poller:
 
     @property
     def state(self) -> str:
-        """``"new"``, ``"polling"``, ``"waiting"`` (backing off), ``"parked"`` or ``"ended"``."""
-        return self._state
+        """``"new"``, ``"polling"``, ``"waiting"`` (after trouble, or after a 429), ``"parked"``, ``"ended"``."""
+        state = self._state
+        return "waiting" if state == "polling" and (self._nap is not None or self._braked) else state
 
     def use(self) -> None:
         """The session is in use until ``unuse()``; a parked poller starts again.
@@ -180,9 +184,13 @@ class Poller:
             line.slot.kick()
 
     def cut_pause(self) -> None:
-        """The server was just seen to answer: a poller that waits for it tries again now."""
-        if self._state == "waiting":
-            self.bell.poke()
+        """The server was just seen to answer: a poller that waits for it tries again now.
+
+        One that waits for its turn after a 429 waits on: those are counted by kinds of requests.
+        """
+        nap = self._nap
+        if nap is not None:
+            nap.cut()
 
     def drop_inherited(self) -> None:
         """In a forked child, where the thread does not exist: let go of its connection."""
@@ -201,7 +209,8 @@ class Poller:
                 wait = self._next_wait(line)
                 if wait is None:
                     return
-                self._brake()
+                if not self._brake():
+                    return
                 trouble = self._step(line, wait)
                 if trouble is None:
                     attempt = 0
@@ -254,14 +263,20 @@ class Poller:
         self._on_change()
         return None
 
-    def _brake(self) -> None:
-        """After a 429 all pollers of the client wait together, and then take turns."""
-        self._api.transport.pace.wait(self._wait, lambda: self._stopping)
+    def _brake(self) -> bool:
+        """After a 429 all pollers of the client wait together, and then take turns; False: it was stopped."""
+        pace = self._api.transport.pace
+        if pace.go():
+            return True
+        self._braked = True
+        may_go = pace.wait(self.bell)
+        self._braked = False
+        return may_go
 
     def _wait(self, pause: float) -> None:
-        self._state = "waiting"
-        self.bell.wait(pause)
-        self._state = "polling"
+        self._nap = nap = Nap(self.bell)
+        nap.wait(pause)
+        self._nap = None
 
     def _step(self, line: Line, wait: int) -> str | None:
         """One poll. None when all is well, else what was wrong, in a few words; raises what ends the poller."""

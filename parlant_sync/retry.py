@@ -31,6 +31,8 @@ WINDOW = 60.0
 # A refusal so long after the last pause is a new trouble, and begins with a short pause again.
 CALM = 5.0
 LONGEST_GAP = 5.0
+# A request that waits to become the first in the queue is told so; it looks by itself so much later.
+LOST_WAKE = 1.0
 
 
 def _tenacity() -> Any:
@@ -58,32 +60,48 @@ def jittered(attempt: int) -> float:
 class Bell:
     """A one-way wake-up. ``ring()`` takes no lock, so that a finalizer may call it in any thread at any moment."""
 
-    __slots__ = ("_queue", "rung")
+    __slots__ = ("_naps", "rung")
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._naps: list[Nap] = []  # those that are slept now; changed by single calls only
         self.rung = False
 
     def ring(self) -> None:
         self.rung = True
-        self._queue.put(None)
-
-    def poke(self) -> None:
-        """End the wait of one waiter, or the next one's, without ringing."""
-        self._queue.put(None)
+        for nap in list(self._naps):
+            nap.cut()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until it rings, at most ``timeout`` seconds; True if it has rung. (tenacity's name for it, too.)"""
-        before = self.rung
-        if before:
-            return True
+        return self.rung or Nap(self).wait(timeout)
+
+
+class Nap:
+    """A wait of one thread that ends when ``bell`` rings, and that others may end without ringing it."""
+
+    __slots__ = ("_bell", "_queue")
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def cut(self) -> None:
+        """End the wait, or the next one where none is under way. Takes no lock, as ``Bell.ring()``."""
+        self._queue.put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """At most ``timeout`` seconds; True if the bell has rung."""
+        naps = self._bell._naps
         try:
-            self._queue.get(timeout=timeout)
+            naps.append(self)
+            if not self._bell.rung:  # looked at when it can be found: a bell that rang before has not cut it
+                self._queue.get(timeout=timeout)
         except queue.Empty:
-            return self.rung
-        if self.rung:
-            self._queue.put(None)  # for the next waiter
-        return self.rung
+            pass
+        finally:
+            if self in naps:
+                naps.remove(self)
+        return self._bell.rung
 
 
 def retrying(
@@ -142,53 +160,99 @@ def retry_after(value: str | None) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
+class Waiter:
+    """A request in the queue of a ``Pace``; ``wake`` tells it to ask again, for it has become the first."""
+
+    __slots__ = ("here", "wake")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake = wake
+        self.here = True
+
+
 class Pace:
     """One brake for all requests of one kind of a client: a 429 pauses them together, then spaces them out.
 
     How far apart is told by how many went in the minute before the first refusal: so many were too many. Calm makes
-    them faster again. Thread-safe. What a production server allows per address and minute is in WIRE.md.
+    them faster again. Who must wait stands in a queue, and takes a slot only by going: giving up costs the others
+    nothing. Thread-safe. What a production server allows per address and minute is in WIRE.md.
     """
 
     def __init__(self, *, first_gap: float = FIRST_GAP, clock: Callable[[], float] = time.monotonic) -> None:
         """``first_gap``: seconds between two requests that a first refusal never goes beyond."""
-        self._lock = threading.Lock()  # guards everything below; held for arithmetic only
+        self._lock = threading.Lock()  # guards everything below; held for arithmetic only, and innermost
         self._first_gap = first_gap
         self._clock = clock
-        self._times: deque[float] = deque(maxlen=5000)  # when the latest went, or are to go
+        self._waiters: deque[Waiter] = deque()
+        self._times: deque[float] = deque(maxlen=5000)  # when the latest went
         self._paused_until = -math.inf
         self._next_slot = -math.inf  # when the next may go, while they are spaced out
         self._gap = 0.0  # seconds between two; 0.0 where nothing limits them
         self._pause = FIRST_RATE_PAUSE
         self._changed_at = -math.inf
         self._tightened_at = -math.inf
-        self._refusals = 0
 
-    @property
-    def refusals(self) -> int:
-        """How often a pause began. A slot that was claimed before the latest is void: claim another."""
-        return self._refusals
-
-    def claim(self) -> float:
-        """Take a slot for one request; the seconds until it may go."""
+    def go(self) -> bool:
+        """Whether a request may go at once; it has its slot then. Where not, ``wait()``."""
         with self._lock:
             now = self._clock()
-            at = max(now, self._paused_until)
-            if self._gap:
-                self._ease(now)
-                at = max(at, self._next_slot)
-                self._next_slot = at + self._gap
-            self._times.append(at)
-            return at - now
+            if self._first() is not None or self._free_at(now) > now:
+                return False
+            self._take(now)
+            return True
 
-    def wait(self, wait: Callable[[float], object], give_up: Callable[[], bool]) -> None:
-        """Claim a slot and ``wait`` for it; again where a refusal has made it void meanwhile."""
-        while not give_up():
-            refusals = self._refusals
-            pause = self.claim()
+    def wait(self, bell: Bell, deadline: Deadline | None = None) -> bool:
+        """Wait for a slot. True: the request may go now.
+
+        False: it may not, for ``bell`` has rung, or ``deadline`` passed before its turn came. Where nobody need wait,
+        a request may go however late it is.
+        """
+        if bell.rung:
+            return False
+        if self.go():
+            return True
+        nap = Nap(bell)
+        waiter = Waiter(nap.cut)
+        try:
+            while deadline is None or not deadline.expired():
+                pause = self.ask(waiter)
+                if pause is None:
+                    return True
+                if nap.wait(pause if deadline is None else deadline.bound(pause)):
+                    return False
+            return False
+        finally:
+            waiter.here = False  # first, by a mere store: an interrupt inside leave() must not block the queue
+            self.leave(waiter)
+
+    def ask(self, waiter: Waiter) -> float | None:
+        """Queue up. None: the slot is there, go; else ask again when woken, in so many seconds at the latest.
+
+        Whoever has asked must ``leave()``, gone or not.
+        """
+        with self._lock:
+            now = self._clock()
+            first = self._first()
+            if waiter not in self._waiters:
+                self._waiters.append(waiter)
+            pause = max(0.0, self._free_at(now) - now)
+            if first is not None and first is not waiter:
+                # It is woken when it is the first. The time is for the case that an interrupt swallows that.
+                return pause + self._waiters.index(waiter) * self._gap + LOST_WAKE
             if pause > 0:
-                wait(pause)
-            if refusals == self._refusals:
-                return
+                return pause
+            self._take(now)
+            return None
+
+    def leave(self, waiter: Waiter) -> None:
+        """Leave the queue; whoever is the first now is woken."""
+        waiter.here = False
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            first = self._first()
+            if first is not None:
+                first.wake()
 
     def pause_left(self) -> float:
         """Seconds of the common pause that are left."""
@@ -206,12 +270,28 @@ class Pace:
             pause = max(self._pause, min(wish or 0.0, LONGEST_RETRY_AFTER))
             self._pause = min(self._pause * 2, LONGEST_RATE_PAUSE)
             self._tighten(now)
-            while self._times and self._times[-1] > now:
-                self._times.pop()  # slots that are void now
             self._paused_until = max(self._paused_until, now + pause)
-            self._next_slot = self._paused_until
             self._changed_at = self._paused_until
-            self._refusals += 1
+
+    def _first(self) -> Waiter | None:
+        """The lock is held."""
+        assert self._lock.locked()
+        while self._waiters and not self._waiters[0].here:
+            self._waiters.popleft()
+        return self._waiters[0] if self._waiters else None
+
+    def _free_at(self, now: float) -> float:
+        """When the first in the queue may go. The lock is held."""
+        assert self._lock.locked()
+        if self._gap:
+            self._ease(now)
+        return max(self._paused_until, self._next_slot)
+
+    def _take(self, now: float) -> None:
+        """The lock is held."""
+        assert self._lock.locked()
+        self._times.append(now)
+        self._next_slot = now + self._gap
 
     def _tighten(self, now: float) -> None:
         """The lock is held."""
@@ -222,7 +302,7 @@ class Pace:
         if self._gap:
             self._gap = min(self._gap * 1.25, LONGEST_GAP)
         else:
-            recent = sum(1 for at in self._times if now - WINDOW < at <= now)
+            recent = sum(1 for at in self._times if now - WINDOW < at)
             self._gap = min(WINDOW / (0.9 * max(recent, 1)), self._first_gap)
 
     def _ease(self, now: float) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from parlant_sync.retry import Pace
+from parlant_sync.retry import Pace, Waiter
 
 LISTS_PER_TURN = 8  # WIRE.md
 _LATENCY = 0.02
@@ -76,14 +76,20 @@ class Poller:
             self._answer_at(self._events[0])
 
     def _poll(self) -> None:
-        refusals = self._world.pace.refusals
-        self._world.after(self._world.pace.claim(), lambda: self._go(refusals))
+        waiter = Waiter(lambda: self._world.after(0.0, lambda: self._ask(waiter)))
+        self._ask(waiter)
 
-    def _go(self, refusals: int) -> None:
+    def _ask(self, waiter: Waiter) -> None:
+        """``Pace.wait()`` without a thread."""
         world = self._world
-        if world.pace.refusals != refusals:
-            self._poll()
-        elif not world.allowed():
+        if not waiter.here:
+            return  # it has gone; this is the time that it was to look by itself
+        pause = world.pace.ask(waiter)
+        if pause is not None:
+            world.after(pause, lambda: self._ask(waiter))
+            return
+        world.pace.leave(waiter)
+        if not world.allowed():
             world.after(_LATENCY, self._refused)
         else:
             self._failures = 0

@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +18,7 @@ from fault_proxy import FaultProxy
 
 from parlant_sync import Client, RateLimitedError, Session
 from parlant_sync.demo.launcher import DemoServer
-from parlant_sync.retry import Pace
+from parlant_sync.retry import Pace, Waiter
 from parlant_sync.testing import FakeServer
 
 
@@ -43,44 +43,29 @@ def test_twenty_pollers_keep_to_the_limit_together(think: float, seed: int) -> N
 
 
 def test_no_volley_at_the_end_of_a_pause() -> None:
-    """Those who had their turn before the refusal, and those who come after, take turns anew."""
+    """Those who wait take turns; and begin anew with that where one of them is refused again."""
     now = 0.0
-    went: list[float] = []
     pace = Pace(clock=lambda: now)
     for _ in range(240):
-        pace.claim()
+        assert pace.go()
     pace.limited(None)
-    waiting = [now + pace.claim() for _ in range(10)]
-    refusals = pace.refusals
-    now = waiting[2] + 0.01  # three have gone; the third is refused as well
-    pace.limited(None)
-    assert pace.refusals > refusals  # so the others' turns are void: they ask again
-
-    def wait(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    for _ in range(7):
-        pace.wait(wait, lambda: False)
+    waiting = deque(Waiter(lambda: None) for _ in range(10))
+    for waiter in waiting:
+        pace.ask(waiter)
+    went: list[float] = []
+    while waiting:
+        pause = pace.ask(waiting[0])
+        if pause is not None:
+            now += pause
+            continue
+        pace.leave(waiting.popleft())
         went.append(now)
+        if len(went) == 3:
+            pace.limited(None)
     gaps = [after - before for before, after in itertools.pairwise(went)]
     assert min(gaps) > 0.2
-
-
-def test_a_wait_that_a_refusal_overtakes_begins_anew() -> None:
-    now = 0.0
-    pace = Pace(clock=lambda: now)
-    pace.limited(None)
-
-    def wait(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-        if now < 3:  # at the end of the first pause: another poller has gone and was refused
-            pace.limited(None)
-
-    pace.wait(wait, lambda: False)
-    assert now >= 2 + 4  # the second pause is twice as long
-    assert pace.pause_left() == 0
+    assert went[0] >= 2
+    assert gaps[2] >= 4  # the second pause is twice as long
 
 
 def test_they_speed_up_again() -> None:
