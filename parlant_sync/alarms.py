@@ -1,10 +1,14 @@
-"""What the log is warned of: an outage or a backlog that lasts. Once, and once more when it is over."""
+"""What a poller tells of itself: numbers, and warnings in the log.
+
+The log is warned of an outage or a backlog that lasts. Once, and once more when it is over.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 logger = logging.getLogger(__name__)
 
@@ -13,6 +17,32 @@ LONG_OUTAGE = 60.0
 # How full the fullest mailbox of a session is, measured by its limit: full, and so empty that it is over. The gap
 # between the two keeps a reader at the edge from filling the log.
 FULL, EMPTIED = 0.5, 0.25
+
+
+class PollCounts:
+    """Written by the poller's thread alone; a reader sees each number whole, if not all of one moment."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+        self.idle_polls = 0
+        self.events = 0
+        self.bytes = 0
+        self.reconnects = 0
+        self.failures = 0
+        self.consecutive_failures = 0
+        self.last_poll: datetime | None = None
+        self.last_error: str | None = None
+
+    def failed(self, error: Exception) -> None:
+        self.failures += 1
+        self.consecutive_failures += 1
+        self.last_error = str(error)
+
+    def recovered(self) -> int:
+        """How many failures that was after."""
+        failures, self.consecutive_failures = self.consecutive_failures, 0
+        self.reconnects += 1
+        return failures
 
 
 class Alarms:

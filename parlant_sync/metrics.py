@@ -11,8 +11,8 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 
+from parlant_sync.alarms import PollCounts
 from parlant_sync.client import Client
-from parlant_sync.poller import PollCounts
 from parlant_sync.session import Session
 
 try:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from parlant_sync import errors
-from parlant_sync.alarms import Alarms
+from parlant_sync import errors, interrupt
+from parlant_sync.alarms import Alarms, PollCounts
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.hub import Hub, Place
-from parlant_sync.interrupt import Interrupted
-from parlant_sync.retry import Bell, Nap, jittered
+from parlant_sync.pauses import Pauses
+from parlant_sync.retry import Bell, jittered
 from parlant_sync.transport import Line
 
 logger = logging.getLogger(__name__)
@@ -28,21 +28,6 @@ POLL_SLACK = 10.0
 # Where a sleeping poll cannot be woken (Windows, adapters of another kind), it must not sleep for long.
 UNWAKEABLE_WAIT = 5
 _DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
-
-
-class PollCounts:
-    """Written by the poller's thread alone; a reader sees each number whole, if not all of one moment."""
-
-    def __init__(self) -> None:
-        self.polls = 0
-        self.idle_polls = 0
-        self.events = 0
-        self.bytes = 0
-        self.reconnects = 0
-        self.failures = 0
-        self.consecutive_failures = 0
-        self.last_poll: datetime | None = None
-        self.last_error: str | None = None
 
 
 class Poller:
@@ -74,11 +59,12 @@ class Poller:
         self._backoff = backoff
         self._clock = clock
         self._alarms = Alarms(session_id, clock)
-        self._lock = threading.Lock()  # guards _state, _thread, _line, _users, _last_used
+        self._pauses = Pauses()
+        # Guards _state, _thread, _line, _users, _last_used. Reentrant: a collection in the middle may run a user's
+        # __del__ that closes this session. (Only one thread collects at a time: no circle of locks comes of that.)
+        self._lock = threading.RLock()
         self._state = "new"
-        # Written by the thread alone, which changes no state for a pause:
-        self._nap: Nap | None = None  # the pause after trouble that it is in
-        self._braked = False  # it waits for its turn after a 429
+        self._fresh = False  # set by the thread alone, when it has polled; taken back where another one is started
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
         self._users = 0
@@ -89,7 +75,13 @@ class Poller:
     def state(self) -> str:
         """``"new"``, ``"polling"``, ``"waiting"`` (after trouble, or after a 429), ``"parked"``, ``"ended"``."""
         state = self._state
-        return "waiting" if state == "polling" and (self._nap is not None or self._braked) else state
+        return "waiting" if state == "polling" and self._pauses.waiting else state
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the hub's place is the end of the log, as far as a poll can tell: its thread has polled since it was
+        started, and neither pauses nor fails."""
+        return self._fresh and self.state == "polling" and not self.counts.consecutive_failures
 
     def use(self) -> None:
         """The session is in use until ``unuse()``; a parked poller starts again.
@@ -100,8 +92,7 @@ class Poller:
         started = False
         while True:
             with self._lock:
-                if spare is not None and self._idle():
-                    self._start(spare)
+                if spare is not None and self._start(spare):
                     spare, started = None, True
                 # Looked at under the lock that parks it: a user who is not counted yet must not rely on its thread.
                 if not self._idle():
@@ -115,7 +106,6 @@ class Poller:
 
     def _idle(self) -> bool:
         """The lock is held."""
-        assert self._lock.locked()
         return self._state in ("new", "parked") and not self._stopping
 
     def unuse(self) -> None:
@@ -123,27 +113,43 @@ class Poller:
             self._users -= 1
             self._last_used = self._clock()
 
-    def _start(self, line: Line) -> None:
-        """The lock is held, so that nobody relies on a thread that then does not come up."""
-        assert self._lock.locked()
+    def _start(self, line: Line) -> bool:
+        """False where it is not needed any more. The lock is held, so that nobody relies on a thread that then does not
+        come up."""
         # Daemon: a forgotten session must not keep Python from exiting. It cannot lose anything, the server is the log.
         thread = threading.Thread(
             target=self._run, args=(line,), name=f"parlant-sync-poll-{self.session_id}", daemon=True
         )
-        before, self._state, self._line, self._thread = self._state, "polling", line, thread
+        if not self._idle():
+            return False  # after the last allocation: a collection may have been at work here
+        before = self._state
+        self._fresh = False
+        self._state = "polling"
+        self._line = line
+        self._thread = thread
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            self._state, self._line, self._thread = before, None, None
+            self._state, self._line, self._thread = "ended" if self._stopping else before, None, None
             line.close()
             raise errors.TransportError(
-                f"no thread can be started for session {self.session_id} ({error}); close sessions, or raise the limit"
+                f"{self._where()}: no thread can be started for its poller ({error}); close sessions, use a smaller "
+                "idle_timeout, or raise the limit of the process"
             ) from error
         except BaseException:
             # An interrupt while it waits for the thread to come up: if that does, it ends at once.
             self._stopping = True
-            self._hub.end(errors.SessionClosed(f"session {self.session_id}: interrupted while its poller started"))
+            self._hub.end(
+                errors.SessionClosed(f"{self._where()}: interrupted while its poller started; {self._open_again()}")
+            )
             raise
+        return True
+
+    def _where(self) -> str:
+        return f"session {self.session_id} on {self._api.transport.base_url}"
+
+    def _open_again(self) -> str:
+        return f"client.session({self.session_id!r}) opens it again"
 
     # -- stopping
 
@@ -184,21 +190,19 @@ class Poller:
             line.slot.kick()
 
     def cut_pause(self) -> None:
-        """The server was just seen to answer: a poller that waits for it tries again now.
-
-        One that waits for its turn after a 429 waits on: those are counted by kinds of requests.
-        """
-        nap = self._nap
-        if nap is not None:
-            nap.cut()
+        """The server was just seen to answer: a poller that backs off tries again now."""
+        self._pauses.cut()
 
     def drop_inherited(self) -> None:
         """In a forked child, where the thread does not exist: let go of its connection."""
-        self._stopping = True
-        self._state = "ended"
-        line, self._line, self._thread = self._line, None, None
+        self._lock = threading.RLock()  # a thread of the parent's may hold the old one
+        with self._lock:
+            self._stopping = True
+            self._state = "ended"
+            line, self._line, self._thread = self._line, None, None
         if line is not None:
             line.slot.drop_inherited()
+            interrupt.drop_inherited(line.session)  # in a pause its connection is idle
 
     # -- the thread
 
@@ -209,20 +213,23 @@ class Poller:
                 wait = self._next_wait(line)
                 if wait is None:
                     return
-                if not self._brake():
+                if not self._pauses.take_turn(self._api.transport.pace, self.bell):
                     return
                 trouble = self._step(line, wait)
                 if trouble is None:
                     attempt = 0
                 elif not self._stopping:
                     attempt += 1
-                    self._wait(self._backoff(attempt))
+                    self._pauses.back_off(self._backoff(attempt), self.bell)
         except _DEADLY as error:
             self._finish(error)
         except BaseException as error:
             # Nothing may come here; if something does, every waiter is told instead of waiting for ever.
             logger.exception("session %s: the poller failed", self.session_id)
-            broken = errors.ParlantSyncError(f"the poller of session {self.session_id} failed: {type(error).__name__}")
+            name = type(error).__name__
+            broken = errors.ParlantSyncError(
+                f"{self._where()}: its poller failed ({name}; the log tells where); {self._open_again()}"
+            )
             broken.__cause__ = error
             self._finish(broken)
         finally:
@@ -235,8 +242,9 @@ class Poller:
 
     def _finish(self, cause: errors.ParlantSyncError) -> None:
         self.counts.last_error = str(cause)
-        self._stopping = True
-        self._state = "ended"  # before anybody is told
+        with self._lock:
+            self._stopping = True
+            self._state = "ended"  # before anybody is told
         self._alarms.ended(cause)
         self._hub.end(cause)
         self._on_change()
@@ -263,21 +271,6 @@ class Poller:
         self._on_change()
         return None
 
-    def _brake(self) -> bool:
-        """After a 429 all pollers of the client wait together, and then take turns; False: it was stopped."""
-        pace = self._api.transport.pace
-        if pace.go():
-            return True
-        self._braked = True
-        may_go = pace.wait(self.bell)
-        self._braked = False
-        return may_go
-
-    def _wait(self, pause: float) -> None:
-        self._nap = nap = Nap(self.bell)
-        nap.wait(pause)
-        self._nap = None
-
     def _step(self, line: Line, wait: int) -> str | None:
         """One poll. None when all is well, else what was wrong, in a few words; raises what ends the poller."""
         line.slot.rearm()
@@ -285,7 +278,7 @@ class Poller:
         started = self._clock()
         try:
             new = self._poll(line, wait, asked)
-        except Interrupted:
+        except interrupt.Interrupted:
             return None
         except _DEADLY:
             raise
@@ -294,7 +287,8 @@ class Poller:
                 return None
             if isinstance(error, errors.RateLimitedError):
                 self._api.transport.pace.limited(error.retry_after)
-            self._note_failure(error)
+            self.counts.failed(error)
+            self._alarms.failed(self.counts.consecutive_failures, error)
             return type(error).__name__
         if new:
             return None
@@ -310,26 +304,15 @@ class Poller:
         self.counts.bytes += size
         self.counts.last_poll = datetime.now(timezone.utc)
         if self.counts.consecutive_failures:
-            self._note_recovery()
+            failures = self.counts.recovered()
+            self._alarms.recovered(failures)  # last: whoever reads it in the log finds the counts in order
         # Before the new events are in: of those no reader has had a chance to take any.
         self._alarms.backlog(self._hub.pressure, self._hub.backlog)
         new = self._hub.deliver(events, asked)
+        self._fresh = True
         self.counts.events += new
         if new:
             # The woken readers want the interpreter lock, which this thread would keep until its next request is out,
             # half a millisecond later. Given up for an instant, they have their events first.
             time.sleep(0)
         return new
-
-    def _note_failure(self, error: Exception) -> None:
-        counts = self.counts
-        counts.failures += 1
-        counts.consecutive_failures += 1
-        counts.last_error = str(error)
-        self._alarms.failed(counts.consecutive_failures, error)
-
-    def _note_recovery(self) -> None:
-        counts = self.counts
-        failures, counts.consecutive_failures = counts.consecutive_failures, 0
-        counts.reconnects += 1
-        self._alarms.recovered(failures)  # last: whoever reads it in the log finds the counts in order

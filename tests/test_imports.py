@@ -26,6 +26,7 @@ RANKS = {
     "interrupt": 2,
     "mailbox": 1,
     "retry": 2,
+    "pauses": 3,
     "gate": 2,
     "claim": 0,
     "growing": 2,

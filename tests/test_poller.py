@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from parlant_sync import errors
 from parlant_sync.deadline import Deadline
@@ -36,6 +37,7 @@ class FakeLine:
 
     def __init__(self) -> None:
         self.slot = Slot()
+        self.session = requests.Session()
         self.closed = False
 
     def close(self) -> None:
@@ -49,7 +51,7 @@ class FakeApi:
         self.script = list(script)
         self.asked: list[tuple[int, int]] = []
         self.lines: list[FakeLine] = []
-        self.transport = SimpleNamespace(pace=Pace(), line=self._line)
+        self.transport = SimpleNamespace(base_url="http://there", pace=Pace(), line=self._line)
 
     def _line(self) -> FakeLine:
         self.lines.append(FakeLine())
@@ -285,9 +287,6 @@ class ParkingLock:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def locked(self) -> bool:
-        return bool(self._lock.locked())
-
 
 def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
     clock = Clock()
@@ -337,7 +336,7 @@ def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch: pytest.MonkeyP
     api = FakeApi([0])
     p = poller(api)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(errors.TransportError, match="no thread can be started"):
+    with pytest.raises(errors.TransportError, match=r"on http://there: no thread can be started .* close sessions"):
         p.use()
     assert p.state == "new"
     assert api.lines[0].closed
@@ -433,3 +432,113 @@ def test_but_not_the_pause_after_a_429() -> None:
     assert p.join(Deadline(5))
     assert time.monotonic() - started < 2
     assert api.asked == []
+
+
+def collected_in_the_middle(monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], None]) -> None:
+    """Have ``act`` run where a thread is made or started, as a collection may run a user's ``__del__`` there."""
+    original = getattr(threading.Thread, method)
+
+    def patched(self: threading.Thread, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("name", getattr(self, "_name", "")) == "parlant-sync-poll-s1":
+            monkeypatch.undo()
+            act()
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(threading.Thread, method, patched)
+
+
+@pytest.mark.parametrize("method", ["__init__", "start"])
+def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same thread, which holds the lock."""
+    api = FakeApi([0])
+    p = poller(api)
+    collected_in_the_middle(monkeypatch, method, p.stop)
+    user = threading.Thread(target=p.use, daemon=True)
+    user.start()
+    user.join(5)
+    assert not user.is_alive()
+    assert p.join(Deadline(5))
+    assert (p.state, api.asked) == ("ended", [])
+
+
+def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is but one thread."""
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[1])]
+    p = poller(api)
+    collected_in_the_middle(monkeypatch, "__init__", p.use)
+    user = threading.Thread(target=p.use, daemon=True)
+    user.start()
+    user.join(5)
+    assert not user.is_alive()
+    assert gate.wait(5)
+    assert [line.closed for line in api.lines] == [True, False]
+    p.stop()
+    assert p.join(Deadline(5))
+    assert len(api.asked) == 1
+
+
+def test_its_place_is_fresh_when_its_present_thread_has_polled() -> None:
+    clock = Clock()
+    unused, parked, asked, told = (threading.Event() for _ in range(4))
+    fresh: list[bool] = []
+
+    def idle() -> list[int]:
+        assert unused.wait(5)
+        fresh.append(p.fresh)
+        clock.now += 600
+        return []
+
+    def second() -> list[int]:
+        asked.set()
+        assert told.wait(5)
+        fresh.append(p.fresh)
+        return [3]
+
+    def third() -> Exception:
+        fresh.append(p.fresh)
+        return errors.TransportError("down")
+
+    def fourth() -> Exception:
+        fresh.append(p.fresh)
+        return GONE
+
+    api = FakeApi([0], idle, second, third, fourth)
+    p = poller(api, idle_timeout=100, clock=clock)
+    p._on_change = lambda: parked.set() if p.state == "parked" else None
+    assert not p.fresh
+    p.use()
+    p.unuse()
+    unused.set()
+    assert parked.wait(5)
+    assert not p.fresh  # the server may have gone on
+    p.use()
+    assert asked.wait(5)
+    told.set()
+    assert p.join(Deadline(5))
+    assert fresh == [True, False, True, False]
+
+
+def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pause there is no request, and the connection is idle in its pool."""
+    dropped: list[object] = []
+    monkeypatch.setattr("parlant_sync.interrupt.drop_inherited", dropped.append)
+    p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
+    p.use()
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    thread, line = p._thread, p._line
+    lock = p._lock
+    with lock:  # held by a thread that the child does not have
+        child = threading.Thread(target=p.drop_inherited, daemon=True)
+        child.start()
+        child.join(5)
+        assert not child.is_alive()
+    assert thread is not None
+    assert line is not None
+    assert dropped == [line.session]
+    assert p.state == "ended"
+    p.stop()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -93,10 +93,10 @@ def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
     api.transport = type("T", (), {"pace": Pace(clock=lambda: world.now)})()
     made = Poller("s", api, Hub(0), poll_wait=60, idle_timeout=float("inf"), clock=lambda: world.now)
 
-    def wait(seconds: float) -> None:
+    def wait(seconds: float, _: object) -> None:
         world.now += seconds
 
-    made._wait = wait  # type: ignore[method-assign]
+    made._pauses.back_off = wait  # type: ignore[method-assign]
 
     def poll(*_: object, **__: object) -> Any:
         if world.now >= 10 or len(asked) > 50:
