@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parlant_sync.redaction import redact, secrets_of, shorten
+from parlant_sync.redaction import redact, secrets_of, shorten, without_headers
 
 HEADERS = {
     "Authorization": "Bearer s3cret-token",
@@ -50,3 +50,38 @@ def test_shorten() -> None:
     assert len(shorten("x" * 1000)) == 500
     html = "<!DOCTYPE html><html><head><title>502</title><style>p{}</style></head><body><h1>Bad</h1></body></html>"
     assert shorten(html) == "502 Bad"
+
+
+ODD_NAMES = ["Ocp-Apim-Subscription-Key", "X-Access-Key", "X-JWT", "X-Vault", "X-Session-Id", "X-Anything", "Tenant"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_every_header_of_the_caller_may_be_a_secret(name: str) -> None:
+    headers = {"Host": "h:8800", "User-Agent": "ua/1.0", "Accept": "application/json", name: "v4lue-of-it"}
+    for echo in (str(headers), json.dumps(headers), f"refused for v4lue-of-it: {headers}"):
+        assert "v4lue" not in redact(echo, secrets_of(headers))
+    assert secrets_of({n: v for n, v in headers.items() if n != name}) == []
+
+
+def test_words_of_a_header_stay_in_other_texts() -> None:
+    assert redact("the session is gone", secrets_of({"X-Purpose": "session of the tests"})) == "the session is gone"
+
+
+DUMPS = [
+    f"Headers({HEADERS!r})",
+    "Headers({})",
+    f"Headers(raw={[(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]!r})",
+    "Headers({'x': 'it\\'s })', 'y': \"a ) 'b'\"})",
+]
+
+
+@pytest.mark.parametrize("dump", DUMPS)
+def test_the_headers_that_a_production_server_repeats(dump: str) -> None:
+    """As in its authorization.py: nothing of them stays, and all of the rest."""
+    assert without_headers(f"Not permitted: OPERATION=LIST, HEADERS={dump}") == "Not permitted: OPERATION=LIST"
+    assert without_headers(f"a (HEADERS={dump}) b") == "a () b"
+
+
+def test_what_cannot_be_told_from_the_rest_stays() -> None:
+    for text in ("Headers({'cut': 'in the mid", "Headers(x)", "no headers", "Headers({" * 2000, "Headers({'" * 2000):
+        assert without_headers(text) == text
