@@ -21,34 +21,41 @@ DEFAULT_URL = "http://localhost:8800"
 Verify = bool | str | os.PathLike[str]
 
 
-def check_base_url(url: object) -> str:
-    """``url`` without a slash at its end. Raises :class:`ConfigurationError` that names what is wrong with it."""
+def check_base_url(url: object, name: str = "base_url") -> str:
+    """``url`` with its scheme in lower case, without a slash at its end.
+
+    Raises :class:`ConfigurationError` that says what is wrong with ``name``. The text itself may hold a password, and
+    the errors of the standard library quote it: neither is repeated.
+    """
     if not isinstance(url, str) or not url:
-        raise ConfigurationError(f"base_url must be a URL like {DEFAULT_URL}, not {url!r}")
-    # The text itself may hold a password: the messages do not repeat it.
-    if any(ord(c) <= 32 or ord(c) == 127 for c in url) or "\\" in url:
-        raise ConfigurationError("base_url holds blanks, backslashes or control characters")
+        raise ConfigurationError(f"{name} must be a URL like {DEFAULT_URL}, not {type(url).__name__}")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ConfigurationError(f"{name} holds blanks, backslashes or characters that cannot be printed")
+    # Before anything is parsed: whatever stands before it may be a password.
+    if "@" in url:
+        raise ConfigurationError(
+            f"{name} holds an @, as of a user name or password; use token= or auth= instead (in a path, write %40)"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url is no URL: {error}") from None
+    except ValueError:
+        raise ConfigurationError(f"{name} is no URL: its host or port cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"base_url must start with http:// or https:// and name a host, like {DEFAULT_URL}")
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise ConfigurationError("base_url holds a user name or password; use token= or auth= instead")
+        raise ConfigurationError(f"{name} must start with http:// or https:// and name a host, like {DEFAULT_URL}")
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ConfigurationError("base_url has a query or fragment; give the address of the server alone")
+        raise ConfigurationError(f"{name} has a query or fragment; give the address of the server alone")
     if port == 0 or any(part in (".", "..") for part in parts.path.split("/")):
-        raise ConfigurationError("base_url has port 0, or a dot segment in its path")
-    return url.rstrip("/")
+        raise ConfigurationError(f"{name} has port 0, or a dot segment in its path")
+    return parts.scheme + url[len(parts.scheme) :].rstrip("/")
 
 
 class TokenSource(AuthBase):
     """Puts the bearer token on a request; a callable is asked each time, so that it can rotate. Prints no secret."""
 
-    def __init__(self, token: str | Callable[[], str]) -> None:
+    def __init__(self, token: str | Callable[[], str], base_url: str) -> None:
         self.rotates = callable(token)
+        self._base_url = base_url
         self._ask: Callable[[], str] = token if callable(token) else lambda: token
         if not self.rotates:
             _check_token(token)
@@ -57,8 +64,11 @@ class TokenSource(AuthBase):
         try:
             token = self._ask()
         except Exception as error:
-            raise TransportError(f"the token callable failed with {type(error).__name__}") from error
-        _check_token(token)
+            raise TransportError(
+                f"nothing was sent to {self._base_url}: the callable given as token= failed with "
+                f"{type(error).__name__}; look into what it asks for the token"
+            ) from error
+        _check_token(token, "what the callable given as token= returns")
         request.headers["Authorization"] = f"Bearer {token}"
         return request
 
@@ -79,6 +89,35 @@ def _check_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
         if not isinstance(value, str) or not re.fullmatch(r"(?![ \t])[\t\x20-\x7e\x80-\xff]*", value):
             raise ConfigurationError(f"the value of header {name} must be Latin-1 text without control characters")
     return dict(headers)
+
+
+def _check_auth(auth: Any) -> Any:
+    if auth is not None and not callable(auth) and not (isinstance(auth, tuple) and len(auth) == 2):
+        # Not repeated: it may be a secret in the wrong place.
+        raise ConfigurationError(f"auth must be (user, password) or an auth object of requests, not {_kind(auth)}")
+    return auth
+
+
+def _check_cert(cert: Any) -> str | tuple[str, str] | None:
+    if cert is None:
+        return None
+    if not isinstance(cert, (tuple, list)):
+        return _check_path("cert", cert)
+    if len(cert) != 2:
+        raise ConfigurationError(f"cert must be a path, or the paths of certificate and key, not {len(cert)} of them")
+    return _check_path("cert", cert[0]), _check_path("cert", cert[1])
+
+
+def _check_path(name: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path:
+        what = "True, False or the path of a bundle of certificates" if name == "verify" else "the path of a file"
+        raise ConfigurationError(f"{name} must be {what}, not {_kind(value)}")
+    return path
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__}"
 
 
 class _NoAuth(AuthBase):
@@ -110,20 +149,24 @@ class Settings:
         backlog_limit: int,
         session_factory: Callable[[], requests.Session] | None,
     ) -> None:
-        self.base_url = check_base_url(base_url or os.environ.get("PARLANT_SERVER") or DEFAULT_URL)
-        if token is not None and auth is not None:
-            raise ConfigurationError("give token= or auth=, not both")
-        if token is None and auth is None:
-            token = os.environ.get("PARLANT_TOKEN") or None
-            if token is not None:
-                _check_token(token, "$PARLANT_TOKEN")
-        self.token_source = TokenSource(token) if token is not None else None
-        self.auth = auth
+        if base_url:
+            self.base_url = check_base_url(base_url)
+        else:
+            self.base_url = check_base_url(os.environ.get("PARLANT_SERVER") or DEFAULT_URL, "$PARLANT_SERVER")
         checks.mapping("headers", headers)
         checks.mapping("proxies", proxies)
         self.headers = _check_headers(headers or {})
-        self.verify = os.fspath(verify) if not isinstance(verify, bool) else verify
-        self.cert = cert
+        if token is not None and auth is not None:
+            raise ConfigurationError("give token= or auth=, not both")
+        authorized = any(name.lower() == "authorization" for name in self.headers)
+        if token is None and auth is None and not authorized:  # what was given beats what lies around
+            token = os.environ.get("PARLANT_TOKEN") or None
+            if token is not None:
+                _check_token(token, "$PARLANT_TOKEN")
+        self.token_source = TokenSource(token, self.base_url) if token is not None else None
+        self.auth = _check_auth(auth)
+        self.verify = verify if isinstance(verify, bool) else _check_path("verify", verify)
+        self.cert = _check_cert(cert)
         self.proxies = dict(proxies or {})
         self.poll_wait = max(1, math.ceil(_finite("poll_wait", poll_wait)))
         self.connect_timeout = _finite("connect_timeout", connect_timeout, minimum=0.001)
@@ -148,6 +191,16 @@ class Settings:
         """The one context of all connections: each would otherwise load the authorities again (28 ms, 670 KiB)."""
         if not self.base_url.startswith("https:") or self.session_factory is not None:
             return None
+        context = self._trusting_context()
+        if self.cert is not None:
+            chain = (self.cert,) if isinstance(self.cert, str) else self.cert
+            try:
+                context.load_cert_chain(*chain)
+            except OSError as error:
+                raise ConfigurationError(f"cert={self.cert!r} cannot be loaded: {error}") from None
+        return context
+
+    def _trusting_context(self) -> ssl.SSLContext:
         from urllib3.util import create_urllib3_context
 
         context = create_urllib3_context()
@@ -157,13 +210,13 @@ class Settings:
         else:
             context.verify_mode = ssl.CERT_REQUIRED
             self._load_authorities(context)
-        if self.cert is not None:
-            chain = (self.cert,) if isinstance(self.cert, str) else tuple(self.cert)
-            try:
-                context.load_cert_chain(*chain)
-            except (OSError, TypeError) as error:
-                raise ConfigurationError(f"cert={self.cert!r} cannot be loaded: {error}") from None
         return context
+
+    def proxy_tls_context(self, proxy: str | None, server: ssl.SSLContext | None) -> ssl.SSLContext | None:
+        """For the handshake with an ``https://`` proxy, which is not shown the certificate that is for the server."""
+        if self.session_factory is not None or not (proxy or "").lower().startswith("https:"):
+            return None
+        return server if server is not None and self.cert is None else self._trusting_context()
 
     def _load_authorities(self, context: ssl.SSLContext) -> None:
         place = self.verify if isinstance(self.verify, str) else ""

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from parlant_sync import Client
-from parlant_sync.errors import ConfigurationError
+from parlant_sync.errors import ConfigurationError, TransportError
 from parlant_sync.settings import Settings, check_base_url
 
 DEFAULTS: dict[str, Any] = {
@@ -45,6 +47,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://h:8800/", "https://h:8800"),
         ("http://h/prefix/", "http://h/prefix"),
         ("http://[::1]:8800", "http://[::1]:8800"),
+        ("HTTPS://h:1/Path", "https://h:1/Path"),
     ],
 )
 def test_good_urls(given: str, kept: str) -> None:
@@ -74,13 +77,22 @@ def test_good_urls(given: str, kept: str) -> None:
         "http://h/../x",
         "http://h\\@evil",
         "http://[::1",
+        "http://admin:pa55word/x@host",
+        "http://admin:pa55#word@host:8800",
+        "http://us:pa55word@ho\u2100st/",
+        "http://pa55word:pa55word",
+        b"http://admin:pa55word@host",
+        "http://h/\u0085",
+        "http://h/\u2028",
+        "http://h/\u200b",
         5,
     ],
 )
 def test_bad_urls(url: object) -> None:
     with pytest.raises(ConfigurationError) as error:
         check_base_url(url)
-    assert "pa55word" not in str(error.value)
+    assert "pa55" not in str(error.value)
+    assert "base_url" in str(error.value)
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +104,48 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().base_url == "http://h"
     assert settings().token_source is not None
     assert settings(auth=("u", "p")).token_source is None
+
+
+def test_a_bad_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLANT_SERVER", "localhost:8800")
+    with pytest.raises(ConfigurationError, match=r"^\$PARLANT_SERVER must start with http"):
+        settings(None)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_what_is_given_beats_what_lies_around(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLANT_TOKEN", "env-token")
+    assert settings(headers={name: "Basic abc"}).token_source is None
+    assert settings(headers={"X-Tenant": "t"}).token_source is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"verify": None}, "verify must be True, False or the path"),
+        ({"verify": b"/bundle"}, "verify must be True, False or the path"),
+        ({"verify": ""}, "verify must be True, False or the path"),
+        ({"verify": 1}, "verify must be True, False or the path"),
+        ({"auth": 5}, "auth must be"),
+        ({"auth": "user:pa55word"}, "auth must be"),
+        ({"cert": 5}, "cert must be"),
+        ({"cert": ("a", 5)}, "cert must be"),
+        ({"cert": ("a", "b", "pa55word")}, "cert must be"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_at_once(options: dict[str, Any], said: str) -> None:
+    for url in ("http://h", "https://h"):
+        with pytest.raises(ConfigurationError, match=said) as error:
+            Client(url, **options)
+        assert "pa55word" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_paths_may_be_paths(tmp_path: Path) -> None:
+    made = settings(verify=tmp_path / "ca.pem", cert=(tmp_path / "c", str(tmp_path / "k")))
+    assert made.verify == str(tmp_path / "ca.pem")
+    assert made.cert == (str(tmp_path / "c"), str(tmp_path / "k"))
 
 
 @pytest.mark.parametrize(
@@ -149,3 +203,29 @@ def test_auth_is_never_left_to_netrc() -> None:
     assert settings().request_auth(session) is not None
     session.auth = ("own", "auth")
     assert settings().request_auth(session) == ("own", "auth")
+
+
+def test_a_token_callable_that_fails_says_whose_it_is() -> None:
+    def token() -> str:
+        raise KeyError("vault")
+
+    source = settings("http://h:8800", token=token).token_source
+    assert source is not None
+    with pytest.raises(TransportError, match=r"http://h:8800.*token=.*KeyError.*look into"):
+        source(requests.Request("GET", "http://h").prepare())
+
+
+def test_the_handshake_with_a_proxy() -> None:
+    """Its own context only where the server's holds a certificate that is not for the proxy."""
+    made = settings("https://h")
+    server = made.tls_context()
+    assert made.proxy_tls_context("https://proxy:1", server) is server
+    assert made.proxy_tls_context("http://proxy:1", server) is None
+    assert made.proxy_tls_context(None, server) is None
+    plain = settings("http://h", verify=False).proxy_tls_context("HTTPS://proxy:1", None)
+    assert plain is not None
+    assert plain.verify_mode == ssl.CERT_NONE
+    shown = settings("https://h", cert="/c").proxy_tls_context("https://proxy:1", server)
+    assert shown is not None
+    assert shown is not server
+    assert settings("https://h", session_factory=requests.Session).proxy_tls_context("https://p", None) is None
