@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 # What the joins at exit may take in all: daemon threads that are late are simply frozen by the interpreter.
 EXIT_GRACE = 0.5
@@ -62,4 +65,8 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     for client in _living():
-        client._drop_inherited()
+        try:
+            client._drop_inherited()
+        except Exception:
+            # The others must still be renewed.
+            logger.exception("a client cannot be used in this forked process; make a new one")
