@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from parlant_sync import errors
+from parlant_sync.answers import told_length
+from parlant_sync.asking import ATTEMPTS, PASSING, UNREAD, Asking, may_pass, may_repeat, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import (
     Agent,
     Event,
     ServerInfo,
     SessionInfo,
-    decode_json,
     read_agent,
     read_events,
     read_session,
 )
-from parlant_sync.retry import LEAST, Bell, retrying
-from parlant_sync.transport import Answer, Failure, Line, Transport, segment
+from parlant_sync.retry import Bell
+from parlant_sync.transport import Failure, Line, segment
+
+__all__ = ["PASSING", "UNREAD", "Api", "events_path", "may_repeat", "not_taken", "session_path"]
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
-# A repeat may help: the network, a proxy, a limit. Everything else would fail the same way again.
-PASSING = (errors.TransportError, errors.ServerError, errors.RateLimitedError)
-# The same of reading events, where a body that is none may also be a proxy's: the server still has them.
-UNREAD = (*PASSING, errors.ProtocolError)
-_ATTEMPTS = 3
 _PAGE = 100
 # Up to this many bytes of history are read to find its end; longer ones are told by their length alone.
 _SMALL_HISTORY = 256 * 1024
@@ -45,73 +41,8 @@ def events_path(session_id: str) -> str:
     return f"{session_path(session_id)}/events"
 
 
-class Api:
+class Api(Asking):
     """Calls over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self.single_reads = True  # until the server refuses to show one event (a production policy does)
-
-    def read(self, answer: Answer, method: str, path: str, parse: Callable[[Any], _T]) -> _T:
-        try:
-            return parse(decode_json(answer.body))
-        except ValueError as error:
-            raise errors.ProtocolError(
-                f"{method} {self.transport.base_url}{path}: {answer.status}, but not with what a Parlant server sends: "
-                f"{type(error).__name__ if isinstance(error, UnicodeError) else str(error)[:200]}; "
-                f"is {self.transport.base_url} the server itself?"
-            ) from None
-
-    def get(
-        self,
-        path: str,
-        parse: Callable[[Any], _T],
-        *,
-        params: Mapping[str, Any] | None = None,
-        deadline: Deadline | None = None,
-        attempts: int = _ATTEMPTS,
-        bell: Bell | None = None,
-    ) -> _T:
-        """A GET, again after passing failures, all within ``deadline`` (default: ``request_timeout``)."""
-        limit = self.transport.settings.request_timeout
-        deadline = deadline or Deadline(limit)
-
-        def once() -> _T:
-            left = deadline.between(LEAST, limit)
-            return self.read(self.transport.request("GET", path, params=params, read_timeout=left), "GET", path, parse)
-
-        return retrying(
-            once,
-            deadline=deadline,
-            attempts=attempts,
-            may_retry=lambda error: isinstance(error, PASSING),
-            bell=bell or Bell(),
-        )
-
-    def write(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        parse: Callable[[Any], _T],
-        *,
-        params: Mapping[str, Any] | None = None,
-        body_expected: bool = False,
-    ) -> _T:
-        """A request that changes something: repeated only where the server certainly did not take it."""
-        failure = Failure()
-
-        def once() -> _T:
-            answer = self.transport.request(method, path, params=params, body=body, failure=failure)
-            return self.read(answer, method, path, parse) if answer.body or body_expected else parse(None)
-
-        return retrying(
-            once,
-            deadline=Deadline(self.transport.settings.request_timeout),
-            attempts=_ATTEMPTS,
-            may_retry=lambda error: not_taken(error, failure),
-            bell=Bell(),
-        )
 
     # -- events
 
@@ -130,7 +61,7 @@ class Api:
         *,
         kinds: frozenset[str] | None = None,
         deadline: Deadline | None = None,
-        attempts: int = _ATTEMPTS,
+        attempts: int = ATTEMPTS,
         bell: Bell | None = None,
     ) -> list[Event]:
         """What the server holds now, from ``min_offset`` on."""
@@ -167,22 +98,27 @@ class Api:
     ) -> Event:
         """Posts once. Whether the server may have taken it after an error is in ``failure``."""
         path = events_path(session_id)
-        answer = self.transport.request(
-            "POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure
-        )
+        answer = self.request("POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure)
         return self.read(answer, "POST", path, Event)
 
-    def end_of(self, session_id: str) -> int:
-        """The offset after the last event, without reading a long history: its length tells where to look."""
-        low, high = 0, None  # there are events below low, none from high on
-        probe = 0
+    def end_of(self, session_id: str, since: int = 0) -> int:
+        """The offset after the last event, without reading a long history: its length tells where to look.
+
+        ``since``: an offset that the end is known not to be below.
+        """
+        low, high = since, None  # there are events below low (or none at all), none from high on
+        probe, step = since, 0
         while True:
             events, size = self._peek(session_id, probe)
             if events:
                 return events[-1].offset + 1
             if events is None:
                 low = probe + 1
-                probe = max(low, probe + size // _TYPICAL_EVENT - _SMALL_HISTORY // _TYPICAL_EVENT // 2)
+                # Too far is no harm: then the end is between. Where no length is told, each step is twice the last.
+                step = max(2 * step, _SMALL_HISTORY // _TYPICAL_EVENT // 2)
+                if size is not None:
+                    step = size // _TYPICAL_EVENT - _SMALL_HISTORY // _TYPICAL_EVENT // 2
+                probe += step
             else:
                 high = probe
             if high is not None:
@@ -190,20 +126,17 @@ class Api:
                     return high
                 probe = (low + high) // 2
 
-    def _peek(self, session_id: str, min_offset: int) -> tuple[list[Event] | None, int]:
-        """The events from there on; None, and how many bytes they are, where that is a long download."""
-        size = -1
-
-        def wanted(headers: Mapping[str, str]) -> bool:
-            nonlocal size
-            length = headers.get("Content-Length") or ""
-            size = int(length) if length.isdecimal() and "Content-Encoding" not in headers else -1
-            return size <= _SMALL_HISTORY
-
+    def _peek(self, session_id: str, min_offset: int) -> tuple[list[Event] | None, int | None]:
+        """The events from there on; None, and how many bytes they are (if that is told), where they are many."""
         path = events_path(session_id)
         params = {"min_offset": min_offset, "wait_for_data": 0}
-        answer = self.transport.request("GET", path, params=params, inspect=wanted)
-        return (self.read(answer, "GET", path, read_events), size) if answer.body else (None, size)
+
+        def once() -> tuple[list[Event] | None, int | None]:
+            answer = self.request("GET", path, params=params, at_most=_SMALL_HISTORY)
+            events = self.read(answer, "GET", path, read_events) if answer.whole else None
+            return events, told_length(answer.headers)
+
+        return self.again(once, may_pass, deadline=Deadline(self.transport.settings.request_timeout))
 
     # -- sessions, agents, server
 
@@ -259,15 +192,19 @@ class Api:
         return ServerInfo(self._version(), healthy, latency)
 
     def _health(self) -> str | None:
-        def parse(value: Any) -> str | None:
+        def parse(value: Any) -> str:
             found = value.get("status") if isinstance(value, dict) else value
-            return found if isinstance(found, str) else None
+            if not isinstance(found, str):
+                raise ValueError("the state of a server was expected")
+            return found
 
         try:
             return self.get("/healthz", parse, attempts=1)
         except errors.ServerError as error:
             return f"failing ({error.status})"
-        except (errors.ApiError, errors.ProtocolError):
+        except errors.ProtocolError:
+            return "not a Parlant server's"
+        except errors.ApiError:
             return None  # 3.0 has no such page, a production server shows it to nobody
 
     def _version(self) -> str | None:
@@ -292,10 +229,3 @@ def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:
     if not isinstance(value, list):
         raise ValueError("a list of sessions was expected")
     return [read_session(item) for item in value], following
-
-
-def not_taken(error: BaseException, failure: Failure) -> bool:
-    """Whether this failure proves that the server did not take the request."""
-    if isinstance(error, errors.RateLimitedError):
-        return True
-    return isinstance(error, errors.TransportError) and not failure.sent

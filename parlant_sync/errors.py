@@ -55,6 +55,8 @@ class ConfigurationError(ParlantSyncError, ValueError):
 class TransportError(ParlantSyncError):
     """No HTTP answer came: refused, reset, name not found, TLS, timed out, or this process is out of resources."""
 
+    _hopeless = False  # it will fail the same way until somebody mends something: a certificate, an address
+
 
 class ApiError(ParlantSyncError):
     """The server answered, but not with success.

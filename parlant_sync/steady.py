@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import requests
+from requests.adapters import BaseAdapter
 from requests.models import PreparedRequest
-
-from parlant_sync import interrupt
 
 
 class Common:
@@ -31,7 +30,7 @@ class Common:
 class SteadySession(requests.Session):
     """For one server."""
 
-    def __init__(self, adapter: interrupt.Adapter, common: Common) -> None:
+    def __init__(self, adapter: BaseAdapter, common: Common) -> None:
         super().__init__()
         # What the environment says of proxies and authorities has been read; netrc is never used.
         self.trust_env = False
@@ -69,6 +68,9 @@ class SteadySession(requests.Session):
         # Asked each time: tokens rotate.
         prepared.prepare_auth(request.auth, prepared.url)
         return prepared
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Redirects are refused; asked for their target, requests would also read their body, however long."""
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
         return {"proxies": self.proxies, "stream": stream, "verify": verify, "cert": cert}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from parlant_sync.answers import Answer
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.retry import LEAST
-from parlant_sync.transport import Answer
 
 
 class FakeTransport:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from parlant_sync import interrupt
-from parlant_sync.interrupt import Adapter, Interrupted, Slot
+from parlant_sync import SessionClosed, interrupt, pools
+from parlant_sync.deadline import Deadline
+from parlant_sync.interrupt import Calls, Slot
+from parlant_sync.pools import Adapter
 
 
 class Listener:
@@ -84,8 +86,8 @@ def ours() -> requests.Session:
 def callers_own() -> requests.Session:
     session = requests.Session()
     session.mount("http://", HTTPAdapter())
-    assert interrupt.instrument(session)
-    assert interrupt.instrument(session)  # twice does no harm
+    assert pools.instrument(session, "http://h")
+    assert pools.instrument(session, "http://h")  # twice does no harm
     return session
 
 
@@ -190,29 +192,160 @@ def test_a_request_inside_a_request(answering: Listener) -> None:
     session.close()
 
 
-def test_adapters_of_another_kind_cannot_be_woken() -> None:
-    class Other(requests.adapters.BaseAdapter):
-        def send(self, *args: object, **kwargs: object) -> requests.Response:
-            raise Interrupted
+def test_a_body_is_woken_whose_connection_is_closed_already() -> None:
+    """After ``Connection: close`` the connection lets go of its socket while the body is still being read."""
+    listener = Listener(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok")
+    slot, session = Slot(), ours()
+    failed = threading.Event()
+    headed = threading.Event()
 
-        def close(self) -> None:
-            pass
+    def ask() -> None:
+        try:
+            with slot:
+                slot.deadline = Deadline(60)
+                with session.get(listener.url, timeout=60, stream=True) as response:
+                    headed.set()
+                    response.content  # noqa: B018
+        except requests.RequestException:
+            failed.set()
 
-    session = requests.Session()
-    session.mount("http://", Other())
-    assert interrupt.instrument(session) is False
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert headed.wait(5)
+    slot.stop()
+    thread.join(5)
+    assert failed.is_set()
+    session.close()
+    listener.close()
+
+
+def test_a_collection_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs the finalizers of other pools, which close their connections in the middle of this close."""
+    slot, session = Slot(), ours()
+    with slot:
+        session.get(answering.url, timeout=5)
+        forgotten = ours()
+        forgotten.get(answering.url, timeout=5)
+        forgotten.me = forgotten  # type: ignore[attr-defined]
+        del forgotten
+        close = socket.socket.close
+        collected: list[int] = []
+
+        def collecting(self: socket.socket) -> None:
+            if not collected:
+                collected.append(0)
+                collected.append(gc.collect())
+            close(self)
+
+        monkeypatch.setattr(socket.socket, "close", collecting)
+        monkeypatch.setattr(interrupt, "REUSE_WITHIN", -1.0)
+        assert session.get(answering.url, timeout=5).text == "ok"
+    assert collected[1] > 0
     session.close()
 
 
-def test_one_tls_context_for_all() -> None:
-    context = ssl.create_default_context()
-    adapter = Adapter(context)
-    request = requests.Request("GET", "https://h/").prepare()
-    for pool in (
-        adapter.get_connection_with_tls_context(request, True),
-        adapter.get_connection_with_tls_context(request, True, proxies={"https": "http://proxy:1"}),
-    ):
-        connection = pool._new_conn()
-        assert connection.ssl_context is context
-        assert connection.ca_certs is None
-    adapter.close()
+def test_nothing_is_held_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the finalizers of users, which may wait for whoever stops this slot."""
+    slot, session = Slot(), ours()
+    close = socket.socket.close
+    free: list[bool] = []
+
+    def watching(self: socket.socket) -> None:
+        thread = threading.Thread(
+            target=lambda: free.append(slot._lock.acquire(timeout=5) and not slot._lock.release())
+        )
+        thread.start()
+        thread.join()
+        close(self)
+
+    with slot:
+        session.get(answering.url, timeout=5)
+        monkeypatch.setattr(socket.socket, "close", watching)
+        monkeypatch.setattr(interrupt, "REUSE_WITHIN", -1.0)
+        session.get(answering.url, timeout=5)
+    monkeypatch.undo()
+    assert free
+    assert all(free)
+    session.close()
+
+
+def test_a_signal_handler_may_stop_the_request_it_came_into() -> None:
+    """It runs in the same thread, wherever that is: inside of a publish as well."""
+    slot = Slot()
+    with slot._lock:
+        slot.stop()
+        slot.kick()
+    assert slot.interrupted
+
+
+def test_tls_inside_of_tls_is_reached() -> None:
+    """urllib3's SSLTransport is no socket; it holds one."""
+    left, right = socket.socketpair()
+
+    class Transport:
+        socket = left
+
+    class Nested:
+        socket = Transport()
+
+    slot = Slot()
+    slot.publish(Nested())
+    assert interrupt.real(Nested()) is left
+    slot.stop()
+    assert right.recv(1) == b""  # shut down
+    slot.drop_inherited()
+    assert left.fileno() == -1
+    right.close()
+
+
+def test_what_a_pool_of_ours_took_is_known(answering: Listener) -> None:
+    slot, session = Slot(), ours()
+    with slot:
+        assert (slot.seen, slot.sent) == (False, False)
+        session.get(answering.url, timeout=5)
+        assert (slot.seen, slot.sent) == (True, True)
+    with slot:
+        assert (slot.seen, slot.sent) == (False, False)
+    session.close()
+
+
+# -- Calls
+
+
+def test_calls_are_ended_together(silent: Listener) -> None:
+    calls, sessions = Calls(), [ours() for _ in range(3)]
+    slots = [Slot() for _ in sessions]
+    failed: list[BaseException] = []
+
+    def ask(session: requests.Session, slot: Slot) -> None:
+        try:
+            calls.enter(slot)
+            with slot:
+                session.get(silent.url, timeout=60)
+        except requests.RequestException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask, args=each) for each in zip(sessions, slots, strict=True)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert silent.asked.acquire(timeout=5)
+    calls.stop(SessionClosed("why"))
+    for thread in threads:
+        thread.join(5)
+    assert len(failed) == 3
+    with pytest.raises(SessionClosed, match="why"):
+        calls.enter(Slot())
+    for session in sessions:
+        session.close()
+
+
+def test_the_first_cause_of_an_end_stays() -> None:
+    calls = Calls()
+    calls.stop(SessionClosed("first"))
+    calls.stop(SessionClosed("second"))
+    with pytest.raises(SessionClosed, match="first") as one:
+        calls.check()
+    with pytest.raises(SessionClosed, match="first") as other:
+        calls.check()
+    assert one.value is not other.value  # each waiter has its own traceback

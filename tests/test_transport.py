@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 import responses
+import urllib3
 
-from parlant_sync import Client, errors
-from parlant_sync.transport import segment
+from parlant_sync import Client, errors, interrupt
+from parlant_sync.transport import Failure, segment
 
 URL = "http://server.test:8800/prefix"
 DETAIL = {"detail": "what it says"}
@@ -148,7 +150,7 @@ def test_nothing_is_created_twice(mocked: responses.RequestsMock, client: Client
 
 
 def test_a_body_over_the_limit(mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync.transport.MAX_BODY", 1000)
+    monkeypatch.setattr("parlant_sync.answers.MAX_BODY", 1000)
     bomb = gzip.compress(b"[" + b" " * 100_000 + b"]")
     assert len(bomb) < 1000
     mocked.get(f"{URL}/agents", body=bomb, headers={"Content-Encoding": "gzip"})
@@ -261,3 +263,178 @@ def test_segments(value: str, quoted: str) -> None:
 def test_what_is_no_segment(value: Any) -> None:
     with pytest.raises(errors.ConfigurationError, match="an id"):
         segment(value, "an id")
+
+
+# -- what is known of a request that failed
+
+
+class Wrapping(requests.adapters.BaseAdapter):
+    """A caller's own adapter around another, in whose pools nobody can look."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.asked = 0
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        self.asked += 1
+        raise self.error
+
+    def close(self) -> None: ...
+
+
+def through(error: Exception) -> tuple[Client, Wrapping]:
+    adapter = Wrapping(error)
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", adapter)
+        return session
+
+    return Client(URL, session_factory=factory), adapter
+
+
+def refused() -> urllib3.exceptions.MaxRetryError:
+    cause = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+    return urllib3.exceptions.MaxRetryError(None, "/", cause)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (requests.ConnectionError("reset"), True),
+        (requests.exceptions.ReadTimeout("slow"), True),
+        (requests.exceptions.ConnectTimeout("slow"), False),
+        (requests.ConnectionError(refused()), False),
+        (OSError("what?"), True),
+    ],
+    ids=repr,
+)
+def test_what_is_not_known_to_be_unsent_counts_as_sent(error: Exception, sent: bool) -> None:
+    client, adapter = through(error)
+    failure = Failure()
+    with client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is sent
+    assert adapter.asked == 1
+
+
+def test_a_mocked_failure_is_posted_once(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", body=requests.ConnectionError("reset"))
+    with pytest.raises(errors.TransportError):
+        client.create_session("a")
+    assert len(mocked.calls) == 1
+
+
+def test_what_ends_a_request_before_it_goes_has_sent_nothing(mocked: responses.RequestsMock) -> None:
+    """Whatever became of the one before: a 401, and then the callable fails."""
+    mocked.post(f"{URL}/x", status=401)
+    failure = Failure()
+    with Client(URL, token=Tokens("old", KeyError("vault"))) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+def test_an_auth_object_that_fails_at_its_own_server() -> None:
+    def auth(_: Any) -> Any:
+        raise requests.exceptions.ReadTimeout("the identity provider is slow")
+
+    failure = Failure()
+    with Client(URL, auth=auth) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+def test_a_factory_that_fails_at_a_server() -> None:
+    def factory() -> requests.Session:
+        raise requests.exceptions.ReadTimeout("a login")
+
+    failure = Failure()
+    with Client(URL, session_factory=factory) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+# -- whose sessions they are
+
+
+def test_a_factory_may_ask_its_own_client(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        made.append(requests.Session())
+        if len(made) == 1:
+            client.agents()
+        return made[-1]
+
+    with Client(URL, session_factory=factory) as client:
+        client.agents()
+        assert len(mocked.calls) == 2
+
+
+def test_a_factory_that_is_slow_does_not_hold_up_the_close() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def factory() -> requests.Session:
+        inside.set()
+        go_on.wait(10)
+        return requests.Session()
+
+    def ask() -> None:
+        try:
+            client._transport.request("GET", "/x")
+        except errors.ParlantSyncError as error:
+            raised.append(error)
+
+    client = Client(URL, session_factory=factory)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert inside.wait(5)
+    client._transport.close()  # returns
+    go_on.set()
+    thread.join(5)
+    assert [type(error) for error in raised] == [errors.SessionClosed]
+    client.close()
+
+
+def test_nothing_is_made_after_the_close(client: Client) -> None:
+    client._transport.close()
+    for call in (lambda: client._transport.request("GET", "/x"), client._transport.line):
+        with pytest.raises(errors.SessionClosed, match=re.escape(URL)):
+            call()
+
+
+def test_a_session_of_the_caller_is_told_and_not_altered(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    shared = requests.Session()
+    shared.headers["X-Mine"] = "yes"
+    before = dict(shared.headers)
+    options: dict[str, Any] = {"headers": {"X-Tenant": "t"}, "proxies": {"http": "http://127.0.0.1:9"}}
+    for _ in range(3):
+        with Client(URL, session_factory=lambda: shared, **options) as client:
+            client.agents()
+    sent = mocked.calls[-1].request.headers
+    assert re.fullmatch(r"parlant-sync/\S+ python-requests/\S+", sent["User-Agent"])
+    assert (sent["X-Mine"], sent["X-Tenant"], sent["Accept"]) == ("yes", "t", "application/json")
+    assert mocked.calls[-1].request.req_kwargs["proxies"]["http"] == "http://127.0.0.1:9"
+    assert (dict(shared.headers), dict(shared.proxies)) == (before, {})
+    shared.close()
+
+
+def test_an_interrupt_at_the_end_of_a_request(
+    mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is not the time of what the thread asks next, elsewhere, with a session we have prepared."""
+    mocked.get(f"{URL}/agents", json=[])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupt.Slot, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.agents()
+    assert interrupt.current() is None
+    assert not client._api.calls.running
+    monkeypatch.undo()

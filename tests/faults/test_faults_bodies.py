@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fault_backends import Backend, connected, polling, take
 
-from parlant_sync import ProtocolError, delivery, errors, transport
+from parlant_sync import ProtocolError, answers, delivery, errors
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -149,7 +149,7 @@ def test_raw_surrogates_in_utf_8(fake: Backend) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_body_beyond_the_limit(packed: bool, fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_BODY", 1_000_000)
+    monkeypatch.setattr(answers, "MAX_BODY", 1_000_000)
     body = b"[" + b" " * 3_000_000 + b"]"
     answer = _ok(gzip.compress(body), b"Content-Encoding: gzip") if packed else _ok(body)
     with connected(fake) as (proxy, client):
