@@ -84,7 +84,7 @@ def _reason(error: BaseException, cause: BaseException) -> str:
 def _proxy_in(causes: list[BaseException]) -> str:
     """The proxy of the pool that an error of urllib3 carries."""
     for cause in causes:
-        proxy = getattr(getattr(cause, "pool", None), "proxy", None)
+        proxy = getattr(cause.pool, "proxy", None) if isinstance(cause, urllib3.exceptions.PoolError) else None
         if proxy is not None:
             return _without_credentials(proxy.url)
     return ""
