@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from parlant_sync import Client, errors
+from parlant_sync import registry as registry_module
+from parlant_sync.deadline import Deadline
+from parlant_sync.registry import Registry
 from parlant_sync.testing import FakeServer
-
-pytestmark = pytest.mark.usefixtures("server")
 
 
 @pytest.fixture
@@ -233,3 +234,356 @@ def test_no_thread_is_a_typed_error_and_leaves_nothing(server: FakeServer, monke
         assert not client.sessions
         monkeypatch.undo()
         assert client.session(session_id).send("x").text == "echo: x"
+
+
+# -- the registry alone
+
+
+class FakePoller:
+    def __init__(self, state: str = "polling", trouble: BaseException | None = None) -> None:
+        self.state = state
+        self.trouble = trouble
+
+    def use(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    def unuse(self) -> None: ...
+
+
+class FakeSession:
+    """What the registry asks of a session."""
+
+    def __init__(self, session_id: str = "s", **poller: Any) -> None:
+        self.id = session_id
+        self.closed = False
+        self._poller = FakePoller(**poller)
+
+    def close(self, timeout: float | None = None) -> None:
+        self.closed = True
+
+    _begin_close = close
+
+    def _end_close(self, deadline: Deadline) -> None: ...
+
+
+def get(registry: Registry, make: Callable[[], Any], timeout: float = 5.0) -> Any:
+    return registry.get_or_open("s", make, timeout)
+
+
+class Around:
+    """The registry's lock, and what happens when it has been taken, or given back."""
+
+    def __init__(
+        self, lock: Any, *, taken: Callable[[], object] | None = None, left: Callable[[], object] | None = None
+    ) -> None:
+        self._lock, self._taken, self._left = lock, taken, left
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        act, self._taken = self._taken, None
+        try:
+            if act is not None:
+                act()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        act, self._left = self._left, None
+        if act is not None:
+            act()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_as_an_opening_begins_leaves_the_id_free() -> None:
+    """It is in the book, but nobody is at work on it yet."""
+    registry = Registry()
+    registry._lock = Around(registry._lock, left=interrupt)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        get(registry, FakeSession)
+    assert not get(registry, FakeSession, timeout=0).closed
+
+
+def test_an_interrupt_as_an_opening_ends_leaves_the_id_free() -> None:
+    """It should clear up, and does not come to it."""
+    registry = Registry()
+    lock: Any = registry._lock
+    interrupted: Any = Around(lock, taken=interrupt)
+
+    def make() -> Any:
+        registry._lock = Around(lock, left=lambda: setattr(registry, "_lock", interrupted))  # type: ignore[assignment]
+        return FakeSession()
+
+    with pytest.raises(KeyboardInterrupt):
+        get(registry, make)
+    opened = get(registry, FakeSession, timeout=0)
+    opened.close()
+    assert not get(registry, FakeSession, timeout=0).closed
+
+
+def test_those_who_wait_for_an_opener_that_is_interrupted_open_it_themselves() -> None:
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def interrupted() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(get, registry, interrupted)
+        assert began.wait(5)
+        others = [pool.submit(get, registry, FakeSession) for _ in range(7)]
+        go_on.set()
+        with pytest.raises(KeyboardInterrupt):
+            first.result(5)
+        assert len({id(other.result(5)) for other in others}) == 1
+
+
+def test_an_interrupted_waiter_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has just been woken, and was to wake the next one."""
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        return FakeSession()
+
+    class Latch:
+        def __init__(self, queue: Any) -> None:
+            self.queue = queue
+            self.put = queue.put
+            self.interrupts = [KeyboardInterrupt()]
+
+        def get(self, timeout: float | None) -> None:
+            self.queue.get(timeout=timeout)
+            if self.interrupts:
+                raise self.interrupts.pop()
+
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(get, registry, make)
+        assert began.wait(5)
+        opening = registry._opening["s"]
+        opening.latch = Latch(opening.latch)  # type: ignore[assignment]
+        others = [pool.submit(get, registry, FakeSession) for _ in range(4)]
+        go_on.set()
+        outcomes = [other.exception(5) for other in others]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) in (
+        ["NoneType"] * 4,
+        ["KeyboardInterrupt"] + ["NoneType"] * 3,
+    )
+    assert get(registry, FakeSession) is first.result(5)
+
+
+@pytest.mark.parametrize(
+    "trouble", [KeyboardInterrupt(), errors.TransportError("no thread")], ids=["interrupt", "error"]
+)
+def test_what_cannot_be_handed_over_is_closed_and_collected(trouble: BaseException) -> None:
+    registry = Registry()
+    made: list[weakref.ref[FakeSession]] = []
+    states: list[FakeSession] = []
+
+    def make() -> FakeSession:
+        session = FakeSession(trouble=trouble)
+        made.append(weakref.ref(session))
+        states.append(session)
+        return session
+
+    gc.disable()  # nothing must hold it in a circle
+    try:
+        for call in (lambda: get(registry, make), lambda: registry.add(make())):  # type: ignore[arg-type]
+            with pytest.raises(type(trouble)):
+                call()
+            trouble.__traceback__ = None
+            assert states.pop().closed
+            assert made.pop()() is None
+    finally:
+        gc.enable()
+    assert not registry.snapshot()
+
+
+def test_a_failure_is_shared_without_what_it_was_about() -> None:
+    """No circle from the opening through its error's traceback to itself."""
+    registry = Registry()
+
+    def fail() -> Any:
+        opened.append(weakref.ref(registry._opening["s"]))
+        raise errors.NotFoundError("no such session", status=404)
+
+    class Opening(registry_module._Opening):
+        __slots__ = ("__weakref__",)
+
+    opened: list[weakref.ref[Any]] = []
+    original, registry_module._Opening = registry_module._Opening, Opening  # type: ignore[misc]
+    gc.disable()
+    try:
+        with pytest.raises(errors.NotFoundError):
+            get(registry, fail)
+        assert opened[0]() is None
+    finally:
+        gc.enable()
+        registry_module._Opening = original  # type: ignore[misc]
+
+
+def test_an_error_of_another_kind_is_told_to_those_who_wait() -> None:
+    registry = Registry("http://there")
+
+    def fail() -> Any:
+        assert began.wait(5)
+        raise ZeroDivisionError
+
+    began = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, registry, fail)
+        while "s" not in registry._opening:
+            threading.Event().wait(0.001)
+        opening = registry._opening["s"]
+        began.set()
+        with pytest.raises(ZeroDivisionError):
+            first.result(5)
+    assert opening.wait(5)
+    assert isinstance(opening.error, errors.TransportError)
+    assert "session s on http://there: another thread's attach failed with ZeroDivisionError" in str(opening.error)
+
+
+def test_who_was_to_share_what_was_closed_meanwhile_looks_again() -> None:
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        session = FakeSession()
+        session.closed = True  # at once, by its server
+        return session
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(get, registry, make)
+        assert began.wait(5)
+        second = pool.submit(get, registry, FakeSession)
+        go_on.set()
+        assert first.result(5).closed
+        assert not second.result(5).closed
+
+
+def test_the_texts_name_the_server_and_what_to_do() -> None:
+    registry = Registry("http://there")
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        return FakeSession()
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(get, registry, make)
+        assert began.wait(5)
+        with pytest.raises(errors.TransportError, match=r"session s on http://there: .*did not end in time; try again"):
+            get(registry, FakeSession, timeout=0.01)
+        go_on.set()
+        slow.result(5)
+    registry.close(Deadline(1))
+    with pytest.raises(errors.SessionClosed, match="of http://there was closed; make a new Client"):
+        get(registry, FakeSession)
+
+
+def test_a_snapshot_of_parked_sessions_that_are_collected_meanwhile() -> None:
+    registry = Registry()
+    sessions = [FakeSession(str(number), state="parked") for number in range(3)]
+    for session in sessions:
+        registry.add(session)  # type: ignore[arg-type]
+    del session
+
+    class Vanishing(weakref.WeakValueDictionary[str, Any]):
+        """Between the look at what there is and the taking of it."""
+
+        def keys(self) -> Any:
+            found = list(super().keys())
+            sessions.clear()
+            return found
+
+        def valuerefs(self) -> Any:
+            found = super().valuerefs()
+            sessions.clear()
+            return found
+
+    registry._parked = Vanishing(registry._parked)
+    assert dict(registry.snapshot()) == {}
+
+
+def test_parked_before_it_was_in_the_book() -> None:
+    registry = Registry()
+    session: Any = FakeSession(state="parked")
+    registry.add(session)
+    assert registry.snapshot() == {"s": session}
+    gone = weakref.ref(session)
+    del session
+    assert gone() is None
+    assert registry.snapshot() == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda registry, session: registry.snapshot(),
+        lambda registry, session: get(registry, FakeSession),
+        lambda registry, session: registry.note(session),
+        lambda registry, session: registry.forget(session),
+        lambda registry, session: registry.add(FakeSession()),
+        lambda registry, session: registry.close(Deadline(0)),
+        lambda registry, session: registry.stop_pollers(Deadline(0)),
+    ],
+)
+def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callable[..., object]) -> None:
+    """A collection runs a user's ``__del__`` that closes its session, wherever this thread is."""
+    registry = Registry()
+    session: Any = registry.add(FakeSession())  # type: ignore[arg-type]
+    session._poller.stop = session._poller.join = lambda *_: None
+
+    def collect() -> None:
+        session.close()
+        registry.forget(session)
+
+    registry._lock = Around(registry._lock, taken=collect)  # type: ignore[assignment]
+    thread = threading.Thread(target=call, args=(registry, session), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert session not in registry.snapshot().values()
+    assert session not in registry._open.values()
+
+
+def test_collections_run_a_user_s_del_in_the_middle_of_anything(server: FakeServer) -> None:
+    class Chat:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+            self.me = self
+
+        def __del__(self) -> None:
+            self.session.close(0)
+
+    with Client(server.base_url) as client:
+        for allocations in range(1, 30):
+            gc.disable()
+            gc.collect()
+            Chat(client.create_session("a"))
+
+            def work(allocations: int = allocations) -> None:
+                threshold = gc.get_threshold()
+                gc.set_threshold(gc.get_count()[0] + allocations, 10_000, 10_000)
+                gc.enable()
+                try:
+                    dict(client.sessions)
+                finally:
+                    gc.set_threshold(*threshold)
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(5)
+            assert not thread.is_alive()
