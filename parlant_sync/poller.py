@@ -20,6 +20,7 @@ from parlant_sync.hub import Hub, Place
 from parlant_sync.pauses import Pauses
 from parlant_sync.retry import Bell, jittered
 from parlant_sync.transport import Line
+from parlant_sync.users import Users
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +61,14 @@ class Poller:
         self._clock = clock
         self._alarms = Alarms(session_id, clock)
         self._pauses = Pauses()
-        # Guards _state, _thread, _line, _users, _last_used. Reentrant: a collection in the middle may run a user's
+        # Guards _state, _thread, _line, _users. Reentrant: a collection in the middle may run a user's
         # __del__ that closes this session. (Only one thread collects at a time: no circle of locks comes of that.)
         self._lock = threading.RLock()
         self._state = "new"
         self._fresh = False  # set by the thread alone, when it has polled; taken back where another one is started
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
-        self._users = 0
-        self._last_used = clock()
+        self._users = Users(clock)
         self._stopping = False
 
     @property
@@ -83,8 +83,8 @@ class Poller:
         started, and neither pauses nor fails."""
         return self._fresh and self.state == "polling" and not self.counts.consecutive_failures
 
-    def use(self) -> None:
-        """The session is in use until ``unuse()``; a parked poller starts again.
+    def use(self, user: object | None = None) -> None:
+        """The session is in use until ``unuse()``, or until ``user`` is gone; a parked poller starts again.
 
         Raises :class:`TransportError` where no thread can be started; a later call tries again.
         """
@@ -96,7 +96,7 @@ class Poller:
                     spare, started = None, True
                 # Looked at under the lock that parks it: a user who is not counted yet must not rely on its thread.
                 if not self._idle():
-                    self._users += 1
+                    self._users.come(user or self)
                     break
             spare = self._api.transport.line()  # outside the lock: it may ask the caller's session factory
         if spare is not None:
@@ -108,10 +108,9 @@ class Poller:
         """The lock is held."""
         return self._state in ("new", "parked") and not self._stopping
 
-    def unuse(self) -> None:
+    def unuse(self, user: object | None = None) -> None:
         with self._lock:
-            self._users -= 1
-            self._last_used = self._clock()
+            self._users.go(user or self)
 
     def _start(self, line: Line) -> bool:
         """False where it is not needed any more. The lock is held, so that nobody relies on a thread that then does not
@@ -259,11 +258,11 @@ class Poller:
         # A poll that was asked for while the session was in use must not keep it from being parked for long.
         longest = min(longest, max(1, math.ceil(self._idle_timeout)))
         with self._lock:
-            if self._users:
+            idle = self._users.idle()
+            if idle is None:
                 return longest
-            left = self._last_used + self._idle_timeout - self._clock()
-            if left > 0:
-                return max(1, min(longest, math.ceil(left)))
+            if idle < self._idle_timeout:
+                return max(1, min(longest, math.ceil(self._idle_timeout - idle)))
             self._state = "parked"
             self._thread = None
             self._line = None

@@ -19,6 +19,7 @@ RANKS = {
     "events": 0,
     "redaction": 0,
     "shutdown": 0,
+    "users": 0,
     "alarms": 0,
     "checks": 1,
     "deadline": 1,
