@@ -57,7 +57,7 @@ KINDS = [plain, wrapped, used_before, blocking]
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.usefixtures("quick_retries", "quick_looks")
 def test_a_post_without_an_answer_is_made_once(make: Callable[[str], requests.Session], fake: Backend) -> None:
-    with connected(fake, session_factory=lambda: make(fake.base_url)) as (proxy, client):
+    with connected(fake, session_factory=lambda: make(fake.base_url), request_timeout=1) as (proxy, client):
         session = manual_session(fake, client)
         # Stored, and nobody may look whether it is.
         proxy.cut_answer(0, lambda e: e.kind == "post", times=float("inf"))
