@@ -128,7 +128,7 @@ def test_an_address_that_nothing_is_there_for() -> None:
         ),
         (requests.exceptions.SSLError(), False),
     ],
-    ids=repr,
+    ids=["refused", "no-name", "connect-timeout", "read-timeout", "aborted", "tls"],
 )
 def test_what_proves_that_there_was_no_connection(error: Exception, proved: bool) -> None:
     assert refusals.unconnected(error) is proved
