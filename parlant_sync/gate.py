@@ -1,72 +1,92 @@
-"""One turn at a time: who may start the next one in a session, and what becomes of a turn that nobody finishes."""
+"""One turn at a time: who may run the next one in a session, and what becomes of a turn that nobody finishes."""
 
 from __future__ import annotations
 
+import functools
 import queue
+import weakref
 
 from parlant_sync.deadline import Deadline
 
 
 class Pass:
-    """The right to run a turn. Given back once, by the first of: its holder, a finalizer, one who waits."""
+    """A place in the queue of a gate; whoever is first may run a turn. Given up by :meth:`release`, by being collected,
+    or by its time running out: whatever interrupts its holder, the queue goes on."""
 
-    __slots__ = ("_right", "deadline", "gate")
+    __slots__ = ("__weakref__", "_queue", "bell", "deadline", "released")
 
-    def __init__(self, gate: Gate, deadline: Deadline) -> None:
-        self.gate = gate
+    def __init__(self, waiting: list[weakref.ref[Pass]], deadline: Deadline) -> None:
         self.deadline = deadline
-        self._right: list[None] = [None]  # list.pop is atomic: exactly one caller gets it
-
-    def revoke(self) -> bool:
-        try:
-            self._right.pop()
-        except IndexError:
-            return False
-        return True
+        self.released = False
+        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._queue = waiting
 
     def release(self) -> None:
-        """Takes no lock (``SimpleQueue.put`` may be called anywhere), so that a finalizer may call it."""
-        if self.revoke():
-            self.gate.put()
+        """Idempotent. Takes no lock, so that a finalizer may call it."""
+        self.released = True
+        _nudge(self._queue)
 
 
 class Gate:
-    """Lets one :class:`Pass` be held at a time. Thread-safe."""
+    """Lets one :class:`Pass` be held at a time, in the order in which they came. Thread-safe.
+
+    Without a lock, which an interrupt could leave taken for ever: a list's append() and remove() are atomic.
+    """
 
     def __init__(self) -> None:
-        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._free.put(None)
-        self._holder: Pass | None = None
+        # Weak, for a pass belongs to its turn: nobody else must keep it from being collected.
+        self._queue: list[weakref.ref[Pass]] = []
         self._closed = False
 
-    def put(self) -> None:
-        self._free.put(None)
-
-    def enter(self, waiting: Deadline, turn: Deadline) -> Pass | None:
-        """A pass for a turn that lasts until ``turn``; None where none came free before ``waiting`` was over,
-        or where the gate was closed.
+    def enter(self, deadline: Deadline) -> Pass | None:
+        """A pass for a turn that lasts until ``deadline``; None where it was over before one came free, or where the
+        gate was closed.
 
         The pass of a turn that is out of time is taken from it: nobody drives that turn any more, or its driver is
         about to be told.
         """
-        while True:
-            holder = self._holder
-            limit = waiting.bound(None if holder is None else holder.deadline.bound(None))
+        mine = Pass(self._queue, deadline)
+        self._queue.append(weakref.ref(mine, functools.partial(_nudge, self._queue)))
+        try:
+            while not self._closed:
+                first = self._first(mine)
+                if first is mine:
+                    return mine
+                if deadline.expired():
+                    break
+                until = deadline.bound(None if first is None else first.deadline.bound(None))
+                del first  # who waits for a pass to be collected must not be the one who keeps it
+                try:
+                    mine.bell.get(timeout=until)
+                except queue.Empty:
+                    pass
+        except BaseException:
+            mine.release()
+            raise
+        mine.release()
+        return None
+
+    def _first(self, mine: Pass) -> Pass | None:
+        """Whose turn it is. ``mine`` counts even when its time is over, unless somebody else has noticed that first."""
+        for ref in list(self._queue):
+            first = ref()
+            if first is mine or (first is not None and not first.released and not first.deadline.expired()):
+                return first
             try:
-                self._free.get(timeout=limit)
-            except queue.Empty:
-                if holder is None or not holder.deadline.expired() or not holder.revoke():
-                    if waiting.expired():
-                        return None
-                    continue
-            if self._closed:
-                self._free.put(None)  # for the next one who waits
-                return None
-            taken = Pass(self, turn)
-            self._holder = taken
-            return taken
+                self._queue.remove(ref)
+            except ValueError:
+                pass  # another thread was faster
+        return None
 
     def close(self) -> None:
-        """Everybody who waits, now or later, gets None."""
+        """Everybody who waits, now or later, gets None. Takes no lock."""
         self._closed = True
-        self._free.put(None)
+        _nudge(self._queue)
+
+
+def _nudge(waiting: list[weakref.ref[Pass]], _: object = None) -> None:
+    """Make all who wait look whose turn it is."""
+    for ref in list(waiting):
+        waiter = ref()
+        if waiter is not None:
+            waiter.bell.put(None)

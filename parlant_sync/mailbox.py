@@ -17,9 +17,10 @@ class Mailbox:
     """Filled by the poller, emptied by one reader. Thread-safe; the poller never waits for the reader."""
 
     def __init__(self, limit: int) -> None:
-        # An item of None holds nothing: it only makes the reader look up.
-        self._queue: queue.Queue[Sequence[Event] | None] = queue.Queue()
-        self._lock = threading.Lock()  # guards all below; held inside the hub's lock, above the queue's own
+        # A SimpleQueue, for an exception raised by a signal handler can strike inside of a Queue, and leave its lock
+        # taken for ever. An item of None holds nothing: it only makes the reader look up.
+        self._queue: queue.SimpleQueue[Sequence[Event] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # guards all below; held inside the hub's lock
         self._limit = limit
         self._waiting = 0
         self._behind = True
@@ -81,7 +82,6 @@ class Mailbox:
 
     def _empty(self) -> None:
         """The lock is held."""
-        assert self._lock.locked()
         self._waiting = 0
         try:
             while True:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 
+from parlant_sync.deadline import Deadline
 from parlant_sync.errors import NotFoundError, SessionClosed
 from parlant_sync.events import Event
 from parlant_sync.hub import Hub
@@ -66,14 +67,33 @@ def test_numbering_that_goes_back() -> None:
     known = hub.place
     assert not hub.note_posted(3, known)
     assert hub.note_posted(0, known)
+    assert hub.renumber(0, known)
     assert hub.place.next == 0
     assert hub.place.base == 0
     assert box.is_behind()
     # What was asked in the old numbering says nothing about the new one.
     assert hub.deliver(batch(3, 4), known) == 0
     assert hub.deliver(batch(0), hub.place) == 1
-    # Of several posts that notice it, one begins anew.
+    # Of several posts that notice it, one begins anew, or one more that has noticed it further below.
     assert not hub.note_posted(1, known)
+    assert not hub.renumber(1, known)
+
+
+def test_two_posts_that_notice_it_out_of_order() -> None:
+    hub = Hub(0)
+    hub.deliver(batch(0, 1, 2), hub.place)
+    known = hub.place
+    assert hub.note_posted(1, known)
+    assert hub.renumber(1, known)
+    assert hub.note_posted(0, known)
+    assert hub.renumber(0, known)
+    assert (hub.place.next, hub.place.base) == (0, 0)
+
+
+def test_the_end_closes_the_gate() -> None:
+    hub = Hub(0)
+    hub.end(SessionClosed("over"))
+    assert hub.gate.enter(Deadline(30)) is None
 
 
 def test_a_post_that_the_poller_saw_first_is_no_renumbering() -> None:
