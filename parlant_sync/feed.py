@@ -18,7 +18,10 @@ from parlant_sync.hub import Hub
 from parlant_sync.mailbox import Mailbox
 from parlant_sync.retry import jittered
 
-Lister = Callable[[int, Deadline], list[Event]]
+Lister = Callable[[int], list[Event]]
+
+# As often a reader that does not wait asks before it gives up: as any call that reads.
+_ATTEMPTS = 3
 
 
 class FeedEnd(Exception):
@@ -30,7 +33,7 @@ class FeedEnd(Exception):
 
 
 class Feed:
-    """For one thread at a time. ``offset`` is the next one wanted; ``lister`` lists from an offset."""
+    """For one thread at a time, but ``leave()``. ``offset`` is the next one wanted; ``lister`` lists from an offset."""
 
     def __init__(
         self, hub: Hub, lister: Lister, limit: int, *, offset: int | None = None, epoch: int | None = None
@@ -38,42 +41,35 @@ class Feed:
         """From ``offset`` (of the numbering ``epoch``) on, or with None from what the poller has not yet seen."""
         self._hub = hub
         self._lister = lister
-        self._limit = limit
         self._pending: deque[Event] = deque()
-        self._mailbox: Mailbox | None = None
+        self._mailbox = Mailbox(limit)
+        self._left: ParlantSyncError | None = None
+        self._floor = 0
         self._epoch = hub.place.epoch if epoch is None else epoch
-        self.offset = -1 if offset is None else offset
-        self.open()
+        place = hub.join(self._mailbox, offset, self._epoch)
+        if offset is None:
+            offset, self._epoch = place.next, place.epoch
+        self.offset = offset
 
-    def open(self) -> None:
-        """Join the hub (again). What came while nobody listened is listed from the server."""
-        if self._mailbox is not None:
-            return
-        mailbox = Mailbox(self._limit)
-        place = self._hub.join(mailbox, None if self.offset < 0 else self.offset, self._epoch)
-        if self.offset < 0:
-            self.offset = place.next
-            self._epoch = place.epoch
-        self._pending.clear()
-        self._mailbox = mailbox
-
-    def close(self) -> None:
-        """Leave the hub; ``offset`` stays, for a later ``open()``."""
-        mailbox, self._mailbox = self._mailbox, None
-        self._pending.clear()
-        if mailbox is not None:
-            self._hub.leave(mailbox)
-            mailbox.nudge()  # another thread may be waiting in it
+    def leave(self) -> None:
+        """Nothing more is wanted: what has arrived is given, and then comes the end. From any thread."""
+        self._left = SessionClosed("this reader was closed; iter_events() goes on where it stopped")
+        self._hub.leave(self._mailbox)
+        self._mailbox.nudge()
 
     def skip_to(self, offset: int) -> None:
         """Nothing below ``offset`` is wanted (any more)."""
         self.offset = max(self.offset, offset)
 
-    def go_to(self, offset: int) -> None:
-        """Start again from ``offset``, where the server's numbering has changed."""
-        self.offset = offset
-        self._epoch = self._hub.place.epoch
-        self._let_go()
+    def start_at(self, offset: int) -> None:
+        """Nothing below ``offset`` will ever be wanted, whatever the numbering of the server does."""
+        self._floor = offset
+        epoch = self._hub.place.epoch
+        if epoch == self._epoch:
+            self.skip_to(offset)
+        else:
+            self._epoch = epoch
+            self.back_to(offset)
 
     def get(self, deadline: Deadline) -> Event | None:
         """The next event, or None when ``deadline`` passes first.
@@ -87,18 +83,20 @@ class Feed:
             if not self._fill(deadline):
                 return None
 
-    def list_now(self, deadline: Deadline) -> None:
-        """Ask the server itself, as if behind; ``get`` then gives what it holds."""
+    def list_now(self) -> None:
+        """Ask the server itself, as if behind; ``pop`` then gives what it holds. Raises what the list raises."""
         self._let_go()
-        self._catch_up(deadline, once=True)
+        self._catch_up(Deadline(None), attempts=_ATTEMPTS)
 
     def back_to(self, offset: int) -> None:
-        """Give again from ``offset`` on: what was taken since then was not used."""
+        """Give from ``offset`` on, or again: what was taken since then was not used."""
         self.offset = offset
         self._let_go()
 
     def pop(self) -> Event | None:
         """The next event, if it is here already; never waits."""
+        if self._hub.place.epoch != self._epoch:
+            self._pending.clear()  # of a numbering that is gone; this feed is behind
         while self._pending:
             event = self._next_pending()
             if event is not None:
@@ -121,13 +119,14 @@ class Feed:
         self.offset = event.offset + 1
         return event
 
+    def _ending(self) -> ParlantSyncError | None:
+        return self._hub.ending or self._left
+
     def _fill(self, deadline: Deadline) -> bool:
         """Wait for more to give; False when the deadline has passed."""
         mailbox = self._mailbox
-        if mailbox is None:
-            raise FeedEnd(SessionClosed("this reader was closed"))
         # Looked at before the wait: whoever ends the session afterwards also nudges this mailbox.
-        ending = self._hub.ending
+        ending = self._ending()
         if mailbox.is_behind():
             if ending is not None:
                 raise FeedEnd(ending)
@@ -145,41 +144,44 @@ class Feed:
             raise
         return True
 
-    def _catch_up(self, deadline: Deadline, *, once: bool = False) -> bool:
-        mailbox = self._mailbox
-        assert mailbox is not None
+    def _catch_up(self, deadline: Deadline, *, attempts: float = float("inf")) -> bool:
         attempt = 0
         while True:
+            # First: whatever is told from here on comes through the mailbox, a new numbering, too.
+            self._mailbox.catch_up()
             place = self._hub.place
-            mailbox.catch_up()
             if place.epoch != self._epoch:
                 self._epoch = place.epoch
-                self.offset = place.base
+                self.offset = max(min(self.offset, place.base), self._floor)
             try:
-                self._pending = deque(self._lister(self.offset, deadline))
+                self._pending = deque(self._lister(self.offset))
                 return True
-            except UNREAD:
-                if once:
-                    raise
+            except (SessionClosed, *UNREAD) as error:
+                self._mailbox.let_go()
+                ending = self._ending()
+                if ending is not None or isinstance(error, SessionClosed):
+                    raise FeedEnd(ending or error) from error
                 attempt += 1
-                mailbox.let_go()
-            # Nothing is told to a reader that is behind, so only the end of the session can cut this pause short.
+                if attempt >= attempts:
+                    raise
+            except BaseException:
+                self._mailbox.let_go()
+                raise
             self._pause(Deadline(deadline.bound(jittered(attempt))))
-            if self._hub.ending is not None:
-                raise FeedEnd(self._hub.ending)
+            ending = self._ending()
+            if ending is not None:
+                raise FeedEnd(ending)
             if deadline.expired():
                 return False
 
     def _pause(self, pause: Deadline) -> None:
-        mailbox = self._mailbox
-        assert mailbox is not None
-        while self._hub.ending is None and not pause.expired():
+        """Nothing is told to a reader that is behind, so only an end can cut this short."""
+        while self._ending() is None and not pause.expired():
             try:
-                mailbox.take(pause.bound(None))
+                self._mailbox.take(pause.bound(None))
             except queue.Empty:
                 return
 
     def _let_go(self) -> None:
         self._pending.clear()
-        if self._mailbox is not None:
-            self._mailbox.let_go()
+        self._mailbox.let_go()

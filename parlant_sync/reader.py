@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
 from parlant_sync import errors
 from parlant_sync.api import UNREAD, Api
+from parlant_sync.claim import Claim
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.feed import Feed, FeedEnd
+from parlant_sync.growing import BY_LIST, BY_READ, Growing
 from parlant_sync.poller import Poller
-
-# How often a streamed message is read again, in seconds, where its growth is to be given, and where not.
-GROWTH_TICK = 0.25
-HOLD_TICK = 1.0
-# A streamed message that has not grown for so long will not: its server was stopped in the middle of it (WIRE.md).
-STALE = 60.0
-_ENDINGS = frozenset({"ready", "cancelled", "error"})
+from parlant_sync.retry import LEAST
+from parlant_sync.users import Use
 
 
 class Position:
     """How far a reader has given events out; all default readers of a session share one.
 
-    The thread that is in a reader's ``next`` claims it; a claim is only ever tried, never waited for. No lock: an
-    interrupt could come between its acquire and the ``try`` that releases it. The claim of a thread is its own again.
+    Written by the thread that is in a reader's ``next``, which is the one that has the claim.
     """
 
-    __slots__ = ("claims", "epoch", "given", "offset")
+    __slots__ = ("claim", "epoch", "given", "growing", "offset")
 
     def __init__(self, offset: int, epoch: int = 0) -> None:
-        self.claims: dict[str, int] = {}  # setdefault() is atomic; the rest is written by the claimant alone
+        self.claim = Claim()
         self.offset = offset  # of the next event to give
         self.epoch = epoch
         self.given: int | None = None  # the event given last, until the caller asks for the following one
-
-    def claim(self) -> bool:
-        me = threading.get_ident()
-        return self.claims.setdefault("by", me) == me
-
-    def taken(self) -> bool:
-        """Whether another thread is inside."""
-        me = threading.get_ident()
-        return self.claims.get("by", me) != me
-
-    def let_go(self) -> None:
-        if not self.taken():
-            self.claims = {}
+        self.growing: Growing | None = None  # met last: whether it grows is watched across readers
 
     @property
     def cursor(self) -> int:
@@ -93,10 +76,7 @@ class EventReader:
         self._done = False
         self._listed = False
         self._ready: deque[Event] = deque()  # to be given before the feed is asked again
-        self._growing: Event | None = None
-        self._held: deque[Event] = deque()  # came after the growing message
-        self._grown = Deadline(None)
-        self._turn_over = False  # that of the growing message
+        self._growing: Growing | None = None
 
     @property
     def cursor(self) -> int:
@@ -107,10 +87,9 @@ class EventReader:
         return self._position.cursor
 
     def close(self) -> None:
-        """End the iteration. Idempotent; from any thread."""
-        self._done = True
+        """End the iteration, after what had arrived. Idempotent; from any thread."""
         if self._pid == os.getpid():
-            self._feed.close()
+            self._feed.leave()
 
     def __enter__(self) -> EventReader:
         return self
@@ -128,10 +107,10 @@ class EventReader:
             self._check()
         position = self._position
         try:
-            if not position.claim():
+            if not position.claim.take():
                 raise errors.ConcurrencyError(
-                    f"another thread is reading session {self._session_id} by this reader; "
-                    "open one of its own with iter_events(since=...)"
+                    f"session {self._session_id} on {self._api.transport.base_url}: another thread is reading it by "
+                    "this reader; open one of its own with iter_events(since=...)"
                 )
             position.given = None
             event = self._next()
@@ -140,141 +119,152 @@ class EventReader:
         except errors.ConcurrencyError:
             raise
         except StopIteration:
-            position.let_go()
-            self.close()
+            self._end()
             raise
         except FeedEnd as end:
-            position.let_go()
-            self.close()
+            self._end()
             if isinstance(end.cause, errors.SessionClosed):
                 raise StopIteration from None
             raise errors.copy_for_waiter(end.cause) from end.cause
         except BaseException:
             # Whatever was taken and not given is listed again.
-            self._ready.clear()
-            self._drop_growth()
-            if not self._done:
-                self._feed.back_to(position.offset)
-            position.let_go()
+            self._forget()
+            self._feed.back_to(position.offset)
+            position.claim.let_go()
             raise
         # Nothing but stores from here on: an interrupt comes at calls only, and must not part the event from its place.
         position.offset = following
         position.given = given
-        position.claims = {}
+        position.claim.by = {}
         return event
 
-    def _wanted(self, event: Event) -> bool:
-        return (self._kinds is None or event.kind in self._kinds) and (
-            self._sources is None or event.source in self._sources
-        )
+    def _end(self) -> None:
+        self._done = True
+        self._position.claim.let_go()
+        self._feed.leave()
+
+    def _forget(self) -> None:
+        self._ready.clear()
+        self._growing = None
 
     def _next(self) -> Event:
+        self._see_others()
         position, feed = self._position, self._feed
-        # Another default reader may have given events out since, or may know of a new numbering.
-        if feed.epoch == position.epoch:
-            if position.offset > feed.offset:
-                feed.skip_to(position.offset)
-        elif feed.epoch > position.epoch:
-            position.epoch, position.offset = feed.epoch, feed.offset
         idle = Deadline(self._timeout)
         while True:
-            if self._ready:
+            while self._ready:
                 event = self._ready.popleft()
-                if self._filtered(event):
-                    continue
-                return event
+                if not self._filtered(event):
+                    return event
             found = feed.pop() if self._growing is None else None
             if found is None:
                 found = self._wait(idle)
-                if self._ready:
+            if found is not None:
+                idle = Deadline(self._timeout)
+                if feed.epoch != position.epoch and self._renumbered(found):
                     continue
-                if found is None:
-                    raise StopIteration
-            if feed.epoch != position.epoch:
-                position.epoch, position.offset = feed.epoch, found.offset
-            idle = Deadline(self._timeout)
-            if self._growing is not None:
-                self._hold(found)
-            elif self._filtered(found):
-                continue
-            elif found.is_partial:
-                self._growing = found
-                self._grown = Deadline(STALE)
-                if self._partial:
+                if found.offset < position.offset:
+                    continue  # another default reader has given it, of a numbering that this one is just learning of
+                if self._growing is not None:
+                    self._hold(self._growing, found, idle)
+                elif self._filtered(found):
+                    continue
+                elif not found.is_partial:
                     return found
-            else:
-                return found
+                else:
+                    self._watch(found)
+                    if self._partial:
+                        return found
+            growing = self._growing
+            if growing is not None and growing.wants_a_look:
+                if self._look(growing, idle):
+                    idle = Deadline(self._timeout)
+            elif found is None and not self._ready and idle.expired():
+                raise StopIteration
+
+    def _see_others(self) -> None:
+        """Another default reader may have given events out since, or may know of a new numbering."""
+        position, feed = self._position, self._feed
+        if feed.epoch != position.epoch:
+            self._forget()
+            if feed.epoch > position.epoch:
+                position.epoch, position.offset = feed.epoch, min(position.offset, feed.offset)
+                feed.back_to(position.offset)
+        elif position.offset > feed.offset:
+            self._forget()
+            feed.skip_to(position.offset)
+        else:
+            while self._ready and self._ready[0].offset < position.offset:
+                self._ready.popleft()
+            growing = self._growing
+            if growing is not None and growing.event.offset < position.offset:
+                self._growing = None
+                self._ready.extend(event for event in growing.held if event.offset >= position.offset)
+
+    def _renumbered(self, found: Event) -> bool:
+        """``found`` is the first one after the numbering went back; True where there is more to give before it."""
+        position, feed = self._position, self._feed
+        self._forget()
+        position.epoch = feed.epoch
+        if position.offset < found.offset:
+            feed.back_to(position.offset)
+            return True
+        position.offset = found.offset
+        return False
 
     def _filtered(self, event: Event) -> bool:
-        if self._wanted(event):
+        if (self._kinds is None or event.kind in self._kinds) and (
+            self._sources is None or event.source in self._sources
+        ):
             return False
         self._position.offset = event.offset + 1
         return True
 
     def _wait(self, idle: Deadline) -> Event | None:
-        """The feed's next event; None when none came for too long, or when something has become ready meanwhile."""
+        """The feed's next event; None when none came for too long, or when a growing message is to be read again."""
         self._check()
-        self._poller.use()
-        try:
+        with Use(self._poller):
             if self._timeout == 0:
-                return self._listed_now()
-            while True:
-                growing = self._growing
-                if growing is None:
-                    return self._feed.get(idle)
-                tick = GROWTH_TICK if self._partial and self._api.single_reads else HOLD_TICK
-                found = self._feed.get(Deadline(idle.bound(tick)))
-                if found is not None:
-                    return found
-                if self._watch_growth(growing):
-                    idle = Deadline(self._timeout)
-                if self._ready or idle.expired():
-                    return None
-        finally:
-            self._poller.unuse()
-
-    def _listed_now(self) -> Event | None:
-        if not self._listed:
-            self._listed = True
-            self._feed.list_now(Deadline(self._api.transport.settings.request_timeout))
-        return self._feed.pop()
+                if not self._listed:
+                    self._feed.list_now()
+                    self._listed = True
+                return self._feed.pop()
+            growing = self._growing
+            return self._feed.get(idle if growing is None else Deadline(idle.bound(growing.due.bound(None))))
 
     # -- streamed messages
 
-    def _watch_growth(self, growing: Event) -> bool:
+    @property
+    def _every(self) -> float:
+        return BY_READ if self._partial and self._api.single_reads else BY_LIST
+
+    def _watch(self, found: Event) -> None:
+        self._growing = growing = Growing(found, self._every)
+        before = self._position.growing
+        if before is not None and before.event.raw == found.raw:
+            growing.stale = before.stale
+        self._position.growing = growing
+
+    def _look(self, growing: Growing, idle: Deadline) -> bool:
         """Read the message again; True where it has grown. What is to be given lands in ``_ready``."""
+        limit = idle.between(LEAST, self._api.transport.settings.request_timeout)
         try:
-            now = self._api.reread(self._session_id, growing)
-        except UNREAD:
-            return False  # the next tick tries again: a message is not given half for a passing trouble
-        grew = now.raw != growing.raw
-        if grew:
-            self._grown = Deadline(STALE)
-            self._growing = now
-        if not now.is_partial or self._turn_over or self._grown.expired():
-            self._end_growth(now)
+            now = self._api.reread(self._session_id, growing.event, deadline=Deadline(limit))
+        except (errors.SessionClosed, *UNREAD):
+            growing.put_off(self._every)
+            return False  # the next look tries again: a message is not given half for a passing trouble
+        grew = growing.grew(now, self._every)
+        if not now.is_partial or growing.over or growing.stale.expired():
+            self._ready.append(now)
+            self._ready.extend(growing.held)
+            self._growing = None
         elif grew and self._partial:
             self._ready.append(now)
         return grew
 
-    def _hold(self, event: Event) -> None:
-        """An event behind the growing message: it waits, and may say that the message's turn is over."""
-        growing = self._growing
-        assert growing is not None
-        self._held.append(event)
-        own = event.trace_id == growing.trace_id
-        if (own and (event.status in _ENDINGS or event.kind == "message")) or (
-            not own and event.status == "acknowledged"
-        ):
-            self._turn_over = True
-            self._watch_growth(growing)
-
-    def _end_growth(self, last: Event) -> None:
-        self._ready.append(last)
-        self._ready.extend(self._held)
-        self._drop_growth()
-
-    def _drop_growth(self) -> None:
-        self._growing = None
-        self._turn_over = False
-        self._held.clear()
+    def _hold(self, growing: Growing, event: Event, idle: Deadline) -> None:
+        """An event behind the growing message: it waits, and may say that the message is as whole as it gets."""
+        growing.held.append(event)
+        if growing.is_followed_by(event) or growing.is_cut_by(event):
+            growing.over = True
+            self._look(growing, idle)

@@ -22,7 +22,7 @@ class Server:
         self.lists: list[int] = []
         self.failures: list[Exception] = []
 
-    def lister(self, since: int, deadline: Deadline) -> list[Event]:
+    def lister(self, since: int) -> list[Event]:
         self.lists.append(since)
         if self.failures:
             raise self.failures.pop(0)
@@ -86,19 +86,46 @@ def test_an_overflow_is_read_again() -> None:
     assert server.lists == [0]
 
 
-def test_closed_and_opened_again() -> None:
+def test_left_it_gives_what_had_arrived() -> None:
     server = Server()
     feed = server.feed()
     server.add(2)
     server.poll()
-    assert drain(feed) == [0, 1]
-    feed.close()
-    with pytest.raises(FeedEnd):
-        feed.get(Deadline(0))
+    feed.leave()
     server.add(2)
     server.poll()
-    feed.open()
-    assert drain(feed) == [2, 3]
+    assert [e.offset for e in (feed.get(Deadline(30)), feed.get(Deadline(30))) if e] == [0, 1]
+    with pytest.raises(FeedEnd):
+        feed.get(Deadline(30))
+
+
+def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(3, start=3)
+    server.failures = [TransportError("down")] * 1000
+    feed = server.feed(0)
+
+    def pause(attempt: int) -> float:
+        thread.start()
+        return 60.0
+
+    thread = threading.Thread(target=feed.leave)
+    monkeypatch.setattr("parlant_sync.feed.jittered", pause)
+    with pytest.raises(FeedEnd):
+        feed.get(Deadline(None))
+    thread.join()
+    assert len(server.lists) == 1
+
+
+def test_now_is_tried_as_often_as_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [TransportError("down")] * 2
+    feed = server.feed(0)
+    feed.list_now()
+    assert [e.offset for e in (feed.pop(), feed.pop()) if e] == [0, 1]
+    server.failures = [TransportError("down")] * 3
+    with pytest.raises(TransportError):
+        feed.list_now()
 
 
 def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +135,6 @@ def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     server.add(3)
     server.poll()
     mailbox = feed._mailbox
-    assert mailbox is not None
     take = mailbox.take
 
     def interrupted(timeout: float | None) -> object:
@@ -167,7 +193,7 @@ def test_a_waiting_reader_is_woken(how: str) -> None:
     if how == "end":
         server.hub.end(SessionClosed("closed"))
     else:
-        feed.close()
+        feed.leave()
     assert ended.wait(5)
     thread.join()
 
@@ -185,21 +211,57 @@ def test_a_pause_between_lists_ends_with_the_session(monkeypatch: pytest.MonkeyP
         server.feed(0).get(Deadline(None))
 
 
-def test_numbering_that_goes_back_is_followed() -> None:
+def wiped(server: Server, keep: int, more: int) -> None:
+    """The server deletes what is from ``keep`` on, counts again, and gets ``more`` events: the last one is ours."""
+    known = server.hub.place
+    server.log = server.log[:keep]
+    server.add(more)
+    assert server.hub.note_posted(server.log[-1].offset, known)
+    assert server.hub.renumber(keep, known)
+
+
+@pytest.mark.parametrize(
+    ("taken", "keep", "more", "given"), [(3, 0, 2, [0, 1]), (3, 1, 2, [1, 2]), (3, 2, 1, [2]), (1, 2, 1, [1, 2])]
+)
+def test_numbering_that_goes_back_is_followed(taken: int, keep: int, more: int, given: list[int]) -> None:
     server = Server()
-    feed, elsewhere = server.feed(), server.feed()
-    elsewhere.close()
+    feed = server.feed()
     server.add(3)
     server.poll()
-    assert drain(feed) == [0, 1, 2]
-    known = server.hub.place
-    server.log = []
-    server.add(2)  # offsets 0 and 1 again: other events
-    assert server.hub.note_posted(1, known)
+    assert [e.offset for e in (feed.get(Deadline(0)) for _ in range(taken)) if e] == list(range(taken))
+    wiped(server, keep, more)
     server.poll()
-    assert drain(feed) == [1]
-    late = Feed(server.hub, server.lister, 100, offset=3, epoch=0)
-    assert drain(late) == [1]
+    assert drain(feed) == given
+    assert drain(Feed(server.hub, server.lister, 100, offset=taken, epoch=0)) == given
+
+
+def test_what_is_never_wanted_stays_unwanted() -> None:
+    """A turn begins behind its message, whatever numbering is noticed later, from further below."""
+    server = Server(5, start=5)
+    feed = server.feed()
+    wiped(server, 1, more=3)
+    feed.start_at(3)
+    known = server.hub.place
+    assert server.hub.renumber(0, known)
+    server.add()
+    server.poll()
+    assert drain(feed) == [3, 4]
+
+
+def test_a_numbering_noticed_while_it_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(20, start=20)
+    feed = server.feed(0)
+    assert len(drain(feed)) == 20
+    feed.back_to(20)
+    mailbox, catch_up = feed._mailbox, feed._mailbox.catch_up
+
+    def noticed() -> None:
+        monkeypatch.undo()
+        catch_up()
+        wiped(server, 0, more=5)
+
+    monkeypatch.setattr(mailbox, "catch_up", noticed)
+    assert drain(feed) == [0, 1, 2, 3, 4]
 
 
 def test_back_to_gives_again() -> None:

@@ -227,7 +227,7 @@ def test_poll_now_asks_again() -> None:
     p = poller(api, hub)
     p.use()
     assert gate.wait(5)
-    assert hub.note_posted(2, hub.place)
+    assert hub.renumber(2, hub.place)
     p.poll_now()
     assert p.join(Deadline(5))
     assert [offset for offset, _ in api.asked] == [7, 2]
@@ -523,7 +523,7 @@ def test_its_place_is_fresh_when_its_present_thread_has_polled() -> None:
 def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
     dropped: list[object] = []
-    monkeypatch.setattr("parlant_sync.interrupt.drop_inherited", dropped.append)
+    monkeypatch.setattr("parlant_sync.pools.drop_inherited", dropped.append)
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
     p.use()
     while p.state != "waiting":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from parlant_sync import Client, ConcurrencyError, NotFoundError, Session
+from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session
 from parlant_sync.testing import FakeServer
 
 
@@ -29,6 +32,13 @@ def client(server: FakeServer) -> Iterator[Client]:
 @pytest.fixture
 def session(client: Client) -> Session:
     return client.create_session("a")
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        threading.Event().wait(0.01)
 
 
 def offsets(events: object) -> list[int]:
@@ -152,7 +162,7 @@ def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
         reading = pool.submit(lambda: (inside.set(), next(reader))[1])
         assert inside.wait(5)
         server.wait_polls(1)
-        while not session._position.taken():  # until the thread is inside its next
+        while not session._position.claim.taken():  # until the thread is inside its next
             threading.Event().wait(0.001)
         with pytest.raises(ConcurrencyError, match="since="):
             session.iter_events()
@@ -235,3 +245,177 @@ def test_numbering_that_went_back() -> None:
             server.wipe(session.id)
             assert session.send("two").text == "echo: two"
             assert [e.message for e in session.iter_events(timeout=0, kinds="message")] == ["two", "echo: two"]
+
+
+def test_two_default_readers_in_one_thread_give_each_event_once(server: FakeServer, session: Session) -> None:
+    """The events behind a streamed message are held by the reader that met it; another one may be given them first."""
+    server.agent("a").streams("one two three", every=0.1)
+    session.post("hi")
+    outer, inner = [], []
+    for event in session.iter_events(timeout=1):
+        outer.append(event.offset)
+        if event.message == "one two three":
+            inner = offsets(session.iter_events(timeout=1))
+    assert sorted(outer + inner) == [e.offset for e in session.history()]
+    assert offsets(session.iter_events(timeout=0)) == []
+
+
+def test_a_partial_reader_left_behind_repeats_nothing(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.3)
+    session.post("hi")
+    partial = session.iter_events(timeout=2, partial=True)
+    found = next(e for e in partial if e.is_partial)
+    rest = offsets(session.iter_events(timeout=2))
+    assert rest[0] == found.offset
+    assert offsets(partial) == []
+
+
+@pytest.mark.parametrize("keep", [0, 6])
+def test_what_a_wipe_left_and_what_others_wrote_after_it_is_given(keep: int) -> None:
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 10)
+        wait_for(lambda: session.health.next_offset == 10)
+        unread = session.iter_events(timeout=1)
+        read = session.iter_events(since="latest", timeout=1)
+        server.wipe(session.id, keep)
+        server.add_event(session.id)
+        server.add_event(session.id)
+        session.post("hello")
+        assert offsets(unread) == list(range(keep + 3))
+        assert offsets(read) == list(range(keep, keep + 3))
+
+
+def test_latest_is_what_the_server_has_now(server: FakeServer) -> None:
+    """Not what the poller knows: it may have been parked, or be late."""
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
+        server.agent("a")
+        session = client.create_session("a")
+        session.send("hi")
+        wait_for(lambda: session.health.state == "parked")
+        server.add_event(session.id, "custom", {"old": True})
+        with session.iter_events(since="latest", timeout=1, kinds="custom") as reader:
+            server.add_event(session.id, "custom", {"new": True})
+            assert [e.data for e in reader] == [{"new": True}]
+
+
+def test_a_trigger_after_parking_is_not_an_old_turn(server: FakeServer) -> None:
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
+        server.agent("a").replies("old").replies("older").replies("spoken now")
+        session = client.create_session("a")
+        session.send("one")
+        wait_for(lambda: session.health.state == "parked")
+        server.say(session.id, "by somebody else")
+        server.wait_idle()
+        assert session.trigger().text == "spoken now"
+
+
+def test_a_stream_that_is_dead_does_not_stop_short_loops(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server was stopped in the middle of it, and nothing says that its turn is over."""
+    monkeypatch.setattr("parlant_sync.growing.STALE", 1.0)
+    server.agent("a").streams("one two three four", every=0.3).waits("never", at="chunk")
+    session.post("q")
+    wait_for(lambda: any(e.is_partial for e in session.history()))
+    server.restart(keep=True)
+    server.human(session.id, "I am human")
+    found: list[int] = []
+    wait_for(lambda: found.extend(offsets(session.iter_events(timeout=0))) or len(found) == len(session.history()))
+    assert found == [e.offset for e in session.history()]
+
+
+def test_a_dead_stream_is_told_by_the_clock_of_the_server(server: FakeServer, session: Session) -> None:
+    """For readers that never wait, each in a process of its own."""
+    server.add_event(session.id, "message", {"message": "half", "chunks": ["half"]})
+    server.add_event(session.id, "custom", {"young": True})
+    assert offsets(session.iter_events(since=0, timeout=0)) == []
+
+    def age(response: Any) -> None:
+        events = json.loads(response.body)
+        events[0]["creation_utc"] = "2020-01-01T00:00:00+00:00"
+        response.body = json.dumps(events).encode()
+
+    server.alter_next(lambda r: r.query.get("wait_for_data") == "0", age)
+    assert offsets(session.iter_events(since=0, timeout=0)) == [0, 1]
+
+
+def test_a_list_that_failed_is_asked_again(server: FakeServer, session: Session) -> None:
+    server.fill(session.id, 3)
+    wait_for(lambda: session.health.next_offset == 3)
+    reader = session.iter_events(timeout=0)
+    server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=3)
+    with pytest.raises(ServerError):
+        next(reader)
+    assert offsets(reader) == [0, 1, 2]
+
+
+def test_growth_is_seen_though_other_events_keep_coming(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams("one two three four five six", every=0.3)
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.wait(0.05):
+            server.add_event(session.id, "custom", {})
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        with session.stream("q") as turn:
+            assert len(list(turn.text)) >= 4
+        session.post("again")
+        texts = []
+        for event in session.iter_events(timeout=5, partial=True, kinds="message", sources="ai_agent"):
+            texts.append(event.message)
+            if len(texts) > 4 and not event.is_partial:
+                break
+        assert len(texts) >= 5
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_hanging_request_does_not_outlast_the_loop(server: FakeServer) -> None:
+    with Client(server.base_url, request_timeout=20) as client:
+        server.agent("a").streams(["word "] * 1000, every=0.1)
+        session = client.create_session("a")
+        hold = server.hold_next("GET /sessions/*/events/*", times=None)
+        session.post("q")
+        started = time.monotonic()
+        list(session.iter_events(timeout=1))
+        assert time.monotonic() - started < 10
+        reading = threading.Thread(target=lambda: list(session.iter_events(timeout=30)))
+        before = hold.count
+        reading.start()
+        hold.wait(count=before + 1)
+        started = time.monotonic()
+        session.close()
+        reading.join(10)
+        assert time.monotonic() - started < 5
+        hold.release()
+
+
+def test_a_reader_closed_from_another_thread_gives_what_had_arrived(server: FakeServer, session: Session) -> None:
+    reader = session.iter_events()
+    server.fill(session.id, 5)
+    wait_for(lambda: session.health.backlog == 5)
+    reader.close()
+    server.fill(session.id, 1)
+    wait_for(lambda: session.health.next_offset == 6)
+    assert offsets(reader) == [0, 1, 2, 3, 4]
+    assert session.cursor == 5
+    assert offsets(session.iter_events(timeout=0)) == [5]
+
+
+def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: Session) -> None:
+    server.fill(session.id, 3)
+    wait_for(lambda: session.health.next_offset == 3)
+    reader = session.iter_events(since="beginning")
+    server.stop()
+    reading = threading.Thread(target=lambda: list(reader))
+    reading.start()
+    wait_for(lambda: session.health.consecutive_failures > 0)
+    reader.close()
+    reading.join(5)
+    assert not reading.is_alive()
