@@ -18,6 +18,7 @@ class TurnTracker:
     """
 
     def __init__(self, request: Event | None = None, *, trace: str | None = None, unannounced: bool = False) -> None:
+        self._arguments = (request, trace, unannounced)
         own = request.trace_id if request is not None else ""
         self._own_trace = "" if own == ANONYMOUS_TRACE else own
         self._newer_message = False
@@ -32,6 +33,11 @@ class TurnTracker:
         self._message_since_ready = False
         self._answered = False
         self._settled = False
+
+    def anew(self) -> TurnTracker:
+        """One for the same turn, to be told everything again."""
+        request, trace, unannounced = self._arguments
+        return TurnTracker(request, trace=trace, unannounced=unannounced)
 
     @property
     def looks_unfinished(self) -> bool:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+import parlant_sync
 from parlant_sync import (
     AgentError,
     Client,
     ConcurrencyError,
     ConfigurationError,
     InvalidRequestError,
+    NotFoundError,
     ServerError,
     Session,
     SessionClosed,
@@ -198,7 +205,7 @@ def test_two_threads_cannot_drive_one_turn(server: FakeServer, session: Session)
         driving = pool.submit(turn.reply)
         server.reached("g")
         deadline = time.monotonic() + 5
-        while not turn._driving.locked() and time.monotonic() < deadline:
+        while not turn._claim.taken() and time.monotonic() < deadline:
             pass
         with pytest.raises(ConcurrencyError):
             turn.reply()
@@ -295,3 +302,67 @@ def test_an_outage_in_the_middle_of_a_turn(server: FakeServer, session: Session)
         server.cut_next("GET /events", times=3)
         server.release("g")
         assert sending.result(30).text == "after all"
+
+
+def test_an_interrupted_reply_is_the_same_when_asked_again(server: FakeServer, session: Session) -> None:
+    """A notebook's stop button, at each function of ours that a turn goes through."""
+    server.agent("a").replies("One.", then="Two.").with_preamble("Hmm...").with_tool("t", {"x": 1}, "done")
+    package = str(Path(parlant_sync.__file__).parent)
+    wrong = []
+    for stop_at in itertools.count(1, 3):
+        count = 0
+
+        def trace(frame: FrameType, what: str, arg: Any, stop_at: int = stop_at) -> None:
+            nonlocal count
+            if what == "call" and frame.f_code.co_filename.startswith(package):
+                count += 1
+                if count == stop_at:
+                    raise KeyboardInterrupt
+
+        with session.stream("q", timeout=20) as turn:
+            server.wait_idle()
+            sys.settrace(trace)
+            try:
+                turn.reply()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            reply = turn.reply()
+        if (reply.text, len(reply.preambles), len(reply.tool_calls)) != ("One.\n\nTwo.", 1, 1):
+            wrong.append((stop_at, reply.text))
+        if count < stop_at:
+            break
+    assert wrong == []
+    assert count > 20
+
+
+@pytest.mark.parametrize("ended", ["deleted", "closed"])
+def test_all_who_queue_are_told_of_the_end(server: FakeServer, ended: str) -> None:
+    with Client(server.base_url, turn_timeout=None) as client:
+        server.agent("a").replies("x").waits("g")
+        session = client.create_session("a")
+        with ThreadPoolExecutor(5) as pool:
+            sending = [pool.submit(session.send, f"m{n}") for n in range(4)]
+            server.reached("g")
+            if ended == "closed":
+                session.close()
+            else:
+                server.delete_session(session.id)
+            for sent in sending:
+                with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
+                    sent.result(10)
+
+
+def test_all_who_queue_behind_a_turn_that_nobody_drives_are_told_of_the_end(server: FakeServer) -> None:
+    with Client(server.base_url, turn_timeout=None) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        turn = session.stream("kept")
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(session.send, "waits")
+            server.wait_polls(1)
+            server.delete_session(session.id)
+            with pytest.raises(NotFoundError):
+                sending.result(10)
+        turn.close()

@@ -13,4 +13,5 @@ from parlant_sync.testing import FakeServer
 def server() -> Iterator[FakeServer]:
     with FakeServer() as fake:
         fake.agent("quick").echoes()
+        fake.agent("mute").ignores()
         yield fake

@@ -5,6 +5,7 @@ The locks are found by walking what is reachable from the client: a lock that is
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -13,10 +14,11 @@ import threading
 import types
 import warnings
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import parlant_sync
-from parlant_sync import Client, ForkedProcessError
+from parlant_sync import Client, ForkedProcessError, SessionClosed
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 # Whose inside is ours to walk: this library, and the parts of others that its objects own.
@@ -62,14 +64,23 @@ def modules() -> list[tuple[str, Any]]:
     ]
 
 
-def child(client: Client, session: Any, agent: str, name: str) -> None:
-    signal.alarm(5)  # SIGALRM ends a child that hangs
+def refused(call: Callable[[], object]) -> None:
     said = ""
     try:
-        session.send("from the child")
+        call()
     except ForkedProcessError as error:
         said = str(error)
-    assert "client.session" in said, f"an inherited session sent something: {said!r}"
+    assert "client.session" in said, f"what was inherited worked: {said!r}"
+
+
+def child(client: Client, session: Any, turn: Any, reader: Any, agent: str) -> None:
+    signal.alarm(5)  # SIGALRM ends a child that hangs
+    refused(lambda: session.send("from the child"))
+    refused(lambda: session.health)
+    refused(turn.reply)
+    refused(lambda: next(reader))
+    turn.close()
+    reader.close()
     session.close()
     repr(session), repr(client), client.sessions
     assert not client.sessions, "the child inherited sessions"
@@ -82,12 +93,12 @@ def child(client: Client, session: Any, agent: str, name: str) -> None:
     client.close()
 
 
-def fork(client: Client, session: Any, agent: str, name: str) -> str | None:
+def fork(name: str, *inherited: Any) -> str | None:
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            child(client, session, agent, name)
+            child(*inherited)
             code = 0
         except BaseException:
             import traceback
@@ -97,6 +108,11 @@ def fork(client: Client, session: Any, agent: str, name: str) -> str | None:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
     return None if status == 0 else f"{name}: the child ended with {status:#x} ({'hung' if status == 14 else 'failed'})"
+
+
+def suppressed(call: Callable[[], object]) -> None:
+    with contextlib.suppress(SessionClosed):
+        call()
 
 
 def main() -> None:
@@ -110,6 +126,11 @@ def main() -> None:
     with session.stream("a turn") as turn:
         locks = locks_of(("client", client), ("session", session), ("reader", reader), ("turn", turn), *modules())
         turn.reply()
+    # One that a thread is driving at the fork.
+    mute = client.create_session("mute")
+    driven = mute.stream("nobody answers", timeout=None)
+    driver = threading.Thread(target=lambda: suppressed(driven.reply))
+    driver.start()
     for name, lock in sorted(locks.items()):
         held, release = threading.Event(), threading.Event()
 
@@ -122,7 +143,7 @@ def main() -> None:
         thread.start()
         if not held.wait(2):  # a reader's own "I am inside": held by whoever is in it
             print(f"never free: {name}")
-        trouble = fork(client, session, agent, name)
+        trouble = fork(name, client, session, driven, reader, agent)
         release.set()
         thread.join()
         count += 1
@@ -140,6 +161,7 @@ def main() -> None:
     if got != [event.offset for event in held_by_server]:
         print(f"the parent's reader lost something: {got}")
     client.close()
+    driver.join()
     print(f"READY {count} {parlant_sync.__name__}", *sorted(locks), sep="\n")
 
 
