@@ -90,7 +90,7 @@ class Client:
         )
         self._transport = Transport(self._settings)
         self._api = Api(self._transport)
-        self._registry = Registry()
+        self._registry = Registry(self.base_url)
         self._pid = os.getpid()
         shutdown.watch(self)
 
@@ -147,7 +147,7 @@ class Client:
                     what,
                     since,
                 )
-        return self._start(self._registry.add(self._session(info, 0, 0)))
+        return self._registry.add(self._session(info, 0, 0))
 
     def session(self, session_id: str, *, since: int | str | None = None) -> Session:
         """Attach to a session that exists. For one id, all threads of this client get one and the same open object.
@@ -162,7 +162,7 @@ class Client:
         def make() -> Session:
             info = self._api.read_session(session_id)
             start = self._api.end_of(session_id) if wanted == "latest" else int(wanted)
-            return self._start(self._session(info, start, wanted))
+            return self._session(info, start, wanted)
 
         settings = self._settings
         session = self._registry.get_or_open(session_id, make, 3 * settings.request_timeout)
@@ -195,15 +195,6 @@ class Client:
             forget=self._registry.forget,
         )
         holder.append(weakref.ref(session))
-        return session
-
-    def _start(self, session: Session) -> Session:
-        try:
-            session._poller.use()
-            session._poller.unuse()
-        except BaseException:
-            session.close()
-            raise
         return session
 
     def agents(self) -> list[Agent]:
@@ -261,6 +252,7 @@ class Client:
         ``timeout`` seconds at most (default: ``close_timeout``); milliseconds where the polls wait for data.
         """
         limit = self._settings.close_timeout if timeout is None else seconds("timeout", timeout)
+        self._api.stop(errors.SessionClosed(f"the client of {self.base_url} was closed; make a new one"))
         self._registry.close(Deadline(limit))
         self._transport.close()
 

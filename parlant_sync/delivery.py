@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import checks, errors
-from parlant_sync.api import UNREAD, Api, not_taken
+from parlant_sync.api import UNREAD, Api, events_path, may_repeat, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.retry import LEAST, Bell, retrying
@@ -34,6 +34,7 @@ class Delivery:
         self._session_id = session_id
         self._api = api
         self._bell = bell
+        self._warned = False
         self._lock = threading.Lock()  # guards _sent and _doubtful
         # Ids of messages that posts of this object gave back: none of them is somebody else's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
@@ -51,10 +52,11 @@ class Delivery:
         since: int,
         deadline: Deadline,
         attempts: float = float("inf"),
-    ) -> Event:
-        """Post and return the stored event. ``since`` is an offset that the message cannot be below.
+    ) -> tuple[Event, bool]:
+        """Post and return the stored event, and whether it was found by looking, for no answer told.
 
-        Repeats only what the server certainly did not take. Raises DeliveryUncertain where nobody can tell.
+        ``since`` is an offset that the message cannot be below. Repeats only what the server certainly did not take.
+        Raises DeliveryUncertain where nobody can tell.
         """
         checks.mapping("metadata", metadata)
         checks.mapping("participant", participant)
@@ -74,9 +76,8 @@ class Delivery:
 
         def once() -> Event:
             # After a 429 all posts of the client wait together, and then take turns.
-            pace.wait(lambda pause: self._bell.wait(deadline.bound(pause)), lambda: self._bell.rung)
-            if deadline.expired() and limited:
-                raise limited[-1]
+            if not pace.wait(self._bell, deadline) and not self._bell.rung:
+                raise limited[-1] if limited else self._not_its_turn(pace.pause_left())
             timeout = deadline.between(LEAST, limit)
             try:
                 return self._api.create_event(
@@ -92,19 +93,32 @@ class Delivery:
                 once,
                 deadline=deadline,
                 attempts=attempts,
-                may_retry=lambda error: not_taken(error, failure),
+                may_retry=lambda error: may_repeat(error, failure),
                 bell=self._bell,
             )
-        except (errors.TransportError, errors.ProtocolError, errors.ServerError) as error:
-            if not_taken(error, failure):
+            found = False
+        except (errors.TransportError, errors.ProtocolError, errors.ServerError, errors.SessionClosed) as error:
+            if not_taken(error, failure) or (isinstance(error, errors.SessionClosed) and not failure.sent):
                 raise
             with self._lock:
                 _remember(self._doubtful, key, (message, since))
             event = self._look_for(key, message, since, deadline, error)
+            found = True
         with self._lock:
             _remember(self._sent, event.id, key)
             self._doubtful.pop(key, None)
-        return event
+        if metadata and not _keeps_metadata(event):
+            self._warn("the metadata of messages")
+        return event, found
+
+    def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
+        return errors.RateLimitedError(
+            f"session {self._session_id} on {self._api.transport.base_url}: nothing was posted, for the server has "
+            "refused other posts with 429, and this one's turn did not come in time; wait longer, or post less often",
+            method="POST",
+            path=events_path(self._session_id),
+            retry_after=pause,
+        )
 
     def find(self, key: str, *, deadline: Deadline | None = None, attempts: int = 3) -> Event | None:
         """The message under ``key``, by the server's list; None where it holds none now."""
@@ -115,6 +129,17 @@ class Delivery:
             # Below what was known: only where the server has begun to count again (WIRE.md).
             found = self._match(self._list(0, deadline, attempts), key, None)
         return found
+
+    def _warn(self, what: str) -> None:
+        """What an old server drops without a word, told once."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "session %s on %s: this server drops %s; Parlant keeps them from 3.1 on",
+                self._session_id,
+                self._api.transport.base_url,
+                what,
+            )
 
     def _list(self, since: int, deadline: Deadline | None, attempts: int) -> list[Event]:
         return self._api.list_events(
@@ -128,10 +153,12 @@ class Delivery:
             if event.metadata.get(KEY) == key or ours.get(event.id) == key:
                 return event
         if message is None:
+            if events and not any(map(_keeps_metadata, events)):
+                self._warn("the keys of messages, so find() knows those posted by this object alone")
             return None
         for event in events:
             # 3.0 has no metadata at all: there the text, the source and the place must do.
-            same = event.source == "customer" and event.message == message and "metadata" not in event.raw
+            same = event.source == "customer" and event.message == message and not _keeps_metadata(event)
             if same and ours.get(event.id, key) == key:
                 return event
         return None
@@ -142,6 +169,7 @@ class Delivery:
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
         until = Deadline(max(deadline.remaining(), _GRACE))
         looks = list(LOOKS)
+        looked = False
         while not self._bell.rung:
             self._bell.wait(min(looks[0], until.remaining()))
             try:
@@ -156,9 +184,10 @@ class Delivery:
                 if event is not None:
                     return event
                 looks.pop(0)
+                looked = True
             if not looks or until.expired():
                 break
-        if isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504):
+        if looked and isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504):
             raise cause  # the server itself says that it failed
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
@@ -166,6 +195,10 @@ class Delivery:
             key=key,
             session_id=self._session_id,
         ) from cause
+
+
+def _keeps_metadata(event: Event) -> bool:
+    return "metadata" in event.raw
 
 
 def _remember(memory: OrderedDict[str, Any], name: str, value: Any) -> None:

@@ -221,7 +221,7 @@ class Reply:
     outcome: str
     messages: tuple[Event, ...] = ()
     preambles: tuple[Event, ...] = ()
-    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_calls: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     events: tuple[Event, ...] = ()
     request: Event | None = None
     trace_id: str = ""
@@ -238,7 +238,7 @@ class Agent:
     id: str
     name: str
     description: str | None
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, Any] = field(repr=False, hash=False)
 
 
 @dataclass(frozen=True)
@@ -250,10 +250,10 @@ class SessionInfo:
     customer_id: str
     title: str | None
     mode: str
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(hash=False)
     labels: tuple[str, ...]
     created: datetime | None
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, Any] = field(repr=False, hash=False)
 
 
 @dataclass(frozen=True)

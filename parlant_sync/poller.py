@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from parlant_sync import errors, interrupt
+from parlant_sync import errors, interrupt, pools
 from parlant_sync.alarms import Alarms, PollCounts
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline
@@ -201,7 +201,7 @@ class Poller:
             line, self._line, self._thread = self._line, None, None
         if line is not None:
             line.slot.drop_inherited()
-            interrupt.drop_inherited(line.session)  # in a pause its connection is idle
+            pools.drop_inherited(line.session)  # in a pause its connection is idle
 
     # -- the thread
 

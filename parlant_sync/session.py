@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Final
 
 from parlant_sync import checks, errors
-from parlant_sync.api import Api
+from parlant_sync.api import Api, session_path
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Event, Reply, SessionInfo, select
 from parlant_sync.hub import Hub
+from parlant_sync.interrupt import Calls
 from parlant_sync.poller import Poller
 from parlant_sync.reader import EventReader, Position
 from parlant_sync.settings import Settings
@@ -73,7 +74,6 @@ class Session:
     ) -> None:
         self.since = since
         self._info = info
-        self._api = api
         self._settings = settings
         self._owner = owner  # the client lives as long as one of its sessions is referred to
         self._forget = forget
@@ -89,6 +89,8 @@ class Session:
             idle_timeout=settings.idle_timeout,
             on_change=on_change,
         )
+        self._calls = Calls()
+        self._api = api = api.scoped(self._calls, self._poller.bell)
         self._starter = Starter(
             info.id, api=api, settings=settings, hub=self._hub, poller=self._poller, check=self._check_process
         )
@@ -155,6 +157,7 @@ class Session:
 
     @property
     def health(self) -> SessionHealth:
+        self._check_process()
         counts = self._poller.counts
         return SessionHealth(
             state=self._poller.state,
@@ -293,7 +296,7 @@ class Session:
         limit = None if timeout is None else seconds("timeout", timeout)
         self._starter.check()
         position = self._position
-        if since is None and position.taken():
+        if since is None and position.claim.taken():
             raise errors.ConcurrencyError(
                 f"another thread is reading {self._starter.where}; open a reader of its own with iter_events(since=...)"
             )
@@ -301,7 +304,7 @@ class Session:
             if since is None:
                 feed = self._starter.feed(position.offset, epoch=position.epoch)
             else:
-                feed = self._starter.feed(self._offset_of(since))
+                feed = self._starter.feed(self._starter.latest() if since == "latest" else checks.offset(since))
                 position = Position(feed.offset, feed.epoch)
         return EventReader(
             api=self._api,
@@ -315,14 +318,6 @@ class Session:
             sources=checks.names("sources", sources),
             partial=partial,
         )
-
-    def _offset_of(self, since: int | str) -> int:
-        if since == "latest":
-            # Polled a moment ago, or not: a parked or troubled poller does not know the end.
-            counts = self._poller.counts
-            fresh = self._poller.state == "polling" and counts.last_poll and not counts.consecutive_failures
-            return self._hub.latest() if fresh else self._api.end_of(self.id)
-        return checks.offset(since)
 
     def history(
         self, since: int = 0, *, kinds: Iterable[str] | str | None = None, sources: Iterable[str] | str | None = None
@@ -362,15 +357,25 @@ class Session:
         if wanted is not None:
             body["labels"] = {"upsert": wanted, "remove": sorted(set(self.labels) - set(wanted))}
         with self._starter.using():
-            info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
-            self._take_info(info)
-        kept = all(info.metadata.get(k) == v for k, v in (metadata or {}).items())
-        if not kept or (wanted is not None and set(info.labels) != set(wanted)):
+            info = self._update(body)
+            others = sorted(set(info.labels) - set(wanted or ()))
+            if wanted is not None and others:  # somebody else's, of since this object was last read
+                info = self._update({"labels": {"remove": others}})
+        kept = all(name in info.metadata for name, value in (metadata or {}).items() if value is not None)
+        if not kept or not set(wanted or ()) <= set(info.labels):
+            what, since = ("labels", "3.2") if kept else ("metadata", "3.1")
             raise errors.InvalidRequestError(
-                f"session {self.id}: the server at {self._settings.base_url} does not keep "
-                f"{'labels' if kept else 'metadata'} of sessions; Parlant does from {'3.2' if kept else '3.1'} on",
+                f"{self._starter.where}: this server does not keep {what} of sessions; Parlant does from {since} on. "
+                "What else was to be changed, has been",
+                status=200,
                 method="PATCH",
+                path=session_path(self.id),
             )
+
+    def _update(self, body: Mapping[str, Any]) -> SessionInfo:
+        info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
+        self._take_info(info)
+        return info
 
     def refresh(self) -> Session:
         """Read the session's attributes again; returns the session."""
@@ -408,10 +413,9 @@ class Session:
 
     def _begin_close(self) -> None:
         """For the registry: wake everything, wait for nothing."""
-        self._hub.end(
-            errors.SessionClosed(f"{self._starter.where} was closed; client.session({self.id!r}) opens it again")
-        )
-        self._starter.gate.close()
+        closed = errors.SessionClosed(f"{self._starter.where} was closed; client.session({self.id!r}) opens it again")
+        self._hub.end(closed)
+        self._calls.stop(self._hub.ending or closed)
         self._poller.stop()
         self._forget(self)
 
@@ -438,6 +442,7 @@ class Session:
     def _drop_inherited(self) -> None:
         """For the client, in a forked child."""
         self._lock = threading.Lock()
+        self._hub.drop_inherited()
         self._poller.drop_inherited()
 
     # -- helpers

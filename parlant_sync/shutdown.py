@@ -18,6 +18,9 @@ EXIT_GRACE = 0.5
 class Hooked(Protocol):
     """What a client offers to the hooks."""
 
+    @property
+    def base_url(self) -> str: ...
+
     def _end_at_exit(self, timeout: float) -> None: ...
 
     def _drop_inherited(self) -> None: ...
@@ -69,4 +72,4 @@ def _after_fork() -> None:
             client._drop_inherited()
         except Exception:
             # The others must still be renewed.
-            logger.exception("a client cannot be used in this forked process; make a new one")
+            logger.exception("the client of %s cannot be used in this forked process; make a new one", client.base_url)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync.api import Api
+from parlant_sync.api import UNREAD, Api
 from parlant_sync.deadline import Deadline
 from parlant_sync.delivery import Delivery
 from parlant_sync.events import Event, Reply
 from parlant_sync.feed import Feed
-from parlant_sync.gate import Gate, Pass
+from parlant_sync.gate import Pass
 from parlant_sync.hub import Hub, Place
 from parlant_sync.poller import Poller
 from parlant_sync.retry import LEAST
@@ -21,6 +22,7 @@ from parlant_sync.settings import Settings
 from parlant_sync.transport import Failure
 from parlant_sync.turn import Turn
 from parlant_sync.turns import TurnTracker
+from parlant_sync.users import Use
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +31,8 @@ _TRIGGER_ANSWER = 2.0
 _TRIGGER_BEGIN = 10.0
 
 
-class Use:
-    """A stretch in which a session is in use, so that it is not parked."""
-
-    __slots__ = ("_poller",)
-
-    def __init__(self, poller: Poller) -> None:
-        self._poller = poller
-
-    def __enter__(self) -> None:
-        self._poller.use()
-
-    def __exit__(self, *_: object) -> None:
-        self._poller.unuse()
+def _created(text: object) -> datetime | None:
+    return Event({"offset": 0, "creation_utc": text}).created
 
 
 class Starter:
@@ -60,7 +51,6 @@ class Starter:
         poller: Poller,
         check: Callable[[], None],
     ) -> None:
-        self.gate = Gate()
         self.delivery = Delivery(session_id, api, poller.bell)
         self.where = f"session {session_id} on {settings.base_url}"
         self._session_id = session_id
@@ -85,7 +75,7 @@ class Starter:
         """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
         api, session_id, settings = self._api, self._session_id, self._settings
 
-        def lister(since: int, _: Deadline) -> list[Event]:
+        def lister(since: int) -> list[Event]:
             # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
             most = settings.request_timeout
             limit = most if deadline is None else deadline.between(LEAST, most)
@@ -93,22 +83,41 @@ class Starter:
 
         return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
 
-    def note_posted(self, event: Event, place: Place) -> bool:
-        """The server has just taken ``event``; True where that shows that its numbering went back."""
+    def latest(self) -> int:
+        """The offset after the last event that the server has now. Asks it: what the poller knows may be old."""
+        return self._api.end_of(self._session_id, since=self._hub.latest())
+
+    def note_posted(self, event: Event, place: Place, *, found: bool = False) -> None:
+        """The server has taken ``event``; ``place`` was the hub's before it was sent. ``found``: in its list, perhaps
+        from an earlier call with the same key. Looks whether the server's numbering went back, and if so, where to."""
         self._poller.cut_pause()  # it answers again, so there is no reason to wait
         if not self._hub.note_posted(event.offset, place):
-            return False
-        logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, event.offset)
-        self._poller.poll_now()
-        return True
+            return
+        start = self._start_of_numbering(event, place, found)
+        if start is not None and self._hub.renumber(start, place):
+            logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
+            self._poller.poll_now()
+
+    def _start_of_numbering(self, event: Event, place: Place, found: bool) -> int | None:
+        """The first offset that was given anew, as far as it can be told; None where none was."""
+        api, session_id = self._api, self._session_id
+        try:
+            if found and api.list_events(session_id, max(place.next - 1, 0)):
+                return None  # what was polled last is still there: an old message, and the old numbering
+            before = _created(self._hub.last_created)
+            newer = [e for e in api.list_events(session_id, 0) if before is not None and (e.created or before) > before]
+        except UNREAD as error:
+            logger.debug("session %s: cannot look for the start of the numbering: %s", session_id, error)
+            newer = []
+        return min([event.offset, *(e.offset for e in newer)])
 
     def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
         """Post, and follow nothing."""
         with self.using():
             place = self._hub.place
             deadline = Deadline(self._settings.request_timeout)
-            event = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
-            self.note_posted(event, place)
+            event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
+            self.note_posted(event, place, found=found)
             return event
 
     def stream(self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, manual: bool) -> Turn:
@@ -120,11 +129,11 @@ class Starter:
             with self.using():
                 place = self._hub.place
                 feed = self.feed(None, deadline)  # before the post, so that nothing can be missed
-                event = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
-                if self.note_posted(event, place):
-                    feed.go_to(event.offset + 1)
-                else:
-                    feed.skip_to(event.offset + 1)
+                event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
+                self.note_posted(event, place, found=found)
+                feed.start_at(event.offset + 1)
+                if found:
+                    feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
             self.check()
             return self._turn(
                 feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
@@ -132,7 +141,7 @@ class Starter:
         except BaseException as error:
             entry.release()
             if feed is not None:
-                feed.close()
+                feed.leave()
             if isinstance(error, errors.TransportError | errors.ApiError):
                 self.check()  # where close() has cut the post short, that is the reason
             raise
@@ -141,6 +150,7 @@ class Starter:
         """The turn that answers a message posted before; takes no place in the queue."""
         self.check()
         feed = self.feed(event.offset + 1, deadline)
+        feed.start_at(event.offset + 1)
         return self._turn(feed, TurnTracker(event), deadline, request=event, manual=manual)
 
     def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
@@ -155,7 +165,7 @@ class Starter:
             with self.using():
                 place = self._hub.place
                 feed = self.feed(None, deadline)
-                feed.skip_to(self._hub.latest())
+                feed.start_at(self.latest())
                 failure = Failure()
                 trouble: errors.ParlantSyncError | None = None
                 trace: str | None = None
@@ -169,8 +179,9 @@ class Starter:
                     )
                     if guidelines:
                         trace = event.trace_id
-                        if self.note_posted(event, place):
-                            feed.go_to(event.offset)
+                        self.note_posted(event, place)
+                        if event.offset < feed.offset:
+                            feed.start_at(event.offset)  # of a new numbering
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
                     if not failure.sent:
                         raise
@@ -180,13 +191,18 @@ class Starter:
         except BaseException:
             entry.release()
             if feed is not None:
-                feed.close()
+                feed.leave()
             raise
 
     def _enter(self, deadline: Deadline, started: float) -> Pass:
         with self.using():
-            entry = self.gate.enter(deadline, deadline)
-        self.check()
+            entry = self._hub.gate.enter(deadline)
+        try:
+            self.check()
+        except BaseException:
+            if entry is not None:
+                entry.release()
+            raise
         if entry is None:
             raise errors.TurnTimeout(
                 f"{self.where}: nothing was posted, for another turn of it was running all the time; "

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parlant_sync import Client, DeliveryUncertain, RateLimitedError, ServerError, Session, TransportError, TurnTimeout
+from parlant_sync import (
+    Client,
+    DeliveryUncertain,
+    RateLimitedError,
+    ServerError,
+    Session,
+    SessionClosed,
+    TransportError,
+    TurnTimeout,
+)
 from parlant_sync.testing import FakeServer
 
 POST = "POST /events"
@@ -189,3 +199,88 @@ def test_a_post_gives_up_soon_where_nothing_answers(server: FakeServer, session:
         session.post("anybody?")
     assert time.monotonic() - started < 1.5  # and not request_timeout, 2 s
     server.restart(keep=True)
+
+
+def test_a_key_used_again_is_no_new_numbering(server: FakeServer, session: Session) -> None:
+    first = session.post("buy", key="k")
+    server.wait_idle()
+    events = [e.offset for e in session.iter_events(timeout=0.5)]
+    server.fail_next(POST, 502)
+    assert session.post("buy", key="k").id == first.id
+    assert events == [e.offset for e in session.history()]
+    assert list(session.iter_events(timeout=0.5)) == []
+    server.fail_next(POST, 502)
+    assert session.send("buy", key="k", timeout=10).text == "echo: buy"  # the turn that has answered it
+    assert posted(server, session) == ["buy"]
+
+
+def test_found_below_after_a_wipe_is_a_new_numbering(server: FakeServer) -> None:
+    with FakeServer("3.2") as old, Client(old.base_url, request_timeout=2) as client:
+        old.agent("a")
+        session = client.create_session("a")
+        session.send("one")
+        session.send("two")
+        old.wipe(session.id)
+        old.cut_next(POST, stored=True)
+        assert session.send("three", timeout=10).text == "echo: three"
+        assert session.send("four", timeout=10).text == "echo: four"
+
+
+def test_a_500_that_nobody_could_look_behind(server: FakeServer, session: Session) -> None:
+    """That the server says it failed does not mean that it has not stored it."""
+    server.fail_next(POST, 500, stored=True)
+    server.fail_next(lambda r: r.query.get("wait_for_data") == "0", 503, times=None)
+    with pytest.raises(DeliveryUncertain):
+        session.send("q", timeout=3)
+    server.clear_faults()
+    assert posted(server, session) == ["q"]
+
+
+def test_close_reaches_a_post_that_is_under_way(server: FakeServer, session: Session) -> None:
+    for call in (session.send, session.post):
+        opened = session if not session.closed else server_client_session(session)
+        hold = server.hold_next(POST)
+        with ThreadPoolExecutor(1) as pool:
+            posting = pool.submit(getattr(opened, call.__name__), "under way")
+            hold.wait()
+            started = time.monotonic()
+            opened.close()
+            with pytest.raises(DeliveryUncertain):
+                posting.result(10)
+            assert time.monotonic() - started < 1.0  # and not request_timeout, 2 s
+        hold.release()
+
+
+def server_client_session(session: Session) -> Session:
+    """The same session, opened again."""
+    return session._owner.session(session.id)
+
+
+def test_close_reaches_a_list_that_is_under_way(server: FakeServer, session: Session) -> None:
+    hold = server.hold_next(lambda r: r.query.get("wait_for_data") == "0")
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(session.history)
+        hold.wait()
+        session.close()
+        with pytest.raises(SessionClosed, match="was closed"):
+            listing.result(1.5)
+    hold.release()
+
+
+def test_what_an_old_server_drops_is_told_once(
+    server: FakeServer, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.post("a", metadata={"mine": 1})
+    session.post("b", metadata={"mine": 1})
+    found = [r for r in caplog.records if "drops the metadata of messages" in r.getMessage()]
+    assert len(found) == (1 if server.version == "3.0" else 0)
+    caplog.clear()
+    fresh = server_client_session(close(session))
+    assert fresh.find("nobody's") is None
+    found = [r for r in caplog.records if "drops the keys" in r.getMessage()]
+    assert len(found) == (1 if server.version == "3.0" else 0)
+
+
+def close(session: Session) -> Session:
+    session.close()
+    return session

@@ -10,6 +10,8 @@ from parlant_sync import shutdown
 
 
 class Hooked:
+    base_url = "http://test"
+
     def __init__(self, trouble: Exception | None = None) -> None:
         self.trouble = trouble
         self.renewed = self.ended = False

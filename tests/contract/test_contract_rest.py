@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from contract_http import Traffic
 
-from parlant_sync import Client, InvalidRequestError, NotFoundError, TransportError
+from parlant_sync import Client, InvalidRequestError, NotFoundError, SessionClosed, TransportError
 
 
 def test_server_info(server: Any, client: Client) -> None:
@@ -64,6 +64,24 @@ def test_metadata_and_labels_of_a_session(server: Any, client: Client) -> None:
     assert sorted(labelled.refresh().labels) == ["gamma", "vip"]
 
 
+def test_what_json_makes_of_values_is_no_loss(server: Any, client: Client) -> None:
+    server.needs("keeps_metadata", "keeps no metadata of sessions (3.1 and newer do)")
+    session = client.create_session(server.agents["quick"])
+    session.update(metadata={"pair": ("a", "b")})
+    assert session.metadata == {"pair": ["a", "b"]}
+
+
+def test_labels_are_replaced_whoever_has_set_them(
+    server: Any, client: Client, make_client: Callable[..., Client]
+) -> None:
+    server.needs("keeps_labels", "has no labels (3.2 and newer have)")
+    session = client.create_session(server.agents["quick"], labels=["a"])
+    make_client(server).session(session.id).update(labels=["a", "somebody else's"])
+    session.update(labels=["c"])
+    assert session.labels == ("c",)
+    assert session.refresh().labels == ("c",)
+
+
 def test_what_a_version_does_not_keep_is_said(server: Any, client: Client) -> None:
     session = client.create_session(server.agents["quick"])
     if not server.keeps_metadata:
@@ -102,6 +120,15 @@ def test_list_sessions(server: Any, client: Client) -> None:
     by_customer = {info.id for info in client.list_sessions(customer_id=others.customer_id)}
     assert others.id in by_customer
     assert list(client.list_sessions(customer_id="nobody-of-that-name")) == []
+
+
+def test_a_list_that_is_read_on_after_the_client_was_closed(server: Any, make_client: Callable[..., Client]) -> None:
+    client = make_client(server)
+    client.create_session(server.agents["quick"])
+    listing = client.list_sessions()
+    client.close()
+    with pytest.raises(SessionClosed):
+        list(listing)
 
 
 def test_list_sessions_by_label(server: Any, client: Client) -> None:
