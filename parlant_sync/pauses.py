@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parlant_sync.retry import Bell, Nap, Pace
+from parlant_sync.pace import Pace
+from parlant_sync.retry import Bell, Nap
 
 
 class Pauses:

@@ -21,7 +21,7 @@ from parlant_sync import answers, errors, interrupt, pools, refusals
 from parlant_sync._version import __version__
 from parlant_sync.answers import Answer
 from parlant_sync.deadline import Deadline
-from parlant_sync.retry import FIRST_POST_GAP, Pace
+from parlant_sync.pace import FIRST_POST_GAP, Pace
 from parlant_sync.steady import Common, SteadySession
 
 if TYPE_CHECKING:

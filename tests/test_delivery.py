@@ -106,7 +106,7 @@ def test_it_turns_up_later(server: FakeServer, session: Session) -> None:
 def test_a_429_is_repeated_and_pauses_all_posts(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parlant_sync.retry.FIRST_RATE_PAUSE", 0.3)
+    monkeypatch.setattr("parlant_sync.pace.FIRST_RATE_PAUSE", 0.3)
     monkeypatch.setattr(session._api.transport.post_pace, "_pause", 0.3)
     server.fail_next(POST, 429, b'{"detail": "slow down"}')
     started = time.monotonic()

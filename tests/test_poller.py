@@ -18,8 +18,8 @@ from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.hub import Hub
 from parlant_sync.interrupt import Interrupted, Slot
+from parlant_sync.pace import Pace
 from parlant_sync.poller import Poller
-from parlant_sync.retry import Pace
 
 GONE = errors.NotFoundError("gone", status=404)
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from parlant_sync.retry import Pace, Waiter
+from parlant_sync.pace import Pace, Waiter
 
 LISTS_PER_TURN = 8  # WIRE.md
 _LATENCY = 0.02

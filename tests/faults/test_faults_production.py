@@ -18,7 +18,7 @@ from fault_proxy import FaultProxy
 
 from parlant_sync import Client, RateLimitedError, Session
 from parlant_sync.demo.launcher import DemoServer
-from parlant_sync.retry import Pace, Waiter
+from parlant_sync.pace import Pace, Waiter
 from parlant_sync.testing import FakeServer
 
 

@@ -12,8 +12,8 @@ from fault_backends import Backend, connected, polling, take
 
 from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed, retry
 from parlant_sync.hub import Hub
+from parlant_sync.pace import Pace, Waiter
 from parlant_sync.poller import Poller
-from parlant_sync.retry import Pace, Waiter
 
 
 def _answer(status: int, body: bytes = b"", kind: str = "text/html", **headers: str) -> bytes:
