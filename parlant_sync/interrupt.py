@@ -3,8 +3,7 @@
 There is no response object to close while a long poll waits, and closing the connection object does not wake its
 reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So the connection classes here
 publish their socket in the :class:`Slot` of the thread that makes the request; whoever wants that thread back calls
-``stop()`` or ``kick()`` on the slot, or ``stop()`` on the :class:`Calls` it is among. Nobody but the reader itself
-closes anything.
+``stop()`` or ``kick()`` on it, or ``stop()`` on the :class:`Calls` it is among. Only the reader itself closes anything.
 
 The same hook knows whether a byte of a request may have left, which decides whether a failed post may be repeated, and
 keeps idle connections from being used again after the time at which servers close them.
@@ -102,12 +101,11 @@ class Slot:
             raise Interrupted("the request was cut short by this process")
 
     def unpublish(self, sock: Any) -> socket.socket | None:
-        """Before ``sock`` is closed, which happens without the lock: a collection in there closes whatever it finds.
+        """``sock`` is about to be closed, without the lock: a collection in there closes whatever it finds.
 
-        Returns it, or None where it is not the one that is published.
+        Returns it, or None where it is not the one that is published: such are those that a finalizer closes.
         """
         found = self._sock
-        # Without the lock: it is its own thread alone that publishes. What a finalizer closes is another one.
         if found is None or found is not real(sock):
             return None
         with self._lock:

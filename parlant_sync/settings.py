@@ -149,7 +149,7 @@ class Settings:
         backlog_limit: int,
         session_factory: Callable[[], requests.Session] | None,
     ) -> None:
-        if base_url:
+        if base_url not in (None, ""):
             self.base_url = check_base_url(base_url)
         else:
             self.base_url = check_base_url(os.environ.get("PARLANT_SERVER") or DEFAULT_URL, "$PARLANT_SERVER")

@@ -24,7 +24,7 @@ PACKAGE = Path(parlant_sync.__file__).parent
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not {"cli", "server"} & set(path.parts)]
 LEVELS = "debug|info|warning|error|exception|critical|log"
 # What names the session in a line: its id, or a path that holds it.
-NAMES = re.compile(r"(session_id|\bid|path|row|key|base_url)$")
+NAMES = re.compile(r"(session_id|base_url|\bid|path|row|key)$")
 
 
 @pytest.fixture(autouse=True)

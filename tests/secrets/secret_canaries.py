@@ -16,15 +16,27 @@ TOKEN = "tkn.Canary+4711/abcDEF=="
 COOKIE = "CookieCanary8472"
 API_KEY = "ApiKeyCanary3141"
 PASSWORD = "PasswordCanary2718"
+GATEWAY = "GatewayCanary5772"
 ODD = "odd\\canary'\"1618"  # escaped in every way by those who echo it
 HEADERS = {
     "Cookie": f"session={COOKIE}; theme=dark",
     "X-Api-Key": API_KEY,
     "X-Custom-Secret": ODD,
+    "Ocp-Apim-Subscription-Key": GATEWAY,
+    "Tenant": f"acme/{GATEWAY}",
     "Proxy-Authorization": "Basic " + b64encode(f"user:{PASSWORD}".encode()).decode(),
 }
 # Parts, so that a half of a secret is found as well, and one that was escaped on its way.
-CANARIES = ("Canary+4711", "abcDEF==", COOKIE, API_KEY, PASSWORD, "1618", HEADERS["Proxy-Authorization"].split()[1])
+CANARIES = (
+    "Canary+4711",
+    "abcDEF==",
+    COOKIE,
+    API_KEY,
+    PASSWORD,
+    GATEWAY,
+    "1618",
+    HEADERS["Proxy-Authorization"].split()[1],
+)
 
 
 def found_in(text: object) -> list[str]:
