@@ -194,6 +194,8 @@ def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) 
         thread = threading.Thread(target=send)
         thread.start()
         order.wait()
+        # Until the refusal has come home: a post that is cut before that is uncertain.
+        proxy.wait(lambda: client._transport.post_pace.pause_left() > 0)
         client.close()
         started = time.monotonic()
         thread.join(5)
