@@ -205,7 +205,7 @@ def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) 
 
 @pytest.mark.usefixtures("quick_retries")
 def test_after_a_429_everything_goes_on(fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_RATE_PAUSE", 0.05)
+    monkeypatch.setattr("parlant_sync.pace.FIRST_RATE_PAUSE", 0.05)
     with connected(fake) as (proxy, client):
         sessions = [client.create_session("quick") for _ in range(3)]
         proxy.answer(_answer(429), "poll", times=3)
