@@ -86,10 +86,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name == "errors":  # parlant_sync.errors.NotFoundError, without an import of its own
+        return importlib.import_module(f"{__name__}.errors")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
     globals()[name] = value = getattr(home, name)
     return value

@@ -20,7 +20,7 @@ from parlant_sync.events import (
     read_events,
     read_session,
 )
-from parlant_sync.retry import Bell
+from parlant_sync.retry import LEAST, Bell
 from parlant_sync.transport import Failure, Line, segment
 
 __all__ = ["PASSING", "UNREAD", "Api", "events_path", "may_repeat", "not_taken", "session_path"]
@@ -101,15 +101,17 @@ class Api(Asking):
         answer = self.request("POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure)
         return self.read(answer, "POST", path, Event)
 
-    def end_of(self, session_id: str, since: int = 0) -> int:
+    def end_of(self, session_id: str, since: int = 0, *, deadline: Deadline | None = None) -> int:
         """The offset after the last event, without reading a long history: its length tells where to look.
 
         ``since``: an offset that the end is known not to be below.
         """
+        limit = self.transport.settings.request_timeout
+        deadline = deadline or Deadline(limit)
         low, high = since, None  # there are events below low (or none at all), none from high on
         probe, step = since, 0
         while True:
-            events, size = self._peek(session_id, probe)
+            events, size = self._peek(session_id, probe, Deadline(deadline.between(LEAST, limit)))
             if events:
                 return events[-1].offset + 1
             if events is None:
@@ -126,17 +128,18 @@ class Api(Asking):
                     return high
                 probe = (low + high) // 2
 
-    def _peek(self, session_id: str, min_offset: int) -> tuple[list[Event] | None, int | None]:
+    def _peek(self, session_id: str, min_offset: int, deadline: Deadline) -> tuple[list[Event] | None, int | None]:
         """The events from there on; None, and how many bytes they are (if that is told), where they are many."""
         path = events_path(session_id)
         params = {"min_offset": min_offset, "wait_for_data": 0}
 
         def once() -> tuple[list[Event] | None, int | None]:
-            answer = self.request("GET", path, params=params, at_most=_SMALL_HISTORY)
+            left = deadline.between(LEAST, self.transport.settings.request_timeout)
+            answer = self.request("GET", path, params=params, at_most=_SMALL_HISTORY, read_timeout=left)
             events = self.read(answer, "GET", path, read_events) if answer.whole else None
             return events, told_length(answer.headers)
 
-        return self.again(once, may_pass, deadline=Deadline(self.transport.settings.request_timeout))
+        return self.again(once, may_pass, deadline=deadline)
 
     # -- sessions, agents, server
 

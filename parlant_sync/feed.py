@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from parlant_sync.api import UNREAD
 from parlant_sync.deadline import Deadline
@@ -88,10 +88,18 @@ class Feed:
         self._let_go()
         self._catch_up(Deadline(None), attempts=_ATTEMPTS)
 
-    def back_to(self, offset: int) -> None:
-        """Give from ``offset`` on, or again: what was taken since then was not used."""
+    def back_to(self, offset: int, epoch: int | None = None) -> None:
+        """Give from ``offset`` (of the numbering ``epoch``) on, or again: what was taken since then was not used."""
         self.offset = offset
+        if epoch is not None:
+            self._epoch = epoch
         self._let_go()
+
+    def put_back(self, events: Sequence[Event]) -> None:
+        """These were taken last, in this order, and are to be given next."""
+        if events:
+            self.offset = events[0].offset
+            self._pending.extendleft(reversed(events))
 
     def pop(self) -> Event | None:
         """The next event, if it is here already; never waits."""
@@ -128,9 +136,10 @@ class Feed:
         # Looked at before the wait: whoever ends the session afterwards also nudges this mailbox.
         ending = self._ending()
         if mailbox.is_behind():
-            if ending is not None:
-                raise FeedEnd(ending)
-            return self._catch_up(deadline)
+            if self._hub.ending is not None:
+                raise FeedEnd(self._hub.ending)
+            # Of one who has left while he was behind, what had arrived is on the server.
+            return self._catch_up(deadline, attempts=1 if ending is not None else float("inf"))
         try:
             self._pending.extend(mailbox.take(deadline.bound(None) if ending is None else 0))
         except queue.Empty:

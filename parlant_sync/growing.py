@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 
@@ -22,7 +20,7 @@ class Growing:
 
     def __init__(self, event: Event, every: float) -> None:
         self.event = event
-        self.held: deque[Event] = deque()
+        self.held: list[Event] = []
         self.stale = Deadline(STALE)
         self.due = Deadline(every)  # when it is to be read again, whatever else comes meanwhile
         self.over = False  # an event behind it has said that it is as whole as it gets

@@ -75,7 +75,7 @@ class EventReader:
         self._pid = os.getpid()
         self._done = False
         self._listed = False
-        self._ready: deque[Event] = deque()  # to be given before the feed is asked again
+        self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
         self._growing: Growing | None = None
 
     @property
@@ -129,7 +129,7 @@ class EventReader:
         except BaseException:
             # Whatever was taken and not given is listed again.
             self._forget()
-            self._feed.back_to(position.offset)
+            self._feed.back_to(position.offset, position.epoch)
             position.claim.let_go()
             raise
         # Nothing but stores from here on: an interrupt comes at calls only, and must not part the event from its place.
@@ -199,7 +199,7 @@ class EventReader:
             growing = self._growing
             if growing is not None and growing.event.offset < position.offset:
                 self._growing = None
-                self._ready.extend(event for event in growing.held if event.offset >= position.offset)
+                feed.put_back([event for event in growing.held if event.offset >= position.offset])
 
     def _renumbered(self, found: Event) -> bool:
         """``found`` is the first one after the numbering went back; True where there is more to give before it."""
@@ -256,8 +256,8 @@ class EventReader:
         grew = growing.grew(now, self._every)
         if not now.is_partial or growing.over or growing.stale.expired():
             self._ready.append(now)
-            self._ready.extend(growing.held)
             self._growing = None
+            self._feed.put_back(growing.held)  # there may be one among them that grows as well
         elif grew and self._partial:
             self._ready.append(now)
         return grew

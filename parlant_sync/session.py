@@ -270,7 +270,7 @@ class Session:
         with self._starter.using():
             place = self._hub.place
             event = self._api.create_event(self.id, body, failure=Failure())
-            self._starter.note_posted(event, place)
+            self._starter.note_posted(event, place, Deadline(self._settings.request_timeout))
             return event
 
     # -- events

@@ -83,33 +83,34 @@ class Starter:
 
         return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
 
-    def latest(self) -> int:
+    def latest(self, deadline: Deadline | None = None) -> int:
         """The offset after the last event that the server has now. Asks it: what the poller knows may be old."""
-        return self._api.end_of(self._session_id, since=self._hub.latest())
+        return self._api.end_of(self._session_id, since=self._hub.latest(), deadline=deadline)
 
-    def note_posted(self, event: Event, place: Place, *, found: bool = False) -> None:
+    def note_posted(self, event: Event, place: Place, deadline: Deadline, *, found: bool = False) -> None:
         """The server has taken ``event``; ``place`` was the hub's before it was sent. ``found``: in its list, perhaps
         from an earlier call with the same key. Looks whether the server's numbering went back, and if so, where to."""
         self._poller.cut_pause()  # it answers again, so there is no reason to wait
         if not self._hub.note_posted(event.offset, place):
             return
-        start = self._start_of_numbering(event, place, found)
+        start = self._start_of_numbering(event, place, deadline, found)
         if start is not None and self._hub.renumber(start, place):
             logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
             self._poller.poll_now()
 
-    def _start_of_numbering(self, event: Event, place: Place, found: bool) -> int | None:
+    def _start_of_numbering(self, event: Event, place: Place, deadline: Deadline, found: bool) -> int | None:
         """The first offset that was given anew, as far as it can be told; None where none was."""
-        api, session_id = self._api, self._session_id
+        before = _created(self._hub.last_created)
+        if found and (before is None or event.created is None or event.created <= before):
+            return None  # an old message, found by a key that was used again
+        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
         try:
-            if found and api.list_events(session_id, max(place.next - 1, 0)):
-                return None  # what was polled last is still there: an old message, and the old numbering
-            before = _created(self._hub.last_created)
-            newer = [e for e in api.list_events(session_id, 0) if before is not None and (e.created or before) > before]
+            held = self._api.list_events(self._session_id, 0, deadline=limit)
         except UNREAD as error:
-            logger.debug("session %s: cannot look for the start of the numbering: %s", session_id, error)
-            newer = []
-        return min([event.offset, *(e.offset for e in newer)])
+            logger.debug("session %s: cannot look for the start of the numbering: %s", self._session_id, error)
+            held = []
+        newer = [e.offset for e in held if before is not None and (e.created or before) > before]
+        return min([event.offset, *newer])
 
     def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
         """Post, and follow nothing."""
@@ -117,7 +118,7 @@ class Starter:
             place = self._hub.place
             deadline = Deadline(self._settings.request_timeout)
             event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
-            self.note_posted(event, place, found=found)
+            self.note_posted(event, place, deadline, found=found)
             return event
 
     def stream(self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, manual: bool) -> Turn:
@@ -130,7 +131,7 @@ class Starter:
                 place = self._hub.place
                 feed = self.feed(None, deadline)  # before the post, so that nothing can be missed
                 event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
-                self.note_posted(event, place, found=found)
+                self.note_posted(event, place, deadline, found=found)
                 feed.start_at(event.offset + 1)
                 if found:
                     feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
@@ -165,7 +166,7 @@ class Starter:
             with self.using():
                 place = self._hub.place
                 feed = self.feed(None, deadline)
-                feed.start_at(self.latest())
+                feed.start_at(self._latest_in_time(deadline, started))
                 failure = Failure()
                 trouble: errors.ParlantSyncError | None = None
                 trace: str | None = None
@@ -179,7 +180,7 @@ class Starter:
                     )
                     if guidelines:
                         trace = event.trace_id
-                        self.note_posted(event, place)
+                        self.note_posted(event, place, deadline)
                         if event.offset < feed.offset:
                             feed.start_at(event.offset)  # of a new numbering
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
@@ -204,12 +205,22 @@ class Starter:
                 entry.release()
             raise
         if entry is None:
-            raise errors.TurnTimeout(
-                f"{self.where}: nothing was posted, for another turn of it was running all the time; "
-                "wait longer, or use a session for each conversation",
-                partial=Reply("", "empty", duration=time.monotonic() - started),
-            )
+            raise self._nothing_posted("another turn of it was running all the time", started)
         return entry
+
+    def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
+        return errors.TurnTimeout(
+            f"{self.where}: nothing was posted, for {why}; wait longer, or use a session for each conversation",
+            partial=Reply("", "empty", duration=time.monotonic() - started),
+        )
+
+    def _latest_in_time(self, deadline: Deadline, started: float) -> int:
+        try:
+            return self.latest(deadline)
+        except UNREAD as error:
+            if deadline.remaining() > LEAST:
+                raise
+            raise self._nothing_posted("the server did not say in time where its events end", started) from error
 
     def _turn(
         self,

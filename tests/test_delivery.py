@@ -284,3 +284,14 @@ def test_what_an_old_server_drops_is_told_once(
 def close(session: Session) -> Session:
     session.close()
     return session
+
+
+def test_a_key_used_again_after_the_end_of_the_log_was_deleted(server: FakeServer, session: Session) -> None:
+    session.send("1", key="k1")
+    length = len(session.history())
+    session.send("2")
+    assert len(list(session.iter_events(timeout=1))) > length
+    server.wipe(session.id, length)
+    server.fail_next(POST, 502)
+    assert session.send("1", key="k1", timeout=10).text == "echo: 1"
+    assert list(session.iter_events(timeout=1)) == []

@@ -111,6 +111,7 @@ def test_importing_is_light() -> None:
 def test_the_package_alone_loads_nothing() -> None:
     code = "import sys, parlant_sync; print({'requests', 'urllib3', 'ssl', 'logging'} & set(sys.modules))"
     assert run(code) == "set()\n"
+    assert run("import parlant_sync; print(parlant_sync.errors.NotFoundError.__name__)") == "NotFoundError\n"
     assert run("from parlant_sync import *; print(Client.__module__)") == "parlant_sync.client\n"
     assert run("import parlant_sync; print(parlant_sync.nothing if hasattr(parlant_sync, 'nothing') else 'none')") == (
         "none\n"

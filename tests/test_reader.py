@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session
-from parlant_sync.testing import FakeServer
+from parlant_sync.testing import FakeServer, Response
 
 
 @pytest.fixture
@@ -419,3 +419,67 @@ def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: S
     reader.close()
     reading.join(5)
     assert not reading.is_alive()
+
+
+def test_refused_while_it_learns_of_a_new_numbering() -> None:
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 10)
+        wait_for(lambda: session.health.next_offset == 10)
+        assert len(list(session.iter_events(timeout=1))) == 10
+        reader = session.iter_events(timeout=0)
+        server.wipe(session.id)
+        session.post("hello")
+        server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=None)
+        with pytest.raises(ServerError):
+            next(reader)
+        server.clear_faults()
+        assert offsets(reader) == [0]
+        assert offsets(session.iter_events(timeout=0)) == []
+
+
+def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeServer, session: Session) -> None:
+    """It has waited, taken half, for the end of the first."""
+
+    def stored(text: str, *, whole: bool) -> dict[str, Any]:
+        return {"message": text, "chunks": [text, None] if whole else [text]}
+
+    ended = threading.Event()
+
+    def grow(response: Any) -> Any:
+        if not ended.is_set():
+            return Response(503)  # the looks at the end of the first
+        events = json.loads(response.body)
+        for event in events if isinstance(events, list) else [events]:
+            if event["kind"] == "message":
+                event["data"] = stored(event["data"]["message"] + " done", whole=True)
+        response.body = json.dumps(events).encode()
+        return None
+
+    server.alter_next("GET /sessions/*/events/*", grow, times=None)
+    server.add_event(session.id, "message", stored("first", whole=False), trace="T")
+    got: list[tuple[int, str | None, bool]] = []
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(
+            lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
+        )
+        wait_for(lambda: session._position.growing is not None)
+        server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
+        server.add_event(session.id, "message", stored("second", whole=False), trace="T")
+        wait_for(lambda: session.health.next_offset == 3)
+        ended.set()
+        reading.result(30)
+    assert got == [(0, "first done", False), (1, None, False), (2, "second done", False)]
+
+
+def test_closed_after_an_overflow_it_gives_what_had_arrived(server: FakeServer) -> None:
+    with Client(server.base_url, backlog_limit=10) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        reader = session.iter_events()
+        for count in range(1, 5):
+            server.fill(session.id, 8)
+            wait_for(lambda count=count: session.health.next_offset == 8 * count)  # type: ignore[misc]
+        reader.close()
+        assert offsets(reader) == list(range(32))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -85,3 +86,13 @@ def test_the_headers_that_a_production_server_repeats(dump: str) -> None:
 def test_what_cannot_be_told_from_the_rest_stays() -> None:
     for text in ("Headers({'cut': 'in the mid", "Headers(x)", "no headers", "Headers({" * 2000, "Headers({'" * 2000):
         assert without_headers(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["x-key-" * 10_000, "x-" + "key" * 20_000, "<script>" * 8_000, "<" * 64_000, "Headers({" * 7_000]
+)
+def test_no_text_of_a_server_takes_long(text: str) -> None:
+    """The interpreter lock is held meanwhile: nobody else would run."""
+    started = time.thread_time()
+    shorten(redact(without_headers(text + "<html>")))
+    assert time.thread_time() - started < 2.0

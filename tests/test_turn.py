@@ -366,3 +366,19 @@ def test_all_who_queue_behind_a_turn_that_nobody_drives_are_told_of_the_end(serv
             with pytest.raises(NotFoundError):
                 sending.result(10)
         turn.close()
+
+
+def test_a_list_that_hangs_does_not_outlast_the_turn() -> None:
+    with FakeServer("3.2") as server, Client(server.base_url, request_timeout=8) as client:
+        server.agent("a")
+        session, other = client.create_session("a"), client.create_session("a")
+        session.send("1")
+        session.send("2")
+        server.wipe(session.id)
+        hold = server.hold_next(lambda r: r.query.get("wait_for_data") == "0", times=None)
+        for call in (lambda: session.send("q", timeout=1), lambda: other.trigger(timeout=1)):
+            started = time.monotonic()
+            with pytest.raises(TurnTimeout):
+                call()
+            assert time.monotonic() - started < 6
+        hold.release()
