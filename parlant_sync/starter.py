@@ -205,12 +205,12 @@ class Starter:
                 entry.release()
             raise
         if entry is None:
-            raise self._nothing_posted("another turn of it was running all the time", started)
+            raise self._nothing_posted("nothing was posted, for another turn of it was running all the time", started)
         return entry
 
     def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
         return errors.TurnTimeout(
-            f"{self.where}: nothing was posted, for {why}; wait longer, or use a session for each conversation",
+            f"{self.where}: {why}; wait longer, or use a session for each conversation",
             partial=Reply("", "empty", duration=time.monotonic() - started),
         )
 
@@ -220,7 +220,8 @@ class Starter:
         except UNREAD as error:
             if deadline.remaining() > LEAST:
                 raise
-            raise self._nothing_posted("the server did not say in time where its events end", started) from error
+            why = "nothing was posted, for the server did not say in time where its events end"
+            raise self._nothing_posted(why, started) from error
 
     def _turn(
         self,
