@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Started in the background of a shell, all of this would ignore Ctrl-C, the programs that tests interrupt as well.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long what a test has just let go of may take to end: a thread on its way out, a connection being closed.
 _GRACE = 3.0
