@@ -99,7 +99,8 @@ def test_the_preamble_of_a_cancelled_turn_is_in_neither_reply(server: Any, two: 
     second = both.interrupt("second", gate)
     check(both, first.result(), second.result(), ("echo: first", "echo: second"))
     for reply in (first.result(), second.result()):
-        assert [event.message for event in reply.preambles] == [PREAMBLE]
+        # None where the other turn's stands last in the session, having come in just before: a server does not say two.
+        assert [event.message for event in reply.preambles] in ([PREAMBLE], [])
         assert {event.trace_id for event in reply.events} == {reply.trace_id}
 
 
