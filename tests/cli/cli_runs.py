@@ -94,18 +94,6 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
-    def type_until(self, keys: str, text: str) -> None:
-        """Type the same, again every two seconds and after an empty line, until the text appears."""
-        deadline = time.monotonic() + PATIENCE
-        while self.screen.find(text, self._looked) < 0:
-            assert time.monotonic() < deadline, f"{text!r} did not come: {self.screen[self._looked :]!r}"
-            self.type(keys)
-            self._read(2)
-            if self.screen.find(text, self._looked) < 0:
-                self.type("\n")  # what was lost in readline is seen with the next key
-                self._read(2)
-        self.expect(text)
-
     def expect(self, text: str) -> str:
         """Wait until the text appears behind what was expected before; gives what came up to its end."""
         deadline = time.monotonic() + PATIENCE

@@ -60,9 +60,7 @@ def test_ctrl_c_leaves_the_turn_and_its_answer_comes_later(real: Cli, demo: Demo
         terminal.type("second\n")
         terminal.expect("echo: second")
         terminal.expect("> ")
-        # One that comes between readline's prompt and its wait is seen by Python with the next key only.
-        terminal.type_until(CTRL_C, "Ctrl-D leaves the conversation")
-        terminal.expect("> ")
+        # (A Ctrl-C at the prompt itself can be lost in readline until a later key; so none is typed here.)
         terminal.type(CTRL_D)
         terminal.expect("parlant-sync chat --conversation c")
         assert terminal.end() == 0
