@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 # Cleaning up has so long; then the process ends all the same (name resolution, for one, cannot be interrupted).
 GRACE = 0.8
+# So long after a signal it is sent again where it was not handled, and after twice the time again.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class Terminated(BaseException):
@@ -26,15 +31,18 @@ class Signals:
 
     ``tolerant``: Ctrl-C only raises KeyboardInterrupt, which the command deals with and goes on.
     A signal that the caller ignores (``nohup``, a shell's background jobs) stays ignored.
+
+    Python's handler of a signal that comes just before the main thread blocks runs when that call returns: at a prompt,
+    with the next key. So a thread of ours sends a signal again that was not handled soon.
     """
 
     def __init__(self) -> None:
         self.tolerant = False
         self._ending = False
+        self._handled = 0
         self._old: dict[int, Any] = {}
         self._old_wakeup = -1
         self._pipe: tuple[int, int] | None = None
-        self._over = threading.Event()
         self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> Signals:
@@ -54,7 +62,6 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
         if self._pipe is not None and self._watcher is not None:
             signal.set_wakeup_fd(self._old_wakeup)
             os.close(self._pipe[1])
@@ -64,6 +71,7 @@ class Signals:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
+        self._handled += 1
         if self._ending and self._watcher is not None:
             return  # one is enough: a second exception would fall into the tidying up, which ends in time as it is
         self._ending = signum != signal.SIGINT or not self.tolerant
@@ -73,10 +81,42 @@ class Signals:
 
     def _watch(self) -> None:
         """The wake-up descriptor is written by C code: even while the main thread sits in a call that never returns."""
+        main = threading.main_thread().ident
+        assert main is not None
+        end, code = math.inf, 0
+        came: list[int] = []  # since all were handled the last time
+        before = again = 0  # how many had been handled then; how many of ours are on their way
+        check, pause = math.inf, _FIRST_PAUSE
+        while True:
+            if self._came(min(check, end) - time.monotonic()):
+                assert self._pipe is not None
+                data = os.read(self._pipe[0], 64)
+                if not data:
+                    return
+                for signum in filter(self._old.__contains__, data):
+                    if again:
+                        again -= 1
+                        continue
+                    came.append(signum)
+                    pause = _FIRST_PAUSE
+                    check = time.monotonic() + pause
+                    if end == math.inf and not (signum == signal.SIGINT and self.tolerant):
+                        end, code = time.monotonic() + GRACE, 128 + signum
+            now = time.monotonic()
+            if now >= end:
+                os._exit(code)
+            if now >= check:
+                handled = self._handled
+                if self._came(0):
+                    continue  # count first what may be among the handled ones
+                if handled - before >= len(came):
+                    came, before, again, check = [], handled, 0, math.inf
+                    continue
+                signal.pthread_kill(main, came[-1])
+                again += 1
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                check = now + pause
+
+    def _came(self, seconds: float) -> bool:
         assert self._pipe is not None
-        while data := os.read(self._pipe[0], 1):
-            signum = data[0]
-            if signum not in self._old or (signum == signal.SIGINT and self.tolerant):
-                continue
-            if not self._over.wait(GRACE):
-                os._exit(128 + signum)
+        return bool(select.select([self._pipe[0]], [], [], None if seconds == math.inf else max(seconds, 0))[0])

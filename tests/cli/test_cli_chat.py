@@ -60,10 +60,31 @@ def test_ctrl_c_leaves_the_turn_and_its_answer_comes_later(real: Cli, demo: Demo
         terminal.type("second\n")
         terminal.expect("echo: second")
         terminal.expect("> ")
-        # (A Ctrl-C at the prompt itself can be lost in readline until a later key; so none is typed here.)
+        terminal.type(CTRL_C)
+        terminal.expect("Ctrl-D leaves the conversation")
+        terminal.expect("> ")
         terminal.type(CTRL_D)
         terminal.expect("parlant-sync chat --conversation c")
         assert terminal.end() == 0
+
+
+def test_ctrl_c_at_the_prompt_stays_inside_each_time(fake: Cli, parlant_server: FakeServer) -> None:
+    """However early it comes: also between the prompt and readline's wait for a key, where Python does not see it."""
+    parlant_server.agent("support")
+    with fake.terminal("chat") as terminal:
+        terminal.expect("> ")
+        for line in ["", "half a li"] * 20:
+            terminal.type(line)
+            terminal.expect(line)
+            terminal.type(CTRL_C)
+            terminal.expect("(Ctrl-D leaves the conversation)")
+            terminal.expect("> ")
+        terminal.type("x\n")
+        terminal.expect("echo: x")  # and nothing of the lines that were left
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
+    assert terminal.screen.count("(Ctrl-D leaves") == 40
 
 
 @pytest.mark.real

@@ -122,6 +122,26 @@ with Signals():
         assert process.wait(10) == code
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_that_comes_just_before_a_call_that_waits(times: int) -> None:
+    """Python runs its handler after that call, which never ends: here raise() and pause(), without a step between."""
+    program = """
+import ctypes, operator, sys
+from parlant_sync.cli.signals import Signals
+libc = ctypes.CDLL(None)
+with Signals() as signals:
+    signals.tolerant = True
+    for _ in range(int(sys.argv[1])):
+        try:
+            list(map(operator.methodcaller("__call__", 2), [libc["raise"], libc.pause]))
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+"""
+    command = [sys.executable, "-c", program, str(times)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n" * times, "")
+
+
 def test_the_old_handlers_come_back() -> None:
     """In a process of its own, since pytest has handlers too."""
     program = """
