@@ -29,6 +29,7 @@ from parlant_sync.cli import failures, statefiles
 from parlant_sync.cli.base import App
 
 _PATIENCE = 5.0  # seconds for one connection, one probe
+_LONGEST = 10.0  # for one request, with all its retries: whoever asks what is wrong does not wait for minutes
 _SLOW = 2.0
 _SOON = 14  # days that a certificate should still be good for
 
@@ -71,7 +72,7 @@ class Checkup:
         yield _ok("here", f"parlant-sync {__version__}, Python {platform.python_version()}, {platform.system()}")
         yield self._state()
         try:
-            client = self._app.client(poll_wait=5, connect_timeout=_PATIENCE)
+            client = self._app.client(poll_wait=5, connect_timeout=_PATIENCE, request_timeout=_LONGEST)
         except (ConfigurationError, failures.CommandError) as error:
             yield _failed("address", error)
             return

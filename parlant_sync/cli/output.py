@@ -53,10 +53,15 @@ def prepare() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def write(text: str) -> None:
-    """To stdout, at once, as it is. Raises OutputClosed, OutputFailed."""
+def check() -> None:
+    """Before something is done for the sake of its answer. Raises OutputFailed where there is no stdout."""
     if sys.stdout is None:
         raise OutputFailed("stdout is closed")
+
+
+def write(text: str) -> None:
+    """To stdout, at once, as it is. Raises OutputClosed, OutputFailed."""
+    check()
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -44,19 +44,24 @@ def send(
       parlant-sync send --conversation nightly "Anything new?"
     """
     wanted = target(options)
+    output.check()
     text = read_message(message)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
         try:
             ask(app, session, text, stream=stream, show_preamble=show_preamble)
         except TurnTimeout as error:
-            raise CommandError(TIMED_OUT, _out_of_time(app, session, error, timeout)) from error
+            raise CommandError(TIMED_OUT, _out_of_time(app, session, error, timeout, options["customer_id"])) from error
 
 
-def _out_of_time(app: App, session: Session, error: TurnTimeout, timeout: float | None) -> str:
+def _out_of_time(app: App, session: Session, error: TurnTimeout, timeout: float | None, customer: str | None) -> str:
     if error.event is None:
         return str(error)
     rest = app.again("tail", "--session-id", session.id, "--since", str(error.event.offset + 1))
-    begun = "the agent was still at it" if error.partial.events else "the agent had not begun"
+    begun = "the agent was still at it"
+    if not error.partial.events:
+        begun = "the agent had not begun"
+        if customer is not None:  # a server makes the session of an unknown one all the same (WIRE.md)
+            begun += f", and never does where there is no customer {customer!r}"
     return f"no complete answer within {timeout:g} s ({begun}); give it a longer --timeout, or watch it: {rest}"
 
 

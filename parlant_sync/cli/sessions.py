@@ -95,6 +95,7 @@ def _show(session: Session, events: list[Event]) -> None:
 @pass_app
 def create(app: App, /, agent_id: str | None, customer_id: str | None, title: str | None) -> None:
     """Create a session and print its id."""
+    output.check()
     with app.client() as client:
         session = create_session(app, client, agent_id, customer_id=customer_id, title=title)
         if app.json:
@@ -108,21 +109,28 @@ def create(app: App, /, agent_id: str | None, customer_id: str | None, title: st
 @option("--session-id", metavar="ID", help="The same as ID.")
 @pass_app
 def delete(app: App, /, ids: tuple[str, ...], session_id: str | None) -> None:
-    """Delete sessions on the server, with all that was said in them."""
+    """Delete sessions on the server, with all that was said in them.
+
+    One that is not there stops none of the others.
+    """
     wanted = _wanted(ids, session_id, "delete")
+    missing: list[str] = []
     with app.client() as client:
         for each in wanted:
             try:
                 with waiting_for(client.base_url):
                     client.delete_session(each)
-            except NotFoundError as error:
-                raise CommandError(
-                    REFUSED, f"no session {each!r} on {client.base_url}; {app.again('sessions', 'list')} lists them"
-                ) from error
+            except NotFoundError:
+                missing.append(each)
+                continue
             if app.json:
                 output.answer_json({"session_id": each, "deleted": True})
             else:
                 app.info(f"deleted session {each}")
+        if missing:
+            names = ", ".join(map(repr, missing))
+            what = f"no session {names} on {client.base_url}; {app.again('sessions', 'list')} lists them"
+            raise CommandError(REFUSED, what)
 
 
 def _wanted(ids: tuple[str, ...], session_id: str | None, command: str) -> tuple[str, ...]:

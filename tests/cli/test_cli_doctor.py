@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,16 @@ def test_nobody_has_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statefiles.Path, "home", none)
     check = next(each for each in checkup.Checkup(App(Signals()), None, None).run() if each.name == "state")
     assert (check.state, "--state-dir" in check.detail) == ("failed", True)
+
+
+def test_a_port_that_never_answers_has_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(checkup, "_PATIENCE", 0.5)  # of 5 seconds
+    monkeypatch.setattr(checkup, "_LONGEST", 0.5)  # of 10 seconds; a client's own would be 30
+    app = App(Signals())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app.server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        checks = list(checkup.Checkup(app, None, str(tmp_path)).run())
+        took = time.monotonic() - started
+    assert [(check.name, check.exit_code) for check in checks if check.state == "failed"] == [("server", 3)]
+    assert took < 5

@@ -103,6 +103,8 @@ def test_a_closed_stdout(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     done = fake.shell("$CLI send x >&-")
     assert (done.code, done.err.count("\n")) == (1, 1)
+    assert fake.shell("$CLI sessions create >&-").code == 1
+    assert not [request for request in parlant_server.requests if request.method == "POST"]  # it is noticed in time
     assert fake.shell("$CLI send x 2>&-").out == "echo: x\n"
 
 

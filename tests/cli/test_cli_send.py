@@ -101,3 +101,10 @@ def test_a_title_and_a_customer(real: Cli, demo: DemoServer, new_session: Callab
     done = real.run("send", "-o", "json", "--agent-id", demo.agents["quick"], "--title", "Ticket 12", "hi")
     assert real.run("sessions", "show", "-o", "json", done.json["session_id"]).json["title"] == "Ticket 12"
     real.run("send", "--session-id", new_session(), "--title", "x", "hi").failed(2, "--title")
+
+
+def test_a_customer_that_is_not_there(real: Cli, demo: DemoServer) -> None:
+    """The server makes the session all the same, and it never answers (WIRE.md)."""
+    quick = demo.agents["quick"]
+    done = real.run("send", "--agent-id", quick, "--customer-id", "nobody", "--timeout", "2", "x")
+    done.failed(4, "no customer 'nobody'")

@@ -56,6 +56,14 @@ def test_options_anywhere_around_a_group(real: Cli, new_session: Callable[..., s
 
 
 @pytest.mark.real
+def test_one_that_is_not_there_keeps_no_other_from_being_deleted(real: Cli, new_session: Callable[..., str]) -> None:
+    first, last = new_session(), new_session()
+    real.run("sessions", "delete", first, "none-1", "none-2", last).failed(6, "'none-1', 'none-2'", "sessions list")
+    for session in (first, last):
+        real.run("sessions", "show", session).failed(6, session)
+
+
+@pytest.mark.real
 def test_doctor_finds_a_healthy_server(real: Cli, demo: DemoServer) -> None:
     before = len(real.run("sessions", "list").out.splitlines())
     done = real.run("doctor")
