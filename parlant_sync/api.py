@@ -9,7 +9,7 @@ from typing import Any
 
 from parlant_sync import errors
 from parlant_sync.answers import told_length
-from parlant_sync.asking import ATTEMPTS, PASSING, UNREAD, Asking, may_pass, may_repeat, not_taken
+from parlant_sync.asking import ATTEMPTS, Asking, may_pass
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import (
     Agent,
@@ -20,10 +20,8 @@ from parlant_sync.events import (
     read_events,
     read_session,
 )
-from parlant_sync.retry import LEAST, Bell
+from parlant_sync.retry import LEAST
 from parlant_sync.transport import Failure, Line, segment
-
-__all__ = ["PASSING", "UNREAD", "Api", "events_path", "may_repeat", "not_taken", "session_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +60,12 @@ class Api(Asking):
         kinds: frozenset[str] | None = None,
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
-        bell: Bell | None = None,
     ) -> list[Event]:
         """What the server holds now, from ``min_offset`` on."""
         params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
         if kinds and kinds <= {"message", "status", "tool", "custom"}:
             params["kinds"] = ",".join(sorted(kinds))
-        return self.get(
-            events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts, bell=bell
-        )
+        return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
 
     def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
         """A streamed message as it stands now: from 3.2 on read alone, else (or where refused) out of a list."""

@@ -62,10 +62,9 @@ class Asking:
         *,
         deadline: Deadline,
         attempts: int = ATTEMPTS,
-        bell: Bell | None = None,
     ) -> _T:
         try:
-            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, bell=bell or self._bell)
+            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, bell=self._bell)
         except Exception as error:
             if self.calls.cause is not None and may_retry(error):
                 self.calls.check()  # ended in a pause: there would have been another attempt
@@ -89,7 +88,6 @@ class Asking:
         params: Mapping[str, Any] | None = None,
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
-        bell: Bell | None = None,
     ) -> _T:
         """A GET, again after passing failures, all within ``deadline`` (default: ``request_timeout``)."""
         limit = self.transport.settings.request_timeout
@@ -99,7 +97,7 @@ class Asking:
             left = deadline.between(LEAST, limit)
             return self.read(self.request("GET", path, params=params, read_timeout=left), "GET", path, parse)
 
-        return self.again(once, may_pass, deadline=deadline, attempts=attempts, bell=bell)
+        return self.again(once, may_pass, deadline=deadline, attempts=attempts)
 
     def write(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import requests
 
-from parlant_sync import checks, errors, shutdown
+from parlant_sync import changes, checks, errors, shutdown
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Agent, ServerInfo, SessionInfo
@@ -92,7 +91,6 @@ class Client:
         self._transport = Transport(self._settings)
         self._api = Api(self._transport)
         self._registry = Registry(self.base_url)
-        self._pid = os.getpid()
         shutdown.watch(self)
 
     def __repr__(self) -> str:
@@ -133,21 +131,18 @@ class Client:
         checks.mapping("metadata", metadata)
         if metadata is not None:
             body["metadata"] = dict(metadata)
-        if labels is not None:
-            body["labels"] = checks.labels(labels)
+        wanted = checks.labels(labels)
+        if wanted is not None:
+            body["labels"] = wanted
         info = self._api.create_session(body, allow_greeting=allow_greeting)
-        for what, sent, kept, since in (
-            ("metadata", metadata, info.metadata, "3.1"),
-            ("labels", labels, info.labels, "3.2"),
-        ):
-            if sent and not kept:
-                logger.warning(
-                    "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
-                    info.id,
-                    self.base_url,
-                    what,
-                    since,
-                )
+        for what, since in changes.dropped(info, metadata, wanted):
+            logger.warning(
+                "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
+                info.id,
+                self.base_url,
+                what,
+                since,
+            )
         return self._registry.add(self._session(info, 0, 0))
 
     def session(self, session_id: str, *, since: int | str | None = None) -> Session:
@@ -272,7 +267,6 @@ class Client:
 
     def _drop_inherited(self) -> None:
         """For the fork hook, in the child: empty and usable, without disturbing the parent."""
-        self._pid = os.getpid()
         for session in self._registry.drop_inherited():
             session._drop_inherited()
         self._transport.drop_inherited()

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import checks, errors
-from parlant_sync.api import UNREAD, Api, events_path, may_repeat, not_taken
+from parlant_sync.api import Api, events_path
+from parlant_sync.asking import UNREAD, may_repeat, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.retry import LEAST, Bell, retrying
@@ -102,7 +103,7 @@ class Delivery:
                 raise
             with self._lock:
                 _remember(self._doubtful, key, (message, since))
-            event = self._look_for(key, message, since, deadline, error)
+            event = self._look_for(key, deadline, error)
             found = True
         with self._lock:
             _remember(self._sent, event.id, key)
@@ -163,9 +164,7 @@ class Delivery:
                 return event
         return None
 
-    def _look_for(
-        self, key: str, message: str, since: int, deadline: Deadline, cause: errors.ParlantSyncError
-    ) -> Event:
+    def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event:
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
         until = Deadline(max(deadline.remaining(), _GRACE))
         looks = list(LOOKS)

@@ -1,4 +1,4 @@
-"""A reader's place in the log: gives the events of a session in offset order, each once, wherever they come from.
+"""A reader's way through the log: gives the events of a session in offset order, each once, wherever they come from.
 
 A feed is an offset and a mailbox. While it keeps up, events come through the mailbox; when it is behind, it lists from
 its own offset, gives all of that, and goes on from the mailbox, dropping what it already had.
@@ -10,7 +10,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from parlant_sync.api import UNREAD
+from parlant_sync.asking import UNREAD
 from parlant_sync.deadline import Deadline
 from parlant_sync.errors import ParlantSyncError, SessionClosed
 from parlant_sync.events import Event

@@ -13,12 +13,12 @@ class Pass:
     """A place in the queue of a gate; whoever is first may run a turn. Given up by :meth:`release`, by being collected,
     or by its time running out: whatever interrupts its holder, the queue goes on."""
 
-    __slots__ = ("__weakref__", "_queue", "bell", "deadline", "released")
+    __slots__ = ("__weakref__", "_queue", "deadline", "released", "wake")
 
     def __init__(self, waiting: list[weakref.ref[Pass]], deadline: Deadline) -> None:
         self.deadline = deadline
         self.released = False
-        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._queue = waiting
 
     def release(self) -> None:
@@ -57,7 +57,7 @@ class Gate:
                 until = deadline.bound(None if first is None else first.deadline.bound(None))
                 del first  # who waits for a pass to be collected must not be the one who keeps it
                 try:
-                    mine.bell.get(timeout=until)
+                    mine.wake.get(timeout=until)
                 except queue.Empty:
                     pass
         except BaseException:
@@ -89,4 +89,4 @@ def _nudge(waiting: list[weakref.ref[Pass]], _: object = None) -> None:
     for ref in list(waiting):
         waiter = ref()
         if waiter is not None:
-            waiter.bell.put(None)
+            waiter.wake.put(None)

@@ -1,7 +1,7 @@
 """Where a session's one poller meets its many readers: the next offset, and who wants to be told.
 
-Order of locks in this library, outermost first; no other two are ever held together:
-registry, session, poller, hub, mailbox. Where objects are made or let go under a lock, it is reentrant: the collector
+Order of locks in this library, outermost first: poller, hub, mailbox; and metrics, registry. Every other one is held
+alone. Where objects are made or let go under a lock, it is reentrant: the collector
 may run a finalizer of the caller's in there, which closes a session.
 """
 
@@ -19,7 +19,7 @@ from parlant_sync.mailbox import Mailbox
 
 
 class Place(NamedTuple):
-    """A position of the server's log: ``next`` is the offset not yet polled.
+    """Where the poller is in the server's log: ``next`` is the offset not yet polled.
 
     ``epoch`` counts renumberings of the server, ``base`` is the offset at which the present one was noticed.
     """
@@ -79,8 +79,6 @@ class Hub:
         with self._lock:
             self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
             self._mailboxes.append(weakref.ref(mailbox))
-            if self._ending is not None:
-                mailbox.nudge()
             if offset is None or (offset == self._place.next and epoch == self._place.epoch):
                 mailbox.catch_up()
             return self._place

@@ -10,6 +10,8 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 from parlant_sync.alarms import PollCounts
 from parlant_sync.client import Client
@@ -54,7 +56,9 @@ class ClientCollector(Collector):
     def __init__(self, *, per_session: bool = False) -> None:
         self._per_session = per_session
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # guards _books and what is in them; held for arithmetic only
+        # Guards _books and what is in them. The client's own lock is taken inside it. Reentrant: a collection in there
+        # may run a user's __del__.
+        self._lock = threading.RLock()
         self._books: dict[str, _Book] = {}
 
     def watch(self, client: Client, *, name: str) -> None:
@@ -81,8 +85,8 @@ class ClientCollector(Collector):
                     if self._books.get(name) is book:
                         del self._books[name]
                 continue
-            sessions = client.sessions
             with self._own_lock():
+                sessions = client.sessions  # in here: an older picture would make a past session count twice
                 totals = book.totals(session._poller.counts for session in sessions.values())
             for field, total in totals.items():
                 _counter(families, _COUNTERS[field][0]).add_metric([name], total)
@@ -130,11 +134,11 @@ class ClientCollector(Collector):
             ]
         return {family.name: family for family in found}
 
-    def _own_lock(self) -> threading.Lock:
+    def _own_lock(self) -> AbstractContextManager[Any]:
         if self._pid != os.getpid():
             # A forked child: the lock may be held by a thread that is not here, and the counts are the parent's.
             self._pid = os.getpid()
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             for book in self._books.values():
                 book.forget()
         return self._lock

@@ -65,7 +65,6 @@ class Poller:
         # __del__ that closes this session. (Only one thread collects at a time: no circle of locks comes of that.)
         self._lock = threading.RLock()
         self._state = "new"
-        self._fresh = False  # set by the thread alone, when it has polled; taken back where another one is started
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
         self._users = Users(clock)
@@ -77,13 +76,7 @@ class Poller:
         state = self._state
         return "waiting" if state == "polling" and self._pauses.waiting else state
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the hub's place is the end of the log, as far as a poll can tell: its thread has polled since it was
-        started, and neither pauses nor fails."""
-        return self._fresh and self.state == "polling" and not self.counts.consecutive_failures
-
-    def use(self, user: object | None = None) -> None:
+    def use(self, user: object) -> None:
         """The session is in use until ``unuse()``, or until ``user`` is gone; a parked poller starts again.
 
         Raises :class:`TransportError` where no thread can be started; a later call tries again.
@@ -96,7 +89,7 @@ class Poller:
                     spare, started = None, True
                 # Looked at under the lock that parks it: a user who is not counted yet must not rely on its thread.
                 if not self._idle():
-                    self._users.come(user or self)
+                    self._users.come(user)
                     break
             spare = self._api.transport.line()  # outside the lock: it may ask the caller's session factory
         if spare is not None:
@@ -108,9 +101,9 @@ class Poller:
         """The lock is held."""
         return self._state in ("new", "parked") and not self._stopping
 
-    def unuse(self, user: object | None = None) -> None:
+    def unuse(self, user: object) -> None:
         with self._lock:
-            self._users.go(user or self)
+            self._users.go(user)
 
     def _start(self, line: Line) -> bool:
         """False where it is not needed any more. The lock is held, so that nobody relies on a thread that then does not
@@ -122,7 +115,6 @@ class Poller:
         if not self._idle():
             return False  # after the last allocation: a collection may have been at work here
         before = self._state
-        self._fresh = False
         self._state = "polling"
         self._line = line
         self._thread = thread
@@ -308,7 +300,6 @@ class Poller:
         # Before the new events are in: of those no reader has had a chance to take any.
         self._alarms.backlog(self._hub.pressure, self._hub.backlog)
         new = self._hub.deliver(events, asked)
-        self._fresh = True
         self.counts.events += new
         if new:
             # The woken readers want the interpreter lock, which this thread would keep until its next request is out,

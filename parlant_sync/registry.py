@@ -11,6 +11,7 @@ from types import MappingProxyType
 from parlant_sync import errors
 from parlant_sync.deadline import Deadline
 from parlant_sync.session import Session
+from parlant_sync.users import Use
 
 
 class _Opening:
@@ -52,10 +53,6 @@ class Registry:
         self._opening: dict[str, _Opening] = {}
         self._closed = False
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def snapshot(self) -> Mapping[str, Session]:
         with self._lock:
             sessions = self._all()
@@ -89,7 +86,9 @@ class Registry:
                     self._begin(session)
                     return session
             except BaseException as error:
-                if session is not None and not self._holds(session):
+                with self._lock:
+                    lost = session is not None and not self._holds(session)
+                if session is not None and lost:
                     session.close(0)  # nobody can have it
                 if isinstance(error, Exception):
                     mine.error = self._for_others(session_id, error)
@@ -131,11 +130,12 @@ class Registry:
         return session if session is not None and not session.closed else None
 
     def _holds(self, session: Session) -> bool:
+        """The lock is held."""
         return self._open.get(session.id) is session or self._parked.get(session.id) is session
 
     def _begin(self, session: Session) -> None:
-        session._poller.use()
-        session._poller.unuse()
+        with Use(session._poller):
+            pass  # its thread runs now
         with self._lock:
             if not self._closed:
                 self._shelve(session)

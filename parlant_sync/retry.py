@@ -1,4 +1,4 @@
-"""Again after trouble: how long to pause, and what cuts that short. tenacity decides, loaded at the first trouble."""
+"""Again after trouble: how long to pause, and what cuts that short. tenacity repeats, loaded at the first trouble."""
 
 from __future__ import annotations
 
@@ -27,19 +27,13 @@ def _tenacity() -> Any:
     except (OSError, ImportError, AttributeError):
         return None
     # Another thread's import may be failing at this moment, and have left a half of it to be seen here.
-    needed = ("wait_random_exponential", "RetryCallState", "Retrying", "retry_if_exception", "sleep_using_event")
+    needed = ("Retrying", "retry_if_exception", "sleep_using_event")
     return tenacity if all(hasattr(tenacity, name) for name in needed) else None
 
 
 def jittered(attempt: int) -> float:
     """The pause in seconds after the ``attempt``-th failure in a row: 0.25 s to 10 s, full jitter."""
-    tenacity = _tenacity()
-    if tenacity is None:
-        return random.uniform(SHORTEST_PAUSE, min(LONGEST_PAUSE, 2 * SHORTEST_PAUSE * 2 ** (min(attempt, 30) - 1)))
-    wait = tenacity.wait_random_exponential(multiplier=2 * SHORTEST_PAUSE, max=LONGEST_PAUSE, min=SHORTEST_PAUSE)
-    state = tenacity.RetryCallState(None, None, (), {})
-    state.attempt_number = min(attempt, 30)
-    return float(wait(state))
+    return random.uniform(SHORTEST_PAUSE, min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(attempt, 30)))
 
 
 class Bell:
@@ -99,7 +93,7 @@ def retrying(
 ) -> _T:
     """``call()``, again after failures that ``may_retry``, until it succeeds, ``deadline`` or ``attempts`` run out.
 
-    Raises what the last call raised. A pause ends early when ``bell`` rings; the call is not repeated then.
+    Raises what the last call raised. A pause ends early when ``bell`` rings, and one last call follows.
     """
     try:
         return call()

@@ -12,7 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from parlant_sync import checks, errors
+from parlant_sync import changes, checks, errors
 from parlant_sync.api import Api, session_path
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Event, Reply, SessionInfo, select
@@ -78,7 +78,7 @@ class Session:
         self._owner = owner  # the client lives as long as one of its sessions is referred to
         self._forget = forget
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # guards _entered and _info
+        self._lock = threading.Lock()  # guards _entered
         self._entered = 0
         self._hub = Hub(next_offset)
         self._poller = Poller(
@@ -344,26 +344,12 @@ class Session:
         """
         checks.mapping("metadata", metadata)
         wanted = checks.labels(labels)
-        body: dict[str, Any] = {}
-        if title is not None:
-            body["title"] = title
-        if mode is not None:
-            body["mode"] = mode
-        if metadata is not None:
-            body["metadata"] = {
-                "set": {k: v for k, v in metadata.items() if v is not None},
-                "unset": [k for k, v in metadata.items() if v is None],
-            }
-        if wanted is not None:
-            body["labels"] = {"upsert": wanted, "remove": sorted(set(self.labels) - set(wanted))}
         with self._starter.using():
-            info = self._update(body)
+            info = self._update(changes.body(self._info, title=title, mode=mode, metadata=metadata, labels=wanted))
             others = sorted(set(info.labels) - set(wanted or ()))
             if wanted is not None and others:  # somebody else's, of since this object was last read
                 info = self._update({"labels": {"remove": others}})
-        kept = all(name in info.metadata for name, value in (metadata or {}).items() if value is not None)
-        if not kept or not set(wanted or ()) <= set(info.labels):
-            what, since = ("labels", "3.2") if kept else ("metadata", "3.1")
+        for what, since in changes.dropped(info, metadata, wanted):
             raise errors.InvalidRequestError(
                 f"{self._starter.where}: this server does not keep {what} of sessions; Parlant does from {since} on. "
                 "What else was to be changed, has been",
@@ -374,18 +360,14 @@ class Session:
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
-        self._take_info(info)
+        self._info = info
         return info
 
     def refresh(self) -> Session:
         """Read the session's attributes again; returns the session."""
         with self._starter.using():
-            self._take_info(self._api.read_session(self.id))
+            self._info = self._api.read_session(self.id)
         return self
-
-    def _take_info(self, info: SessionInfo) -> None:
-        with self._lock:
-            self._info = info
 
     def delete(self) -> None:
         """Delete the session on the server, and close this object."""

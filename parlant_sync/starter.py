@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync.api import UNREAD, Api
+from parlant_sync.api import Api
+from parlant_sync.asking import UNREAD
 from parlant_sync.deadline import Deadline
 from parlant_sync.delivery import Delivery
 from parlant_sync.events import Event, Reply
@@ -93,12 +94,12 @@ class Starter:
         self._poller.cut_pause()  # it answers again, so there is no reason to wait
         if not self._hub.note_posted(event.offset, place):
             return
-        start = self._start_of_numbering(event, place, deadline, found)
+        start = self._start_of_numbering(event, deadline, found)
         if start is not None and self._hub.renumber(start, place):
             logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
             self._poller.poll_now()
 
-    def _start_of_numbering(self, event: Event, place: Place, deadline: Deadline, found: bool) -> int | None:
+    def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
         """The first offset that was given anew, as far as it can be told; None where none was."""
         before = _created(self._hub.last_created)
         if found and (before is None or event.created is None or event.created <= before):
@@ -168,7 +169,7 @@ class Starter:
                 feed = self.feed(None, deadline)
                 feed.start_at(self._latest_in_time(deadline, started))
                 failure = Failure()
-                trouble: errors.ParlantSyncError | None = None
+                post_error: errors.ParlantSyncError | None = None
                 trace: str | None = None
                 limit = deadline.bound(None if guidelines else _TRIGGER_ANSWER)
                 try:
@@ -186,9 +187,9 @@ class Starter:
                 except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
                     if not failure.sent:
                         raise
-                    trouble = error
+                    post_error = error
             tracker = TurnTracker(trace=trace, unannounced=bool(guidelines) and trace is None)
-            return self._turn(feed, tracker, deadline, entry=entry, started=started, trouble=trouble)
+            return self._turn(feed, tracker, deadline, entry=entry, started=started, post_error=post_error)
         except BaseException:
             entry.release()
             if feed is not None:
@@ -232,7 +233,7 @@ class Starter:
         request: Event | None = None,
         entry: Pass | None = None,
         started: float | None = None,
-        trouble: errors.ParlantSyncError | None = None,
+        post_error: errors.ParlantSyncError | None = None,
         manual: bool = False,
     ) -> Turn:
         return Turn(
@@ -247,6 +248,6 @@ class Starter:
             manual=manual,
             entry=entry,
             started=started,
-            post_error=trouble,
-            begin_by=Deadline(_TRIGGER_BEGIN) if trouble is not None else None,
+            post_error=post_error,
+            begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
         )

@@ -14,9 +14,8 @@ class Transcript:
 
     def __init__(self, tracker: TurnTracker) -> None:
         self.tracker = tracker
-        self.log: list[
-            Event
-        ] = []  # in the order in which a caller is to have them: a streamed message when it is whole
+        # In the order in which a caller is to have them: a streamed message when it is whole.
+        self.log: list[Event] = []
         self.pieces: list[str] = []
         self.restarts = 0  # how often the pieces began again
         self.growing: Growing | None = None

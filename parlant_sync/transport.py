@@ -8,6 +8,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
@@ -165,10 +166,24 @@ class Transport:
         """
         slot = slot or interrupt.Slot()
         source = self.settings.token_source
-        answer = self._once(method, path, params, body, session, slot, calls, read_timeout, failure, at_most, also)
+        once = functools.partial(
+            self._once,
+            method,
+            path,
+            params=params,
+            body=body,
+            session=session,
+            slot=slot,
+            calls=calls,
+            limit=self.settings.request_timeout if read_timeout is None else read_timeout,
+            failure=failure,
+            at_most=at_most,
+            also=also,
+        )
+        answer = once()
         if isinstance(answer, errors.AuthenticationError) and source is not None and source.rotates:
             logger.debug("%s %s: 401; asking for the token once more", method, path)
-            answer = self._once(method, path, params, body, session, slot, calls, read_timeout, failure, at_most, also)
+            answer = once()
         if isinstance(answer, errors.ApiError):
             raise answer
         return answer
@@ -177,19 +192,19 @@ class Transport:
         self,
         method: str,
         path: str,
+        *,
         params: Mapping[str, Any] | None,
         body: Any,
         session: requests.Session | None,
         slot: interrupt.Slot,
         calls: interrupt.Calls | None,
-        read_timeout: float | None,
+        limit: float,
         failure: Failure | None,
         at_most: int | None,
         also: int,
     ) -> Answer | errors.ApiError:
         if failure is not None:
             failure.sent = False  # whatever ends this one before it goes; the last one's fate was told already
-        limit = self.settings.request_timeout if read_timeout is None else read_timeout
         headers: dict[str, Any] = {}
         data = None
         if body is not None:

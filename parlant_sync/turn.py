@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from parlant_sync import errors
-from parlant_sync.api import UNREAD, Api
+from parlant_sync.api import Api
+from parlant_sync.asking import UNREAD
 from parlant_sync.claim import Claim
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event, Reply

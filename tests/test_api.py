@@ -13,7 +13,8 @@ import pytest
 
 from parlant_sync import Client, errors
 from parlant_sync.answers import Answer
-from parlant_sync.api import Api, may_repeat, not_taken
+from parlant_sync.api import Api
+from parlant_sync.asking import may_repeat, not_taken
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import read_events
 from parlant_sync.interrupt import Calls

@@ -22,6 +22,7 @@ RANKS = {
     "redaction": 0,
     "shutdown": 0,
     "users": 0,
+    "changes": 1,
     "checks": 1,
     "deadline": 1,
     "idle": 1,

@@ -24,6 +24,13 @@ from parlant_sync.poller import Poller
 GONE = errors.NotFoundError("gone", status=404)
 
 
+class Somebody:
+    """Uses a session."""
+
+
+USER = Somebody()
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
@@ -83,7 +90,7 @@ def _no_threads_left() -> Iterator[None]:
 
 
 def run_to_the_end(p: Poller) -> None:
-    p.use()
+    p.use(USER)
     assert p.join(Deadline(10))
 
 
@@ -192,14 +199,14 @@ def test_stop_wakes_a_poll() -> None:
     api.script = [blocked(gate, lambda: api.lines[0])]
     hub = Hub(0)
     p = poller(api, hub)
-    p.use()
+    p.use(USER)
     assert gate.wait(5)
     p.stop()
     assert p.join(Deadline(5))
     assert p.state == "ended"
     assert len(api.asked) == 1
     # One-way: a later use starts nothing.
-    p.use()
+    p.use(USER)
     assert len(api.asked) == 1
 
 
@@ -211,7 +218,7 @@ def test_stop_cuts_a_pause() -> None:
         return 60.0
 
     p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
-    p.use()
+    p.use(USER)
     assert paused.wait(5)
     started = time.monotonic()
     p.stop()
@@ -225,7 +232,7 @@ def test_poll_now_asks_again() -> None:
     api = FakeApi()
     api.script = [blocked(gate, lambda: api.lines[0]), GONE]
     p = poller(api, hub)
-    p.use()
+    p.use(USER)
     assert gate.wait(5)
     assert hub.renumber(2, hub.place)
     p.poll_now()
@@ -256,8 +263,8 @@ def test_parked_after_idle_time_and_started_again() -> None:
     api = FakeApi(idle, idle)
     p = poller(api, hub, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
-    p.use()
-    p.unuse()
+    p.use(USER)
+    p.unuse(USER)
     unused.set()
     assert parked.wait(5)
     assert p.state == "parked"
@@ -301,8 +308,8 @@ def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
     api = FakeApi(idle)
     p = poller(api, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
-    p.use()
-    p.unuse()
+    p.use(USER)
+    p.unuse(USER)
     assert gate.wait(5)
 
     def park() -> None:
@@ -337,7 +344,7 @@ def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch: pytest.MonkeyP
     p = poller(api)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(errors.TransportError, match=r"on http://there: no thread can be started .* close sessions"):
-        p.use()
+        p.use(USER)
     assert p.state == "new"
     assert api.lines[0].closed
     monkeypatch.undo()
@@ -356,7 +363,7 @@ def test_the_thread_keeps_nobody_alive() -> None:
             weakref.finalize(self, self.poller.abandon)
 
     owner = Owner()
-    owner.poller.use()
+    owner.poller.use(USER)
     assert gate.wait(5)
     thread = owner.poller._thread
     assert thread is not None
@@ -377,7 +384,7 @@ def test_a_server_that_was_seen_to_answer_ends_a_pause() -> None:
 
     api = FakeApi(errors.TransportError("down"), [0])
     p = poller(api, backoff=backoff)
-    p.use()
+    p.use(USER)
     assert paused.wait(5)
     while p.state != "waiting":
         threading.Event().wait(0.001)
@@ -402,7 +409,7 @@ def test_it_ends_the_pause_of_this_poller_alone() -> None:
         other.start()
     while len(p.bell._naps) < 3:
         threading.Event().wait(0.001)
-    p.use()
+    p.use(USER)
     assert paused.wait(5)
     while p.state != "waiting":
         threading.Event().wait(0.001)
@@ -419,7 +426,7 @@ def test_but_not_the_pause_after_a_429() -> None:
     api = FakeApi([0])
     api.transport.pace.limited(60.0)
     p = poller(api)
-    p.use()
+    p.use(USER)
     while p.state != "waiting":
         threading.Event().wait(0.001)
     thread = p._thread
@@ -453,7 +460,7 @@ def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.Mon
     api = FakeApi([0])
     p = poller(api)
     collected_in_the_middle(monkeypatch, method, p.stop)
-    user = threading.Thread(target=p.use, daemon=True)
+    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
     user.start()
     user.join(5)
     assert not user.is_alive()
@@ -467,8 +474,8 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
     api = FakeApi()
     api.script = [blocked(gate, lambda: api.lines[1])]
     p = poller(api)
-    collected_in_the_middle(monkeypatch, "__init__", p.use)
-    user = threading.Thread(target=p.use, daemon=True)
+    collected_in_the_middle(monkeypatch, "__init__", lambda: p.use(USER))
+    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
     user.start()
     user.join(5)
     assert not user.is_alive()
@@ -479,53 +486,12 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(api.asked) == 1
 
 
-def test_its_place_is_fresh_when_its_present_thread_has_polled() -> None:
-    clock = Clock()
-    unused, parked, asked, told = (threading.Event() for _ in range(4))
-    fresh: list[bool] = []
-
-    def idle() -> list[int]:
-        assert unused.wait(5)
-        fresh.append(p.fresh)
-        clock.now += 600
-        return []
-
-    def second() -> list[int]:
-        asked.set()
-        assert told.wait(5)
-        fresh.append(p.fresh)
-        return [3]
-
-    def third() -> Exception:
-        fresh.append(p.fresh)
-        return errors.TransportError("down")
-
-    def fourth() -> Exception:
-        fresh.append(p.fresh)
-        return GONE
-
-    api = FakeApi([0], idle, second, third, fourth)
-    p = poller(api, idle_timeout=100, clock=clock)
-    p._on_change = lambda: parked.set() if p.state == "parked" else None
-    assert not p.fresh
-    p.use()
-    p.unuse()
-    unused.set()
-    assert parked.wait(5)
-    assert not p.fresh  # the server may have gone on
-    p.use()
-    assert asked.wait(5)
-    told.set()
-    assert p.join(Deadline(5))
-    assert fresh == [True, False, True, False]
-
-
 def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
     dropped: list[object] = []
     monkeypatch.setattr("parlant_sync.pools.drop_inherited", dropped.append)
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
-    p.use()
+    p.use(USER)
     while p.state != "waiting":
         threading.Event().wait(0.001)
     thread, line = p._thread, p._line

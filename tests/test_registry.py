@@ -244,11 +244,11 @@ class FakePoller:
         self.state = state
         self.trouble = trouble
 
-    def use(self) -> None:
+    def use(self, user: object) -> None:
         if self.trouble is not None:
             raise self.trouble
 
-    def unuse(self) -> None: ...
+    def unuse(self, user: object) -> None: ...
 
 
 class FakeSession:

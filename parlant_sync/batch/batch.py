@@ -280,4 +280,4 @@ def _check_numbers(*, concurrency: object, rate: object, timeout: object, max_fa
             continue
         number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
         if not math.isfinite(number) or number < 0 or (number == 0 and not least):
-            raise ConfigurationError(f"{name} must be a number above 0, not {value!r}")
+            raise ConfigurationError(f"{name} must be a number {'not below' if least else 'above'} 0, not {value!r}")

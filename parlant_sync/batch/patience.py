@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from parlant_sync.batch.items import Item
-from parlant_sync.batch.pace import Pace
+from parlant_sync.batch.rate import Rate
 from parlant_sync.batch.worker import Answer
 
 # How long a server may be out of reach, or refuse by 429, before the batch gives up (or the row, if others go on).
@@ -16,15 +16,15 @@ PATIENCE_LIMITED = 300.0
 class Patience:
     """For the batch's own thread alone."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
         self._last_success = time.monotonic()
 
     def succeeded(self, item: Item) -> None:
         """The server answers again."""
         item.trouble_since = None
         self._last_success = time.monotonic()
-        self._pace.success()
+        self._rate.success()
 
     def is_over(self, item: Item, answer: Answer) -> bool:
         """Whether the server has been away for too long, and for all rows."""
@@ -33,7 +33,7 @@ class Patience:
 
     def may_wait(self, item: Item, answer: Answer) -> bool:
         """Whether the row waits for better times, together with all others. (To be asked after ``is_over()``.)"""
-        self._pace.trouble(limited=answer.status == "limited", wish=getattr(answer.cause, "retry_after", None))
+        self._rate.trouble(limited=answer.status == "limited", wish=getattr(answer.cause, "retry_after", None))
         item.deadline = None
         assert item.trouble_since is not None
         return time.monotonic() - item.trouble_since < _limit(answer)

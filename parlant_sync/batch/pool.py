@@ -14,7 +14,10 @@ _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
 class Pool:
-    """At most ``size`` threads, started as they are needed. For one owner: ``submit`` is not for several threads."""
+    """At most ``size`` threads, started as they are needed. For one owner: ``submit`` is not for several threads.
+
+    Where no further thread can be started, fewer do the work; where not even one, ``submit`` raises RuntimeError.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -29,8 +32,14 @@ class Pool:
             thread = threading.Thread(
                 target=_work, args=(self._jobs,), name=f"parlant-sync-batch-{len(self._threads)}", daemon=True
             )
-            thread.start()
-            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                self._size = len(self._threads)  # the system has no more: those that run do it all
+            else:
+                self._threads.append(thread)
         self._jobs.put((future, call, arguments))
         return future
 

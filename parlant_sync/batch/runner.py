@@ -18,11 +18,11 @@ from parlant_sync.batch import worker
 from parlant_sync.batch.ending import BatchThread
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.judge import Verdict, judge
-from parlant_sync.batch.pace import Pace
 from parlant_sync.batch.patience import Patience
 from parlant_sync.batch.plan import Plan
 from parlant_sync.batch.pool import Pool
 from parlant_sync.batch.queues import Queues
+from parlant_sync.batch.rate import Rate
 from parlant_sync.batch.results import STATUSES, Result
 
 # A message whose delivery stayed uncertain, or that the server failed over, is posted once more by one run.
@@ -43,8 +43,8 @@ class Runner:
         self._asking = 0
         self._failures = 0
         self._finished: list[Result] = []  # not yet recorded
-        self._pace = Pace(plan.rate)
-        self._trouble = Patience(self._pace)
+        self._rate = Rate(plan.rate)
+        self._patience = Patience(self._rate)
         self._handed: set[Future[Any]] = set()  # to the executor
         self._serial = itertools.count(1)
         # Sessions are opened a little ahead, so that nobody waits for that who could wait for a reply.
@@ -92,7 +92,7 @@ class Runner:
                 self._open_some()
                 self._hand_out()
                 self._record()  # only now: nobody who could wait for a reply waits for the disk
-                self._collect(self._patience())
+                self._collect(self._idle_for())
             elif self._asking:
                 self._record()
                 self._collect(None)
@@ -100,14 +100,14 @@ class Runner:
                 return
         self._collect(0.0)
 
-    def _patience(self) -> float | None:
+    def _idle_for(self) -> float | None:
         """How long nothing has to be done; None: until something is heard."""
         wake = self._queues.next_wake()
         waits = [wake] if wake is not None else []
-        if self._queues.waiting and self._pace.pause_left() > 0:
-            waits.append(self._pace.pause_left())
+        if self._queues.waiting and self._rate.pause_left() > 0:
+            waits.append(self._rate.pause_left())
         if self._queues.ready and self._asking < self._plan.concurrency:
-            waits.append(self._pace.wait_for_message())
+            waits.append(self._rate.wait_for_message())
         return max(0.0, min(waits)) if waits else None
 
     # -- open
@@ -118,7 +118,7 @@ class Runner:
             room = min(room, int(self._plan.rate / 60) + 1)
         at_once = room if self._plan.concurrency > 1 else 1  # one row at a time means in their order, too
         while self._queues.waiting and self._opening < at_once and self._opening + len(self._queues.ready) < room:
-            if self._pace.pause_left() > 0:
+            if self._rate.pause_left() > 0:
                 return
             item = self._queues.waiting.popleft()
             self._opening += 1
@@ -146,9 +146,9 @@ class Runner:
         while self._queues.ready and self._asking + len(batch) < self._plan.concurrency:
             item = self._queues.ready[0]
             if item.event is None:
-                if self._pace.wait_for_message() > 0:
+                if self._rate.wait_for_message() > 0:
                     break
-                self._pace.take()
+                self._rate.take()
             batch.append(self._queues.ready.popleft())
         entries = [item.entry() for item in batch if item.event is None]
         if self._plan.journal is not None:
@@ -224,7 +224,7 @@ class Runner:
             if isinstance(value, worker.Answer):
                 answer = value
             else:
-                self._trouble.succeeded(item)
+                self._patience.succeeded(item)
                 if stage == "open":
                     item.session = value
                     self._queues.ready.append(item)
@@ -253,10 +253,10 @@ class Runner:
         """The row's result, or None where it goes on."""
         left = item.reposts < _REPOSTS
         verdict = judge(stage, answer, own=item.own, reposts_left=left)
-        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._trouble.is_over(item, answer)):
+        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._patience.is_over(item, answer)):
             assert answer.cause is not None
             raise answer.cause
-        if verdict is Verdict.WAIT and self._trouble.may_wait(item, answer):
+        if verdict is Verdict.WAIT and self._patience.may_wait(item, answer):
             self._queues.waiting.append(item)
         elif verdict is Verdict.LOOK:
             item.look_again()
@@ -272,7 +272,7 @@ class Runner:
         status = answer.status if answer.status in STATUSES else "failed"
         if stage in ("open", "look"):
             return item.result(status, "", answer.error)
-        self._trouble.succeeded(item)
+        self._patience.succeeded(item)
         result = item.take(worker.Answer(status, answer.text, answer.duration, answer.error))
         if result is None:
             self._queues.ready.appendleft(item)

@@ -41,7 +41,7 @@ class App:
         """A client of the server that was asked for. Raises CommandError, ConfigurationError."""
         if self.verbose:
             log_to_stderr(self.verbose)
-        return Client(self.server, token=self._token(), **settings)
+        return Client(self.server, token=self.token(), **settings)
 
     def info(self, text: str) -> None:
         """A line that only those want to see who asked for more with -v."""
@@ -61,7 +61,7 @@ class App:
                 given += [flag, value]
         return shlex.join(["parlant-sync", *given, *words])
 
-    def _token(self) -> Callable[[], str] | None:
+    def token(self) -> Callable[[], str] | None:
         """Read again for every request, so that it can rotate; read once now, so that a mistake shows at once."""
         if self.token_file is None:
             return None  # the client looks at PARLANT_TOKEN
@@ -105,9 +105,10 @@ def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
 
 
 if TYPE_CHECKING:
-    _ParamType = click.ParamType[float | None]
+    SecondsType = click.ParamType[float | None]
+    RateType = click.ParamType[float]
 else:
-    _ParamType = click.ParamType  # generic from click 8.4 on only
+    SecondsType = RateType = click.ParamType  # generic from click 8.4 on only
 
 
 def typed(name: str) -> bool:
@@ -115,7 +116,7 @@ def typed(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-class Seconds(_ParamType):
+class Seconds(SecondsType):
     """A number of seconds, not negative; ``inf`` (waits for ever) becomes None."""
 
     name = "seconds"

@@ -15,21 +15,18 @@ from parlant_sync import batch as batches
 from parlant_sync.batch.progress import Progress, summary_lines
 from parlant_sync.batch.reading import Format, read_objects, unknown_fields
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, Seconds, log_to_stderr, option, pass_app
+from parlant_sync.cli.base import App, Command, RateType, Seconds, log_to_stderr, option, pass_app
 from parlant_sync.cli.failures import LOCKED, ROWS, CommandError, usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    _ParamType = click.ParamType[float]
-else:
-    _ParamType = click.ParamType  # generic from click 8.4 on only
 
 # How often the progress is drawn while nothing is finished.
 _TICK = 1.0
 
 
-class _Rate(_ParamType):
+class _Rate(RateType):
     """Messages a minute: ``30``, or ``30/min`` as one says it."""
 
     name = "rate"
@@ -104,7 +101,7 @@ def _start(
     threads: int | None,
     options: dict[str, Any],
 ) -> batches.Batch:
-    token: Any = app._token()
+    token: Any = app.token()
     if executor is not None and token is not None:
         token = token()  # the file may be on this machine alone
     return batches.run(

@@ -16,7 +16,7 @@ _PROGRAM = "parlant-sync"
 
 
 class CommandError(Exception):
-    """A failure that a command has found words for. ``note`` may follow the line where somebody looks closer."""
+    """A failure that a command has found words for."""
 
     def __init__(self, exit_code: int, message: str) -> None:
         super().__init__(message)

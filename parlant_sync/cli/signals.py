@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an exception in the main thread, and an end within a second whatever the main thread is doing."""
+"""Ctrl-C and SIGTERM: an exception in the main thread, and an end within a second though that may be in a call of C."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from types import FrameType
 from typing import Any
 
+from parlant_sync.cli.unhandled import Unhandled
+
 # Cleaning up has so long; then the process ends all the same (name resolution, for one, cannot be interrupted).
 GRACE = 0.8
-# So long after a signal it is sent again where it was not handled, and after twice the time again.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 class Terminated(BaseException):
@@ -81,42 +81,31 @@ class Signals:
 
     def _watch(self) -> None:
         """The wake-up descriptor is written by C code: even while the main thread sits in a call that never returns."""
+        assert self._pipe is not None
         main = threading.main_thread().ident
         assert main is not None
         end, code = math.inf, 0
-        came: list[int] = []  # since all were handled the last time
-        before = again = 0  # how many had been handled then; how many of ours are on their way
-        check, pause = math.inf, _FIRST_PAUSE
+        unhandled = Unhandled()
         while True:
-            if self._came(min(check, end) - time.monotonic()):
-                assert self._pipe is not None
+            if self._readable(min(unhandled.check, end) - time.monotonic()):
                 data = os.read(self._pipe[0], 64)
                 if not data:
                     return
                 for signum in filter(self._old.__contains__, data):
-                    if again:
-                        again -= 1
-                        continue
-                    came.append(signum)
-                    pause = _FIRST_PAUSE
-                    check = time.monotonic() + pause
-                    if end == math.inf and not (signum == signal.SIGINT and self.tolerant):
+                    new = unhandled.came(signum, self._handled, time.monotonic())
+                    if new and end == math.inf and not (signum == signal.SIGINT and self.tolerant):
                         end, code = time.monotonic() + GRACE, 128 + signum
             now = time.monotonic()
             if now >= end:
                 os._exit(code)
-            if now >= check:
-                handled = self._handled
-                if self._came(0):
-                    continue  # count first what may be among the handled ones
-                if handled - before >= len(came):
-                    came, before, again, check = [], handled, 0, math.inf
-                    continue
-                signal.pthread_kill(main, came[-1])
-                again += 1
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                check = now + pause
+            if now < unhandled.check:
+                continue
+            handled = self._handled
+            if self._readable(0):
+                continue  # to be counted first: it may be among the handled ones
+            if not unhandled.settled(handled) and handled == self._handled:
+                signal.pthread_kill(main, unhandled.again(now))
 
-    def _came(self, seconds: float) -> bool:
+    def _readable(self, seconds: float) -> bool:
         assert self._pipe is not None
         return bool(select.select([self._pipe[0]], [], [], None if seconds == math.inf else max(seconds, 0))[0])

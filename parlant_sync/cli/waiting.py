@@ -19,14 +19,16 @@ _WIDEST = 72
 class Waiting:
     """While entered and not hidden, shows ``describe()`` and the seconds; nothing where stderr is no terminal.
 
-    ``hide()`` before anything is printed, ``show()`` when waiting begins again; both at once take effect.
+    ``hide()`` before anything is printed, ``show()`` when waiting begins again; both take effect at once.
     """
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self._describe = describe
-        self._lock = threading.Lock()  # guards what follows and the line on the screen
+        # Guards what follows and the line on the screen; so, as no other lock, it is held over writes, to stderr.
+        self._lock = threading.Lock()
         self._since = time.monotonic()
         self._hidden = False
+        self._printing = 0  # how many print above the line
         self._drawn = False
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -60,14 +62,19 @@ class Waiting:
     def above(self) -> Iterator[None]:
         """Print here: the line is out of the way, and comes back by itself."""
         with self._lock:
+            self._printing += 1
             self._erase()
+        try:
             yield
+        finally:
+            with self._lock:
+                self._printing -= 1
 
     def _run(self) -> None:
         while not self._over.wait(0.25):
             with self._lock:
                 seconds = time.monotonic() - self._since
-                if not self._hidden and seconds >= _PATIENCE:
+                if not self._hidden and not self._printing and seconds >= _PATIENCE:
                     self._draw(seconds)
 
     def _draw(self, seconds: float) -> None:

@@ -9,9 +9,9 @@ import pytest
 import parlant_sync as ps
 from parlant_sync.batch import Result, TurnResult
 from parlant_sync.batch.judge import Verdict, judge
-from parlant_sync.batch.pace import Pace
 from parlant_sync.batch.pool import Pool
 from parlant_sync.batch.progress import Progress, duration, progress_line, summary_lines
+from parlant_sync.batch.rate import Rate
 from parlant_sync.batch.results import Summary, Tally, percentile
 from parlant_sync.batch.worker import Answer, Config, failure
 
@@ -90,7 +90,7 @@ class Clock:
 
 def test_a_rate_spreads_messages_out() -> None:
     clock = Clock()
-    pace = Pace(30, clock=clock)
+    pace = Rate(30, clock=clock)
     waits = []
     for _ in range(3):
         waits.append(pace.wait_for_message())
@@ -104,7 +104,7 @@ def test_a_rate_spreads_messages_out() -> None:
 
 def test_a_refusal_pauses_once_and_grows() -> None:
     clock = Clock()
-    pace = Pace(None, clock=clock)
+    pace = Rate(None, clock=clock)
     assert pace.wait_for_message() == 0.0
     pauses = []
     for _ in range(5):
@@ -120,14 +120,14 @@ def test_a_refusal_pauses_once_and_grows() -> None:
 
 def test_the_server_s_wish_is_heard() -> None:
     clock = Clock()
-    pace = Pace(None, clock=clock)
+    pace = Rate(None, clock=clock)
     pace.trouble(limited=True)
     pace.trouble(limited=True, wish=30.0)
     assert pace.pause_left() == 30.0
 
 
 def test_a_server_that_wishes_for_tomorrow_does_not_hold_the_batch_until_then() -> None:
-    pace = Pace(None, clock=Clock())
+    pace = Rate(None, clock=Clock())
     pace.trouble(limited=True, wish=86_400.0)
     assert pace.pause_left() == 300.0
 

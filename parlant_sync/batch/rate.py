@@ -13,7 +13,7 @@ _LONGEST_WISH = 300.0
 _FIRST_LIMIT_PAUSE = 5.0
 
 
-class Pace:
+class Rate:
     """For one thread. Times are seconds of a monotonic ``clock``."""
 
     def __init__(self, rate: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
