@@ -68,7 +68,11 @@ class Api(Asking):
         return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
 
     def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
-        """A streamed message as it stands now: from 3.2 on read alone, else (or where refused) out of a list."""
+        """A streamed message as it stands now."""
+        return self.held(session_id, event, deadline=deadline) or event
+
+    def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event | None:
+        """The event as the server holds it: from 3.2 on read alone, else (or where refused) out of a list; or None."""
         if self.single_reads:
             path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
             try:
@@ -80,7 +84,7 @@ class Api(Asking):
         for found in self.list_events(session_id, event.offset, deadline=deadline, attempts=1):
             if found.id == event.id:
                 return found
-        return event
+        return None
 
     def create_event(
         self,

@@ -15,6 +15,8 @@ def message(value: object) -> None:
 
 
 def customer_message(value: object) -> None:
+    if value is None:
+        raise ConfigurationError("there is no message to wait for (TurnTimeout.event is None where none was posted)")
     if not isinstance(value, Event) or value.kind != "message" or value.source != "customer":
         raise ConfigurationError(f"the Event of a customer's message is wanted, not {value!r}")
 
@@ -27,6 +29,8 @@ def key(value: object) -> None:
 def mapping(what: str, value: object) -> None:
     if value is not None and not isinstance(value, Mapping):
         raise ConfigurationError(f"{what} must be a mapping, not {type(value).__name__}")
+    if isinstance(value, Mapping) and not all(isinstance(name, str) for name in value):
+        raise ConfigurationError(f"the names in {what} must be strings, not {list(value)!r}")
 
 
 def labels(value: Any) -> list[str] | None:
@@ -58,7 +62,7 @@ def guidelines(value: Any) -> list[dict[str, Any]]:
     found: Sequence[Any] = (
         [value] if isinstance(value, (str, Mapping)) else list(value) if isinstance(value, Iterable) else [0]
     )
-    if not all(isinstance(item, (str, Mapping)) for item in found):
+    if not all(isinstance(item, str) or (isinstance(item, Mapping) and "action" in item) for item in found):
         raise ConfigurationError(f"guidelines must be actions (strings) or mappings with an 'action', not {value!r}")
     return [{"action": item} if isinstance(item, str) else dict(item) for item in found]
 

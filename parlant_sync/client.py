@@ -148,9 +148,10 @@ class Client:
     def session(self, session_id: str, *, since: int | str | None = None) -> Session:
         """Attach to a session that exists. For one id, all threads of this client get one and the same open object.
 
-        ``since``: where its default reader begins: ``"latest"`` (default), ``"beginning"``, or an offset. Raises
-        ConcurrencyError where an explicit one differs from that of the object already open, NotFoundError for an
-        unknown id, TransportError, ApiError.
+        ``since``: where its default reader begins: ``"latest"``, ``"beginning"``, or an offset. Left out: where the
+        default reader of this id stopped that was parked and forgotten, else at the latest. Raises ConcurrencyError
+        where an explicit one differs from that of the object already open, NotFoundError for an unknown id,
+        TransportError, ApiError.
         """
         segment(session_id, "a session id")
         wanted: int | str = "latest" if since in (None, "latest") else checks.offset(since)
@@ -158,6 +159,9 @@ class Client:
         def make() -> Session:
             info = self._api.read_session(session_id)
             start = self._api.end_of(session_id) if wanted == "latest" else int(wanted)
+            left_off = None if since is not None else self._registry.left_off(session_id)
+            if left_off is not None:
+                start = min(start, left_off)
             return self._session(info, start, wanted)
 
         settings = self._settings

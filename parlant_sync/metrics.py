@@ -41,13 +41,30 @@ def register(
     """Have ``registry`` show this client, under the label ``client="<name>"``.
 
     ``per_session``: also one series for each open session, by its id. An application that opens a session per visitor
-    must not ask for that: the labels have no end. For a second client call ``watch()`` of what this returns. Raises
-    ValueError where the registry has such a collector already.
+    must not ask for that: the labels have no end. One collector shows all clients of a registry: a second client needs
+    a ``name`` of its own, and ``per_session`` as the first one's. Returns the collector. Raises ValueError where a
+    living client is shown by that name, or with the other ``per_session``. Thread-safe.
     """
-    collector = ClientCollector(per_session=per_session)
-    collector.watch(client, name=name)
-    registry.register(collector)
-    return collector
+    with _registering:
+        collector = _collectors.get(registry)
+        known = collector is not None
+        if collector is None:
+            collector = ClientCollector(per_session=per_session)
+        elif collector._per_session != per_session:
+            raise ValueError(f"this registry shows its clients with per_session={collector._per_session} already")
+        collector.watch(client, name=name)
+        try:
+            registry.register(collector)  # again, too: it may have been unregistered
+        except ValueError:
+            if not known:
+                raise
+        _collectors[registry] = collector
+        return collector
+
+
+# Guards _collectors; the registry's lock is taken inside it. Reentrant, as ClientCollector's.
+_registering = threading.RLock()
+_collectors: weakref.WeakKeyDictionary[CollectorRegistry, ClientCollector] = weakref.WeakKeyDictionary()
 
 
 class ClientCollector(Collector):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from parlant_sync import errors
 from parlant_sync.deadline import Deadline
+from parlant_sync.reader import Position
 from parlant_sync.session import Session
 from parlant_sync.users import Use
+
+# Of so many sessions that were parked and then forgotten it is remembered how far they had been read.
+_REMEMBERED = 10_000
 
 
 class _Opening:
@@ -50,6 +55,7 @@ class Registry:
         self._lock = threading.RLock()
         self._open: dict[str, Session] = {}
         self._parked: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+        self._left_off: OrderedDict[str, Position] = OrderedDict()
         self._opening: dict[str, _Opening] = {}
         self._closed = False
 
@@ -152,6 +158,12 @@ class Registry:
             raise
         return session
 
+    def left_off(self, session_id: str) -> int | None:
+        """Where the default reader goes on of a session that was parked, and not closed; None where none was."""
+        with self._lock:
+            position = self._left_off.get(session_id)
+            return None if position is None else position.offset
+
     def note(self, session: Session) -> None:
         """Its poller has started, was parked, or has ended: hold it accordingly."""
         with self._lock:
@@ -163,9 +175,14 @@ class Registry:
         if session._poller.state == "parked":
             self._parked[session.id] = session
             self._open.pop(session.id, None)
+            self._left_off[session.id] = session._position
+            self._left_off.move_to_end(session.id)
+            if len(self._left_off) > _REMEMBERED:
+                self._left_off.popitem(last=False)
         else:
             self._open[session.id] = session
             self._parked.pop(session.id, None)
+            self._left_off.pop(session.id, None)
         if session.closed:  # looked at last: what closes it from now on finds it here
             self._remove(session)
 
@@ -179,6 +196,8 @@ class Registry:
             self._open.pop(session.id, None)
         if self._parked.get(session.id) is session:
             self._parked.pop(session.id, None)
+        if self._left_off.get(session.id) is session._position:
+            self._left_off.pop(session.id, None)
 
     def close(self, deadline: Deadline) -> None:
         """Wake all, then join all, under one deadline. Later openers get SessionClosed."""
@@ -203,6 +222,6 @@ class Registry:
         """In a forked child: empty, with a lock of its own. Returns what it held, for the caller to drop."""
         self._lock = threading.RLock()
         sessions = self._all()
-        self._open, self._opening = {}, {}
+        self._open, self._opening, self._left_off = {}, {}, OrderedDict()
         self._parked = weakref.WeakValueDictionary()
         return sessions

@@ -151,9 +151,24 @@ class Starter:
     def follow(self, event: Event, deadline: Deadline, *, manual: bool) -> Turn:
         """The turn that answers a message posted before; takes no place in the queue."""
         self.check()
+        self._check_held(event, deadline)
         feed = self.feed(event.offset + 1, deadline)
         feed.start_at(event.offset + 1)
         return self._turn(feed, TurnTracker(event), deadline, request=event, manual=manual)
+
+    def _check_held(self, event: Event, deadline: Deadline) -> None:
+        """An offset alone would follow a turn of this session that answers another message."""
+        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+        try:
+            held = self._api.held(self._session_id, event, deadline=limit)
+        except UNREAD as error:
+            logger.debug("session %s: cannot look for the message to follow: %s", self._session_id, error)
+            return  # an outage passes, and is no reason not to wait
+        if held is None or held.offset != event.offset:
+            raise errors.ConfigurationError(
+                f"{self.where} does not hold the message {event.id!r} at offset {event.offset}: call reply_to() of the "
+                "session that it was posted to (or send it anew, if the server has lost it)"
+            )
 
     def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
         """Ask the agent to speak, and follow that turn. Where the answer does not tell, the events decide."""
@@ -206,7 +221,8 @@ class Starter:
                 entry.release()
             raise
         if entry is None:
-            raise self._nothing_posted("nothing was posted, for another turn of it was running all the time", started)
+            why = "nothing was posted, for another turn of it was running all the time (reply() or close() ends that)"
+            raise self._nothing_posted(why, started)
         return entry
 
     def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:

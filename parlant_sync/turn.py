@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -271,7 +272,7 @@ class Turn:
         if tracker.error is not None:
             detail = redact(tracker.error.error_detail)
             raise errors.AgentError(
-                f"{self._where}: the agent reported an error: {_last_line(detail)}; the server's log has more",
+                f"{self._where}: the agent reported an error: {_in_short(detail)}; the server's log has more",
                 detail=detail,
                 partial=self._reply(),
             )
@@ -323,11 +324,13 @@ class Turn:
             self._entry.release()
 
 
-def _last_line(detail: str) -> str:
-    """The line of a traceback that says it; servers send the traceback as the repr of its list of lines."""
+def _in_short(detail: str) -> str:
+    """What an error says, without the traceback above it; servers send that as the repr of its list of lines."""
     try:
         lines = ast.literal_eval(detail)
         text = "".join(lines) if isinstance(lines, list) else detail
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         text = detail
-    return shorten(text.strip().rsplit("\n", 1)[-1], 300) or "no detail"
+    # Behind the last frame and its line of source, which are indented.
+    said = re.split(r"(?m)^[ \t]+File .*\n(?:[ \t]+.*\n)*", text)[-1]
+    return shorten(" ".join(said.split()), 300) or "no detail"

@@ -154,8 +154,24 @@ def test_two_clients(server: FakeServer, parlant_client: Client, registry: Colle
         }
         with pytest.raises(ValueError, match="another client is shown as 'web'"):
             collector.watch(other, name="web")
-        with pytest.raises(ValueError, match="Duplicated"):
-            register(other, registry=registry)
+        with pytest.raises(ValueError, match="another client is shown as 'web'"):
+            register(other, registry=registry, name="web")
+
+
+def test_the_second_client_of_a_registry_is_shown_beside_the_first(
+    server: FakeServer, parlant_client: Client, registry: CollectorRegistry
+) -> None:
+    collector = register(parlant_client, registry=registry, name="research")
+    with Client(server.base_url) as other:
+        assert register(other, registry=registry, name="welfare") is collector
+        assert register(other, registry=registry, name="welfare") is collector  # a cell that is run again
+        names = {dict(labels)["client"] for labels in scrape(registry)["parlant_sync_polls_total"]}
+        assert names == {"research", "welfare"}
+        registry.unregister(collector)
+        register(other, registry=registry, name="welfare")
+        assert scrape(registry)["parlant_sync_polls_total"]
+        with pytest.raises(ValueError, match="per_session=False"):
+            register(other, registry=registry, name="third", per_session=True)
 
 
 def test_scraped_while_sessions_come_and_go(

@@ -15,6 +15,7 @@ import pytest
 from parlant_sync import Client, errors
 from parlant_sync import registry as registry_module
 from parlant_sync.deadline import Deadline
+from parlant_sync.reader import Position
 from parlant_sync.registry import Registry
 from parlant_sync.testing import FakeServer
 
@@ -176,6 +177,37 @@ def test_parked_and_forgotten(server: FakeServer) -> None:
         assert client.session(session_id).id == session_id
 
 
+def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: FakeServer) -> None:
+    """As a web application uses it: whoever asks for a session by its id holds nothing from one request to the next."""
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
+        session_id = client.create_session("a").id
+
+        def read() -> list[str | None]:
+            return [e.message for e in client.session(session_id).iter_events(timeout=0, kinds="message")]
+
+        client.session(session_id).send("one")
+        assert read() == ["one", "echo: one"]
+        wait_until(lambda: gc.collect() >= 0 and session_id not in client.sessions, "forgotten", 10)
+        server.human(session_id, "Dana here")
+        assert read() == ["Dana here"]
+        assert read() == []
+        wait_until(lambda: gc.collect() >= 0 and session_id not in client.sessions, "forgotten", 10)
+        server.human(session_id, "still here")
+        latest = client.session(session_id, since="latest")  # who says so means it
+        assert list(latest.iter_events(timeout=0)) == []
+        latest.close()
+        server.human(session_id, "and now")
+        assert read() == []  # of a session that was closed nothing is remembered
+
+
+def test_what_is_remembered_of_forgotten_sessions_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_REMEMBERED", 3)
+    registry = Registry()
+    for number in range(5):
+        registry.add(FakeSession(str(number), state="parked"))  # type: ignore[arg-type]
+    assert [registry.left_off(str(number)) for number in range(5)] == [None, None, 0, 0, 0]
+
+
 def test_not_parked_inside_a_call(server: FakeServer) -> None:
     server.agent("a").waits("g").replies("late")
     with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client, ThreadPoolExecutor(1) as pool:
@@ -258,6 +290,7 @@ class FakeSession:
         self.id = session_id
         self.closed = False
         self._poller = FakePoller(**poller)
+        self._position = Position(0)
 
     def close(self, timeout: float | None = None) -> None:
         self.closed = True

@@ -29,6 +29,7 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.testing import FakeServer
+from parlant_sync.turn import _in_short
 
 
 @pytest.fixture
@@ -250,6 +251,49 @@ def test_reply_to_of_a_turn_long_over(server: FakeServer, session: Session) -> N
     assert [session.reply_to(e).text for e in events] == ["echo: q0", "echo: q1", "echo: q2"]
     with pytest.raises(ConfigurationError):
         session.reply_to("q0")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="no message"):
+        session.reply_to(None)  # type: ignore[arg-type]
+
+
+def test_reply_to_a_message_of_another_session(server: FakeServer, client: Client, session: Session) -> None:
+    """The same offset is another message there, or none at all."""
+    other = client.create_session("a")
+    session.send("here")
+    for _ in range(2):
+        theirs = other.post("there")
+        server.wait_idle()
+        with pytest.raises(ConfigurationError, match="does not hold"):
+            session.reply_to(theirs, timeout=20)
+        assert other.reply_to(theirs).text == "echo: there"
+
+
+def test_reply_to_goes_on_where_the_message_cannot_be_looked_for(server: FakeServer, session: Session) -> None:
+    posted = session.post("q")
+    server.wait_idle()
+    server.fail_next("GET /sessions/*/events/*", 503, times=5)
+    assert session.reply_to(posted).text == "echo: q"
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ("boom", "boom"),
+        (
+            "1 validation error for Schema\nfield\n  Input should be a string\n    For further information visit x",
+            "1 validation error for Schema field Input should be a string For further information visit x",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    f()\n    ~^^\nKeyError: 1\n\n'
+            "During handling of the above exception, another exception occurred:\n\n"
+            'Traceback (most recent call last):\n  File "a.py", line 3, in f\n    g()\nValueError: two\n  lines\n',
+            "ValueError: two lines",
+        ),
+        (repr(["Traceback:\n", '  File "a.py", line 1\n', "    f()\n", "KeyError: 'x'\n"]), "KeyError: 'x'"),
+        ("", "no detail"),
+    ],
+)
+def test_an_engine_error_in_short(detail: str, said: str) -> None:
+    assert _in_short(detail) == said
 
 
 def test_bad_input(session: Session) -> None:
