@@ -110,6 +110,11 @@ class Api(Asking):
         low, high = since, None  # there are events below low (or none at all), none from high on
         probe, step = since, 0
         while True:
+            if deadline.expired():
+                raise errors.TransportError(
+                    f"session {session_id} on {self.transport.base_url}: the server did not say in time where its "
+                    "events end; try again, or give an offset as since="
+                )
             events, size = self._peek(session_id, probe, Deadline(deadline.between(LEAST, limit)))
             if events:
                 return events[-1].offset + 1
@@ -161,12 +166,14 @@ class Api(Asking):
     def list_sessions(self, params: Mapping[str, Any]) -> Iterator[SessionInfo]:
         """Pages from 3.1 on; 3.0 ignores ``limit`` and sends a plain list."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = {**params, "limit": _PAGE, **({"cursor": cursor} if cursor else {})}
             items, following = self.get("/sessions", _read_page, params=page)
             yield from items
-            if following is None or following == cursor:
+            if following is None or following in seen:
                 return
+            seen.add(following)
             cursor = following
 
     def list_agents(self) -> list[Agent]:

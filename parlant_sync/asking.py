@@ -18,8 +18,8 @@ _A = TypeVar("_A", bound="Asking")
 
 # A repeat may help: the network, a proxy, a limit. Everything else would fail the same way again.
 PASSING = (errors.TransportError, errors.ServerError, errors.RateLimitedError)
-# The same of reading events, where a body that is none may also be a proxy's: the server still has them.
-UNREAD = (*PASSING, errors.ProtocolError)
+# These end a session, for whoever reads it.
+DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
 ATTEMPTS = 3
 
 
@@ -132,6 +132,12 @@ def _hopeless(error: BaseException) -> bool:
 
 def may_pass(error: BaseException) -> bool:
     return isinstance(error, PASSING) and not _hopeless(error)
+
+
+def unread(error: BaseException) -> bool:
+    """Whether events were not read for a reason that may pass, be that a proxy's answer: the server has them."""
+    known = (errors.TransportError, errors.ProtocolError, errors.ApiError)
+    return isinstance(error, known) and not isinstance(error, DEADLY)
 
 
 def may_repeat(error: BaseException, failure: Failure) -> bool:

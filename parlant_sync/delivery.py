@@ -11,10 +11,10 @@ from typing import Any
 
 from parlant_sync import checks, errors
 from parlant_sync.api import Api, events_path
-from parlant_sync.asking import UNREAD, may_repeat, not_taken
+from parlant_sync.asking import may_repeat, not_taken, unread
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
-from parlant_sync.retry import LEAST, Bell, retrying
+from parlant_sync.retry import LEAST, LONGEST_RETRY_AFTER, Bell, retrying
 from parlant_sync.transport import Failure
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Delivery:
                 bell=self._bell,
             )
             found = False
-        except (errors.TransportError, errors.ProtocolError, errors.ServerError, errors.SessionClosed) as error:
-            if not_taken(error, failure) or (isinstance(error, errors.SessionClosed) and not failure.sent):
+        except errors.ParlantSyncError as error:
+            if _not_stored(error, failure):
                 raise
             with self._lock:
                 _remember(self._doubtful, key, (message, since))
@@ -160,9 +160,17 @@ class Delivery:
         for event in events:
             # 3.0 has no metadata at all: there the text, the source and the place must do.
             same = event.source == "customer" and event.message == message and not _keeps_metadata(event)
-            if same and ours.get(event.id, key) == key:
+            if same and self._claim(event.id, key):
                 return event
         return None
+
+    def _claim(self, event_id: str, key: str) -> bool:
+        """Whether this message is the one of ``key``, and so of no other post of this object."""
+        with self._lock:
+            if self._sent.get(event_id, key) != key:
+                return False
+            _remember(self._sent, event_id, key)
+            return True
 
     def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event:
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
@@ -175,10 +183,13 @@ class Delivery:
                 event = self.find(key, deadline=Deadline(until.between(LEAST, 5.0)), attempts=1)
             except errors.ParlantSyncError as error:
                 logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
-                if not isinstance(error, UNREAD):
+                if not unread(error):
                     break  # no patience mends it; what the server holds stays unknown
                 # Not yet a look: the trouble that hid the answer hides the list as well.
                 looks[0] = max(looks[0], 0.5)
+                if isinstance(error, errors.RateLimitedError):
+                    self._api.transport.pace.limited(error.retry_after)  # the pollers pause, too
+                    looks[0] = max(looks[0], min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
             else:
                 if event is not None:
                     return event
@@ -186,7 +197,7 @@ class Delivery:
                 looked = True
             if not looks or until.expired():
                 break
-        if looked and isinstance(cause, errors.ServerError) and cause.status not in (502, 503, 504):
+        if looked and isinstance(cause, errors.ServerError) and cause.status == 500:
             raise cause  # the server itself says that it failed
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
@@ -194,6 +205,16 @@ class Delivery:
             key=key,
             session_id=self._session_id,
         ) from cause
+
+
+def _not_stored(error: errors.ParlantSyncError, failure: Failure) -> bool:
+    """Whether this failure of a post proves that the server does not hold it."""
+    if not failure.sent or not_taken(error, failure):
+        return True
+    if isinstance(error, errors.ApiError) and not isinstance(error, errors.ServerError):
+        # A redirect and the two of 4xx that speak of time may be a proxy's, about an answer that did not reach it.
+        return error.status >= 400 and error.status not in (408, 425)
+    return False
 
 
 def _keeps_metadata(event: Event) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 # The literal that servers on FastAPI 0.137 or newer put on every customer event (WIRE.md, "trace").
@@ -57,9 +57,11 @@ def _datetime(value: object) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(value.replace("Z", "+00:00"))
+        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError:
         return None
+    # Without a zone it could not be compared with the others. Servers say UTC (WIRE.md).
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
 class Event:

@@ -10,13 +10,13 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from parlant_sync.asking import UNREAD
+from parlant_sync.asking import unread
 from parlant_sync.deadline import Deadline
 from parlant_sync.errors import ParlantSyncError, SessionClosed
 from parlant_sync.events import Event
 from parlant_sync.hub import Hub
 from parlant_sync.mailbox import Mailbox
-from parlant_sync.retry import jittered
+from parlant_sync.retry import LONGEST_RETRY_AFTER, jittered
 
 Lister = Callable[[int], list[Event]]
 
@@ -160,23 +160,25 @@ class Feed:
             self._mailbox.catch_up()
             place = self._hub.place
             if place.epoch != self._epoch:
+                self.offset = max(min(self.offset, self._hub.lowest_base(self._epoch)), self._floor)
                 self._epoch = place.epoch
-                self.offset = max(min(self.offset, place.base), self._floor)
             try:
                 self._pending = deque(self._lister(self.offset))
                 return True
-            except (SessionClosed, *UNREAD) as error:
+            except BaseException as error:
                 self._mailbox.let_go()
                 ending = self._ending()
-                if ending is not None or isinstance(error, SessionClosed):
+                if isinstance(error, SessionClosed):
                     raise FeedEnd(ending or error) from error
+                if not unread(error):
+                    raise
+                if ending is not None:
+                    raise FeedEnd(ending) from error
                 attempt += 1
                 if attempt >= attempts:
                     raise
-            except BaseException:
-                self._mailbox.let_go()
-                raise
-            self._pause(Deadline(deadline.bound(jittered(attempt))))
+                wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
+            self._pause(Deadline(deadline.bound(max(jittered(attempt), wish))))
             ending = self._ending()
             if ending is not None:
                 raise FeedEnd(ending)

@@ -36,6 +36,7 @@ class Hub:
         self.gate = Gate()  # ends with the session, as its readers do
         self._lock = threading.RLock()  # guards all attributes below; nothing slower than a queue's put happens in it
         self._place = Place(next_offset)
+        self._bases = [0]  # of each epoch, where it was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         self._ending: ParlantSyncError | None = None
         self._agent_status: str | None = None
@@ -128,12 +129,18 @@ class Hub:
         with self._lock:
             if not self._is_below(start, known):
                 return False
+            self._bases.append(start)
             self._place = Place(start, self._place.epoch + 1, start)
             for ref in self._mailboxes:
                 mailbox = ref()
                 if mailbox is not None:
                     mailbox.let_go()
             return True
+
+    def lowest_base(self, epoch: int) -> int:
+        """The lowest offset that was given anew since ``epoch``, an earlier one than now."""
+        with self._lock:
+            return min(self._bases[epoch + 1 :])
 
     def _is_below(self, offset: int, known: Place) -> bool:
         """Whether an event of the newest numbering lies below all that is known of it. The lock is held."""

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from parlant_sync import errors, interrupt, pools
 from parlant_sync.alarms import Alarms, PollCounts
 from parlant_sync.api import Api
+from parlant_sync.asking import DEADLY
 from parlant_sync.deadline import Deadline
 from parlant_sync.hub import Hub, Place
 from parlant_sync.pauses import Pauses
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 POLL_SLACK = 10.0
 # Where a sleeping poll cannot be woken (Windows, adapters of another kind), it must not sleep for long.
 UNWAKEABLE_WAIT = 5
-_DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
 
 
 class Poller:
@@ -212,7 +212,7 @@ class Poller:
                 elif not self._stopping:
                     attempt += 1
                     self._pauses.back_off(self._backoff(attempt), self.bell)
-        except _DEADLY as error:
+        except DEADLY as error:
             self._finish(error)
         except BaseException as error:
             # Nothing may come here; if something does, every waiter is told instead of waiting for ever.
@@ -271,7 +271,7 @@ class Poller:
             new = self._poll(line, wait, asked)
         except interrupt.Interrupted:
             return None
-        except _DEADLY:
+        except DEADLY:
             raise
         except Exception as error:
             if self._stopping:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from parlant_sync import errors
 from parlant_sync.api import Api
-from parlant_sync.asking import UNREAD
+from parlant_sync.asking import unread
 from parlant_sync.claim import Claim
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
@@ -251,7 +251,9 @@ class EventReader:
         limit = idle.between(LEAST, self._api.transport.settings.request_timeout)
         try:
             now = self._api.reread(self._session_id, growing.event, deadline=Deadline(limit))
-        except (errors.SessionClosed, *UNREAD):
+        except errors.ParlantSyncError as error:
+            if not unread(error) and not isinstance(error, errors.SessionClosed):
+                raise
             growing.put_off(self._every)
             return False  # the next look tries again: a message is not given half for a passing trouble
         grew = growing.grew(now, self._every)

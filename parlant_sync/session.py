@@ -96,7 +96,8 @@ class Session:
         )
         self._position = Position(next_offset)
         # No thread refers to this object; when nobody else does either, its thread is told to end.
-        weakref.finalize(self, self._poller.abandon).atexit = False  # type: ignore[misc]
+        self._finalizer = weakref.finalize(self, self._poller.abandon)
+        self._finalizer.atexit = False  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         raise TypeError("a Session belongs to its process and cannot be pickled; hand over its id, and attach there")
@@ -399,6 +400,7 @@ class Session:
         self._hub.end(closed)
         self._calls.stop(self._hub.ending or closed)
         self._poller.stop()
+        self._finalizer.detach()  # done: an interrupt that fell into it would be swallowed
         self._forget(self)
 
     def _end_close(self, deadline: Deadline) -> None:

@@ -16,6 +16,7 @@ from requests.auth import AuthBase
 from parlant_sync import checks
 from parlant_sync.deadline import seconds
 from parlant_sync.errors import ConfigurationError, TransportError
+from parlant_sync.redaction import secrets_of
 
 DEFAULT_URL = "http://localhost:8800"
 Verify = bool | str | os.PathLike[str]
@@ -57,6 +58,7 @@ class TokenSource(AuthBase):
         self.rotates = callable(token)
         self._base_url = base_url
         self._ask: Callable[[], str] = token if callable(token) else lambda: token
+        self.header = ""  # the one sent last
         if not self.rotates:
             _check_token(token)
 
@@ -69,7 +71,7 @@ class TokenSource(AuthBase):
                 f"{type(error).__name__}; look into what it asks for the token"
             ) from error
         _check_token(token, "what the callable given as token= returns")
-        request.headers["Authorization"] = f"Bearer {token}"
+        self.header = request.headers["Authorization"] = f"Bearer {token}"
         return request
 
     def __repr__(self) -> str:
@@ -186,6 +188,11 @@ class Settings:
 
     def __repr__(self) -> str:
         return f"Settings(base_url={self.base_url!r})"
+
+    def secrets(self) -> list[str]:
+        """What no text of a server is to repeat: the caller's headers and the token."""
+        token = {"Authorization": self.token_source.header} if self.token_source is not None else {}
+        return secrets_of({**self.headers, **token})
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The one context of all connections: each would otherwise load the authorities again (28 ms, 670 KiB)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from parlant_sync import errors
 from parlant_sync.api import Api
-from parlant_sync.asking import UNREAD
+from parlant_sync.asking import unread
 from parlant_sync.deadline import Deadline
 from parlant_sync.delivery import Delivery
 from parlant_sync.events import Event, Reply
@@ -80,7 +80,11 @@ class Starter:
             # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
             most = settings.request_timeout
             limit = most if deadline is None else deadline.between(LEAST, most)
-            return api.list_events(session_id, since, deadline=Deadline(limit), attempts=1)
+            try:
+                return api.list_events(session_id, since, deadline=Deadline(limit), attempts=1)
+            except errors.RateLimitedError as error:
+                api.transport.pace.limited(error.retry_after)  # the pollers pause, too
+                raise
 
         return Feed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
 
@@ -107,7 +111,9 @@ class Starter:
         limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
         try:
             held = self._api.list_events(self._session_id, 0, deadline=limit)
-        except UNREAD as error:
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
             logger.debug("session %s: cannot look for the start of the numbering: %s", self._session_id, error)
             held = []
         newer = [e.offset for e in held if before is not None and (e.created or before) > before]
@@ -161,7 +167,9 @@ class Starter:
         limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
         try:
             held = self._api.held(self._session_id, event, deadline=limit)
-        except UNREAD as error:
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
             logger.debug("session %s: cannot look for the message to follow: %s", self._session_id, error)
             return  # an outage passes, and is no reason not to wait
         if held is None or held.offset != event.offset:
@@ -234,8 +242,8 @@ class Starter:
     def _latest_in_time(self, deadline: Deadline, started: float) -> int:
         try:
             return self.latest(deadline)
-        except UNREAD as error:
-            if deadline.remaining() > LEAST:
+        except errors.ParlantSyncError as error:
+            if deadline.remaining() > LEAST or not unread(error):
                 raise
             why = "nothing was posted, for the server did not say in time where its events end"
             raise self._nothing_posted(why, started) from error

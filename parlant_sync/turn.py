@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from parlant_sync import errors
 from parlant_sync.api import Api
-from parlant_sync.asking import UNREAD
+from parlant_sync.asking import unread
 from parlant_sync.claim import Claim
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event, Reply
@@ -231,7 +231,9 @@ class Turn:
         """The message at its end; None where the session was closed meanwhile, of which the feed tells next."""
         try:
             return self._reread(growing, patient=True)
-        except UNREAD as error:
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
             self._feed.back_to(event.offset)  # it was taken, but nothing was made of it yet
             if self._poller.bell.rung:
                 return None
@@ -252,11 +254,11 @@ class Turn:
                 once,
                 deadline=self._deadline,
                 attempts=float("inf"),
-                may_retry=lambda error: isinstance(error, UNREAD),
+                may_retry=unread,
                 bell=self._poller.bell,
             )
-        except UNREAD:
-            if patient:
+        except errors.ParlantSyncError as error:
+            if patient or not unread(error):
                 raise
             return event
 
@@ -270,7 +272,7 @@ class Turn:
         if tracker.looks_unfinished:
             self._look_again()
         if tracker.error is not None:
-            detail = redact(tracker.error.error_detail)
+            detail = redact(tracker.error.error_detail, self._api.transport.settings.secrets())
             raise errors.AgentError(
                 f"{self._where}: the agent reported an error: {_in_short(detail)}; the server's log has more",
                 detail=detail,

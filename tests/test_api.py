@@ -96,6 +96,30 @@ def test_a_known_place_near_the_end_saves_the_search() -> None:
     assert log.asked == [49_990]
 
 
+def test_an_end_that_never_comes_nearer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a front that ignores the offset and always sends much."""
+
+    class Endless(Log):
+        settings = SimpleNamespace(request_timeout=0.05)
+
+        def request(self, method: str, path: str, **_: Any) -> Answer:
+            return Answer(200, {"Content-Length": "300000"}, b"", whole=False)
+
+    with pytest.raises(errors.TransportError, match="where its events end"):
+        Api(Endless(0)).end_of("s")  # type: ignore[arg-type]
+
+
+def test_pages_that_come_again_end_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Circle(Log):
+        def request(self, method: str, path: str, *, params: dict[str, Any], **_: Any) -> Answer:
+            following = {"a": "b", "b": "a"}[params.get("cursor", "b")]
+            self.asked.append(0)
+            assert len(self.asked) < 9
+            return Answer(200, {}, json.dumps({"items": [], "has_more": True, "next_cursor": following}).encode())
+
+    assert list(Api(Circle(0)).list_sessions({})) == []  # type: ignore[arg-type]
+
+
 def test_passing_trouble_while_the_end_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
     log = Log(10)

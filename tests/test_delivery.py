@@ -18,6 +18,7 @@ from parlant_sync import (
     TransportError,
     TurnTimeout,
 )
+from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
 
 POST = "POST /events"
@@ -88,6 +89,43 @@ def test_nobody_can_tell(server: FakeServer, session: Session, how: str) -> None
     assert session.find("my-key") is None
     assert posted(server, session) == []
     assert session.send("next").text == "echo: next"
+
+
+@pytest.mark.parametrize("status", [302, 408, 425, 520, 524])
+def test_what_a_proxy_says_of_a_post_is_looked_behind(server: FakeServer, session: Session, status: int) -> None:
+    server.fail_next(POST, status, b"", stored=True)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, status, b"")
+    with pytest.raises(DeliveryUncertain):
+        session.send("perhaps")
+    assert posted(server, session) == ["the one"]
+
+
+@pytest.mark.parametrize("status", [302, 408, 425])
+def test_a_look_that_meets_something_odd_is_repeated(server: FakeServer, session: Session, status: int) -> None:
+    server.cut_next(POST, stored=True)
+    server.fail_next("GET /sessions/*/events", status, b"", times=3)
+    assert session.send("the one").text == "echo: the one"
+
+
+def test_a_look_that_is_refused_for_now_pauses_the_polls_as_well(server: FakeServer, session: Session) -> None:
+    server.cut_next(POST, stored=True)
+
+    def look(request: object) -> bool:
+        return getattr(request, "query", {}).get("kinds") == "message"
+
+    server.fail_next(look, 429, b"{}", headers={"Retry-After": "1"})
+    assert session.send("the one").text == "echo: the one"
+    assert session._api.transport.pace._changed_at > 0
+
+
+def test_of_posts_with_one_text_each_finds_another(session: Session) -> None:
+    """3.0 drops the keys: what one post has found is no other one's."""
+    event = Event({"id": "e1", "offset": 0, "kind": "message", "source": "customer", "data": {"message": "same"}})
+    delivery = session._starter.delivery
+    assert delivery._match([event], "one", "same") is event
+    assert delivery._match([event], "two", "same") is None
+    assert delivery._match([event], "one", "same") is event
 
 
 def test_it_turns_up_later(server: FakeServer, session: Session) -> None:

@@ -38,6 +38,11 @@ def test_readings() -> None:
     assert not event.is_partial
 
 
+def test_a_time_without_a_zone_can_be_compared_with_the_others() -> None:
+    created = Event({"offset": 0, "creation_utc": "2026-11-22T08:32:08.461227"}).created
+    assert created == datetime(2026, 11, 22, 8, 32, 8, 461227, tzinfo=timezone.utc)
+
+
 def test_status_stage_and_error() -> None:
     ready = Event({"offset": 1, "kind": "status", "data": {"status": "ready", "data": {"stage": "completed"}}})
     assert (ready.status, ready.stage, ready.message) == ("ready", "completed", None)

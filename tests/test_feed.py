@@ -7,7 +7,15 @@ import threading
 import pytest
 
 from parlant_sync.deadline import Deadline
-from parlant_sync.errors import NotFoundError, SessionClosed, TransportError
+from parlant_sync.errors import (
+    ApiError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitedError,
+    SessionClosed,
+    TransportError,
+)
 from parlant_sync.events import Event
 from parlant_sync.feed import Feed, FeedEnd
 from parlant_sync.hub import Hub
@@ -233,6 +241,45 @@ def test_numbering_that_goes_back_is_followed(taken: int, keep: int, more: int, 
     server.poll()
     assert drain(feed) == given
     assert drain(Feed(server.hub, server.lister, 100, offset=taken, epoch=0)) == given
+
+
+def test_numbering_that_goes_back_twice_between_two_looks() -> None:
+    """The second time from further above: what the first one gave anew is not forgotten."""
+    server = Server()
+    feed = server.feed()
+    server.add(5)
+    server.poll()
+    assert drain(feed) == [0, 1, 2, 3, 4]
+    wiped(server, 2, more=1)
+    server.add(5)
+    server.poll()
+    wiped(server, 6, more=1)
+    server.poll()
+    assert drain(feed) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("status", [302, 304, 400, 408, 410, 425, 451])
+def test_an_odd_answer_to_a_list_does_not_end_it(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's, as likely as not; the poller bears it, too. What ends a session ends a reader."""
+    monkeypatch.setattr("parlant_sync.feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    assert drain(server.feed(0)) == []  # no time for another try
+    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    event = server.feed(0).get(Deadline(5))
+    assert event is not None
+    for gone in (NotFoundError("gone", status=404), PermissionDeniedError("no", status=403)):
+        server.failures = [gone]
+        with pytest.raises(type(gone)):
+            server.feed(0).get(Deadline(5))
+
+
+def test_a_list_that_was_refused_for_now_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [RateLimitedError("slow down", status=429, retry_after=30.0)]
+    assert server.feed(0).get(Deadline(0.05)) is None
+    assert server.lists == [0]
 
 
 def test_what_is_never_wanted_stays_unwanted() -> None:

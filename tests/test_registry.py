@@ -208,6 +208,16 @@ def test_what_is_remembered_of_forgotten_sessions_has_an_end(monkeypatch: pytest
     assert [registry.left_off(str(number)) for number in range(5)] == [None, None, 0, 0, 0]
 
 
+def test_a_closed_session_leaves_nothing_to_its_finalizer(server: FakeServer) -> None:
+    """An interrupt that falls into a finalizer is printed and lost."""
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        finalizer = session._finalizer
+        assert finalizer.alive
+        session.close()
+        assert not finalizer.alive
+
+
 def test_not_parked_inside_a_call(server: FakeServer) -> None:
     server.agent("a").waits("g").replies("late")
     with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client, ThreadPoolExecutor(1) as pool:

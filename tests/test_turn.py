@@ -123,6 +123,25 @@ def test_an_engine_error_has_what_was_said(server: FakeServer, session: Session)
     assert session.send("q").text == "clean"
 
 
+def test_an_engine_error_repeats_no_secret(server: FakeServer) -> None:
+    server.agent("a").fails("RuntimeError: sent with s3cret-token-value and Oxygen-1234567, too")
+    headers = {"X-Tenant": "Oxygen-1234567"}
+    with Client(server.base_url, token=lambda: "s3cret-token-value", headers=headers) as client:
+        with pytest.raises(AgentError, match="too") as caught:
+            client.create_session("a").send("q")
+    for text in (str(caught.value), caught.value.detail):
+        assert "s3cret" not in text
+        assert "Oxygen" not in text
+
+
+def test_a_list_that_meets_something_odd_does_not_end_a_turn(server: FakeServer, session: Session) -> None:
+    """It began behind, for its message was found by looking."""
+    server.cut_next("POST /events", stored=True)
+    turn = session.stream("q")
+    server.fail_next("GET /sessions/*/events", 302, b"", times=2)
+    assert turn.reply().text == "echo: q"
+
+
 def test_a_late_error_is_looked_for(server: FakeServer, session: Session) -> None:
     """The poll shows the end of the turn; its error comes a moment later."""
     server.agent("a").fails("late boom").after(0.3, at="error")
