@@ -77,9 +77,11 @@ class Api(Asking):
             path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
             try:
                 return self.get(path, Event, deadline=deadline, attempts=1)
-            except (errors.PermissionDeniedError, errors.NotFoundError) as error:
+            except errors.ApiError as error:
+                if error.status not in (403, 404, 405):
+                    raise
                 logger.debug("session %s: single events cannot be read (%s); listing instead", session_id, error.status)
-                if isinstance(error, errors.PermissionDeniedError):
+                if error.status != 404:  # which may be this event's alone
                     self.single_reads = False
         for found in self.list_events(session_id, event.offset, deadline=deadline, attempts=1):
             if found.id == event.id:

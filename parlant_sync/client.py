@@ -210,7 +210,10 @@ class Client:
     def list_sessions(
         self, *, agent_id: str | None = None, customer_id: str | None = None, labels: Iterable[str] | None = None
     ) -> Iterator[SessionInfo]:
-        """The sessions on the server that match, read page by page where the server pages (from 3.1)."""
+        """The sessions on the server that match, read page by page where the server pages (from 3.1).
+
+        ``labels``: those that have all of them. Raises, while it is iterated, TransportError, ApiError, ProtocolError.
+        """
         self._registry.check_open()
         params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
         wanted = frozenset(checks.labels(labels) or ())
@@ -227,7 +230,10 @@ class Client:
             session._close_deleted()
 
     def server_info(self) -> ServerInfo:
-        """Version, health and latency of the server. Raises TransportError where nothing answers."""
+        """Version, health and latency (seconds) of the server. Raises TransportError where nothing answers.
+
+        ``healthy`` is False while it calls itself degraded, as 3.3 does for a while after its start though it works.
+        """
         self._registry.check_open()
         return self._api.server_info()
 

@@ -185,7 +185,9 @@ class Session:
         """Post a customer's message, and block until the agent's turn that answers it is over.
 
         One turn at a time per session: a second ``send()`` waits for the first, within its own ``timeout`` (seconds;
-        None waits without end; left out: the client's ``turn_timeout``). The message is posted at most once.
+        None waits without end; left out: the client's ``turn_timeout``). The message is posted at most once, under
+        ``key`` (for ``find()``; left out: a new one). ``moderation``: ``"auto"``, ``"paranoid"`` or ``"none"``.
+        ``participant``: who speaks, a mapping with a ``display_name``.
 
         Raises TurnTimeout (the session stays usable), AgentError, DeliveryUncertain, TransportError where the server
         was not reached, the ApiError of a refusal, SessionClosed.
@@ -230,7 +232,8 @@ class Session:
     def reply_to(self, event: Event, *, timeout: Timeout = DEFAULT) -> Reply:
         """The turn that answers a message already posted: waits for it, or, where it is over, reads it.
 
-        For after ``post()``, TurnTimeout, a crash. Raises as ``send()``; posts nothing.
+        For after ``post()``, TurnTimeout, a crash. Raises as ``send()``, and ConfigurationError for a message that this
+        session does not hold; posts nothing.
         """
         checks.customer_message(event)
         with self._starter.follow(event, self._deadline(timeout), manual=self.mode == "manual") as turn:
@@ -241,8 +244,9 @@ class Session:
     ) -> Reply:
         """Ask the agent to speak without a customer's message, and block until that turn is over.
 
-        ``guidelines``: what to say, one action or several (a mapping may give its ``rationale``). Without them servers
-        may answer 500 though the turn runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
+        ``guidelines``: what to say, one action or several. A mapping has an ``action`` and may have a ``rationale``:
+        ``"buy_time"``, ``"follow_up"`` or ``"unspecified"``. Without guidelines servers may answer 500 though the turn
+        runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
         """
         with self._starter.trigger(checks.guidelines(guidelines), self._deadline(timeout)) as turn:
             return turn.reply()
@@ -250,7 +254,8 @@ class Session:
     def find(self, key: str) -> Event | None:
         """The message posted under this key, by the server's list; None where it holds none now.
 
-        Servers before 3.1 drop the key: there only a message posted by this object is found.
+        Servers before 3.1 drop the key: there only a message posted by this object is found. Raises as any single
+        request: TransportError, ApiError, ProtocolError.
         """
         checks.key(key)
         with self._starter.using():
@@ -259,7 +264,10 @@ class Session:
     def post_event(
         self, kind: str, data: Any, *, source: str = "customer_ui", metadata: Mapping[str, Any] | None = None
     ) -> Event:
-        """Post a custom event, or a status event (``data`` is then its status, or ``{"status": ..., "data": ...}``)."""
+        """Post a custom event, or a status event (``data`` is then its status, or ``{"status": ..., "data": ...}``).
+
+        Returns it as stored. Not repeated where the server may have taken it. Raises as any single request.
+        """
         checks.mapping("metadata", metadata)
         body: dict[str, Any] = {"kind": kind, "source": source, "metadata": dict(metadata or {})}
         if kind == "status":
@@ -341,7 +349,8 @@ class Session:
     ) -> None:
         """Change what is given: ``metadata`` is merged (a value of None removes the name), ``labels`` replaced.
 
-        3.0 knows only title and mode; where a server drops the rest, InvalidRequestError says so.
+        3.0 knows only title and mode; where a server drops the rest, InvalidRequestError says so. Raises as any single
+        request.
         """
         checks.mapping("metadata", metadata)
         wanted = checks.labels(labels)
@@ -365,7 +374,7 @@ class Session:
         return info
 
     def refresh(self) -> Session:
-        """Read the session's attributes again; returns the session."""
+        """Read the session's attributes again; returns the session. Raises as any single request."""
         with self._starter.using():
             self._info = self._api.read_session(self.id)
         return self
