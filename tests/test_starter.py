@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import Client, Session, SessionClosed
+from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, SessionClosed, TransportError
+from parlant_sync.deadline import Deadline
+from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
+from parlant_sync.transport import Failure
 
 
 @pytest.fixture
@@ -72,3 +75,110 @@ def test_a_post_that_went_well_ends_the_back_off(
     wait_for(lambda: session.health.state == "waiting")
     post(session)
     wait_for(lambda: session.health.consecutive_failures == 0)
+
+
+class Hurried:
+    """In the place of a session's ``delivery``: something happens just before each of its posts."""
+
+    def __init__(self, session: Session, before: Callable[[], object]) -> None:
+        self._given = session._starter.delivery
+        self._before = before
+
+    def post(self, message: str, **arguments: Any) -> tuple[Event, bool]:
+        self._before()
+        return self._given.post(message, **arguments)
+
+
+def test_a_turn_that_begins_just_before_the_post_does_not_answer_it(server: FakeServer, session: Session) -> None:
+    """Of another message; its events come after this one began to listen."""
+
+    def other_turn() -> None:
+        server.add_event(session.id, "status", {"status": "acknowledged", "data": {}}, trace="other")
+        server.add_event(session.id, "status", {"status": "ready", "data": {"stage": "completed"}}, trace="other")
+
+    session._starter.delivery = Hurried(session, other_turn)  # type: ignore[assignment]
+    assert session.send("q", timeout=5).text == "echo: q"
+
+
+def test_a_message_found_under_its_key_has_its_turn_behind_it(server: FakeServer, session: Session) -> None:
+    """Sent again by a program that does not know of the first time; the answer to this post is lost."""
+    first = session.send("q", key="k", timeout=5)
+    server.fail_next("POST /events", 502)
+    again = session.send("q", key="k", timeout=5)
+    assert (again.text, again.request) == (first.text, first.request)
+
+
+@pytest.mark.parametrize("refusal", [NotFoundError("gone", status=404), TransportError("down")])
+def test_a_post_that_fails_because_the_session_was_closed_says_so(session: Session, refusal: ParlantSyncError) -> None:
+    def closed() -> None:
+        session.close()
+        raise refusal
+
+    session._starter.delivery = Hurried(session, closed)  # type: ignore[assignment]
+    with pytest.raises(SessionClosed, match="was closed"):
+        session.stream("q")
+
+
+def test_a_post_that_fails_in_an_open_session_says_why(session: Session) -> None:
+    def refused() -> None:
+        raise NotFoundError("gone", status=404)
+
+    session._starter.delivery = Hurried(session, refused)  # type: ignore[assignment]
+    with pytest.raises(NotFoundError):
+        session.stream("q")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("call", ["stream", "trigger"])
+@pytest.mark.parametrize("where", ["the gate", "the post"])
+def test_an_interrupted_start_gives_its_place_to_the_next(
+    session: Session, monkeypatch: pytest.MonkeyPatch, call: str, where: str
+) -> None:
+    """Also where its exception, and so its frames, are held: as in a notebook, which has ``sys.last_value``."""
+    starter, checks = session._starter, [lambda: None, interrupt]
+    if where == "the gate":
+        check = starter._check_process
+        starter._check_process = lambda: (checks.pop(0) if checks else check)()
+    else:
+        monkeypatch.setattr(starter._api, "create_event", lambda *_, **__: interrupt())
+    with pytest.raises(KeyboardInterrupt) as held:
+        session.stream("q") if call == "stream" else session.trigger("speak")
+    monkeypatch.undo()
+    assert session.send("next", timeout=5).text == "echo: next"
+    assert held.traceback
+
+
+def test_a_trigger_that_was_never_sent_is_not_followed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no turn whose events could tell."""
+
+    def unsent(*_: object, failure: Failure, **__: object) -> Event:
+        failure.sent = False
+        raise TransportError("refused")
+
+    starter = session._starter
+    monkeypatch.setattr(starter._api, "create_event", unsent)
+    monkeypatch.setattr(starter, "_turn", None)
+    with pytest.raises(TransportError, match="refused"):
+        session.trigger("speak")
+
+
+def test_events_of_the_same_moment_as_the_last_are_not_of_a_new_numbering(server: FakeServer, session: Session) -> None:
+    now = [1_700_000_000.0]
+    server.set_clock(lambda: now[0])
+    server.fill(session.id, 3)
+    wait_for(lambda: session.health.next_offset == 3)
+    with session.iter_events(since="latest", timeout=1) as reader:
+        server.wipe(session.id, 2)
+        now[0] += 1.0
+        session.post("hello")
+        assert next(reader).offset == 2
+
+
+def test_following_needs_an_open_session(session: Session) -> None:
+    event = session.post("q")
+    session.close()
+    with pytest.raises(SessionClosed):
+        session._starter.follow(event, Deadline(5), manual=False)
