@@ -86,3 +86,10 @@ def test_redirects_have_no_target() -> None:
     moved.status_code, moved.headers["location"] = 302, "http://elsewhere.test/"
     with session:
         assert session.get_redirect_target(moved) is None
+
+
+def test_it_has_the_one_adapter_that_it_was_given() -> None:
+    """Each other one would have pools of its own, that publish nothing."""
+    adapter = HTTPAdapter()
+    with SteadySession(adapter, Common("https://h", {})) as session:
+        assert dict(session.adapters) == {"https://": adapter}
