@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, SessionClosed, TransportError
+from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, SessionClosed, TransportError, TurnTimeout
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
@@ -182,3 +182,36 @@ def test_following_needs_an_open_session(session: Session) -> None:
     session.close()
     with pytest.raises(SessionClosed):
         session._starter.follow(event, Deadline(5), manual=False)
+
+
+def test_a_numbering_that_went_back_is_polled_at_once(server: FakeServer, session: Session) -> None:
+    """The poll under way waits for an offset that comes much later."""
+    server.agent("a").ignores()
+    server.fill(session.id, 10)
+    wait_for(lambda: session.health.next_offset == 10)
+    server.wait_polls(1)
+    server.wipe(session.id)
+    session.post("q")
+    wait_for(lambda: session.health.next_offset == 1)
+
+
+def test_a_trigger_whose_answer_is_lost_is_told_by_its_first_event(server: FakeServer, session: Session) -> None:
+    """With guidelines no ``acknowledged`` announces it, and its trace was in the answer."""
+    server.agent("a").replies("spoken")
+    server.fail_next("POST /events", 502, stored=True)
+    assert session.trigger("greet them", timeout=5).text == "spoken"
+
+
+@pytest.mark.parametrize(("timeout", "raised"), [(60.0, TransportError), (0.1, TurnTimeout)])
+def test_a_trigger_that_cannot_see_where_the_events_end(
+    session: Session, monkeypatch: pytest.MonkeyPatch, timeout: float, raised: type[ParlantSyncError]
+) -> None:
+    """Out of time is only who has none left."""
+
+    def unread(deadline: Deadline) -> int:
+        raise TransportError("down")
+
+    monkeypatch.setattr(session._starter, "latest", unread)
+    with pytest.raises(raised) as caught:
+        session.trigger(timeout=timeout)
+    assert type(caught.value) is raised
