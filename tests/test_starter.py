@@ -215,3 +215,18 @@ def test_a_trigger_that_cannot_see_where_the_events_end(
     with pytest.raises(raised) as caught:
         session.trigger(timeout=timeout)
     assert type(caught.value) is raised
+
+
+def test_a_followed_message_that_was_deleted_is_not_answered_by_what_stands_in_its_place(
+    server: FakeServer, session: Session
+) -> None:
+    server.agent("a").ignores()
+    server.fill(session.id, 10)
+    turn = session._starter.follow(session.post("lost"), Deadline(0.3), manual=False)
+    server.agent("a").forget().replies("to another message")
+    server.wipe(session.id)
+    session.post("another")
+    server.wait_idle()
+    wait_for(lambda: 0 < session.health.next_offset == len(server.events(session.id)))
+    with pytest.raises(TurnTimeout):
+        turn.reply()
