@@ -24,7 +24,6 @@ class Transcript:
 
     def start_over(self) -> None:
         """To be told everything again."""
-        self.growing = None
         self._restart()
         self.log = []
         self.tracker = self.tracker.anew()

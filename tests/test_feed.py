@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 import pytest
@@ -154,6 +155,30 @@ def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         feed.get(Deadline(0))
     monkeypatch.undo()
     assert drain(feed) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    """The time is over, or the reader was left, but there is more to give: only the server has it."""
+    server = Server()
+    feed = server.feed(limit=1)
+    mailbox, take = feed._mailbox, feed._mailbox.take
+
+    def late(timeout: float | None) -> object:
+        try:
+            return take(timeout)
+        except queue.Empty:
+            monkeypatch.undo()
+            for _ in range(2):
+                server.add()
+                server.poll()
+            assert mailbox.is_behind()
+            raise
+
+    monkeypatch.setattr(mailbox, "take", late)
+    if left:
+        feed._left = SessionClosed("left")  # the first half of leave(): the hub tells it still
+    assert [e.offset for e in (feed.get(Deadline(0)), feed.get(Deadline(0))) if e] == [0, 1]
 
 
 def test_a_failing_list_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -349,3 +349,22 @@ def test_the_first_cause_of_an_end_stays() -> None:
     with pytest.raises(SessionClosed, match="first") as other:
         calls.check()
     assert one.value is not other.value  # each waiter has its own traceback
+
+
+class Racing(set[Slot]):
+    """Somebody ends the calls just before a request is among them."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def add(self, slot: Slot) -> None:
+        self._calls.stop(SessionClosed("why"))
+        super().add(slot)
+
+
+def test_a_request_begun_while_all_are_ended_is_not_sent() -> None:
+    """They were stopped without it, so it has to look itself."""
+    calls = Calls()
+    calls.running = Racing(calls)
+    with pytest.raises(SessionClosed, match="why"):
+        calls.enter(Slot())

@@ -237,3 +237,36 @@ def test_without_prometheus_client_it_says_what_to_install() -> None:
 def test_an_empty_collector_shows_nothing(registry: CollectorRegistry) -> None:
     registry.register(ClientCollector())
     assert all(samples == {} for samples in scrape(registry).values())
+
+
+def test_a_scrape_that_is_overtaken_counts_nothing_twice(
+    server: FakeServer, parlant_client: Client, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session closes between its picture of the sessions and its sums, and another scrape would note that first."""
+    collector = register(parlant_client, registry=registry)
+    opened = [parlant_client.create_session("support") for _ in range(2)]
+    for session in opened:
+        session.send("Hi")
+    scrape(registry)
+    sessions = Client.sessions.fget  # type: ignore[attr-defined]
+
+    def overtake() -> None:
+        for session in opened:
+            session.close()
+        # Where the first scrape keeps others out, this one would wait for it.
+        if collector._lock.acquire(blocking=False):
+            collector._lock.release()
+            scrape(registry)
+
+    def taken(client: Client) -> object:
+        found = sessions(client)
+        monkeypatch.undo()
+        other = threading.Thread(target=overtake)
+        other.start()
+        other.join()
+        return found
+
+    monkeypatch.setattr(Client, "sessions", property(taken))
+    scrape(registry)
+    received = sum(session._poller.counts.events for session in opened)
+    assert one(scrape(registry), "parlant_sync_events_total") == received > 0

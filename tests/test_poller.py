@@ -16,7 +16,7 @@ import requests
 from parlant_sync import errors
 from parlant_sync.deadline import Deadline
 from parlant_sync.events import Event
-from parlant_sync.hub import Hub
+from parlant_sync.hub import Hub, Place
 from parlant_sync.interrupt import Interrupted, Slot
 from parlant_sync.pace import Pace
 from parlant_sync.poller import Poller
@@ -508,3 +508,80 @@ def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.Monke
     p.stop()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_used_again_before_its_old_thread_is_out() -> None:
+    """The old one, on its way out, lets go of its own line and not of the new one, by which stop() wakes."""
+    clock = Clock()
+    unused, gate = threading.Event(), threading.Event()
+
+    def idle() -> list[int]:
+        assert unused.wait(5)
+        clock.now += 600
+        return []
+
+    api = FakeApi()
+    api.script = [idle, blocked(gate, lambda: api.lines[1])]
+    p = poller(api, idle_timeout=100, clock=clock)
+    p._on_change = lambda: p.use(USER) if p.state == "parked" else None  # by the thread that has just parked it
+    somebody = Somebody()
+    p.use(somebody)
+    old = p._thread
+    assert old is not None
+    p.unuse(somebody)
+    unused.set()
+    old.join(5)
+    assert gate.wait(5)
+    try:
+        p.stop()
+        assert api.lines[1].slot.interrupted
+        assert p.join(Deadline(5))
+    finally:
+        api.lines[1].slot.stop()
+    assert [line.closed for line in api.lines] == [True, True]
+
+
+class Moving(Hub):
+    """Another thread notices a new numbering just after the poller has looked where it is."""
+
+    poller: Poller | None = None
+
+    @property
+    def place(self) -> Place:
+        found = super().place
+        waker, self.poller = self.poller, None
+        if waker is not None:
+            assert self.renumber(2, found)
+            waker.poll_now()
+        return found
+
+
+def test_a_kick_just_before_the_request_is_not_lost() -> None:
+    """It would be a minute before the poller looked again."""
+    hub, api = Moving(7), FakeApi()
+    kicked: list[bool] = []
+
+    def step() -> BaseException:
+        kicked.append(api.lines[0].slot.interrupted)  # what publish() looks at
+        return Interrupted("woken")
+
+    api.script = [step, GONE]
+    p = poller(api, hub)
+    hub.poller = p
+    run_to_the_end(p)
+    assert kicked == [True]
+    assert [offset for offset, _ in api.asked] == [7, 2]
+
+
+def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
+    """The numbering went back meanwhile; what the server has now is to be asked for at once."""
+    hub, pauses = Hub(7), list[int]()
+
+    def renumbered() -> list[int]:
+        assert hub.renumber(2, hub.place)
+        return []
+
+    api = FakeApi(renumbered)
+    run_to_the_end(poller(api, hub, clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
+    assert [offset for offset, _ in api.asked] == [7, 2]
+    assert pauses == []

@@ -87,6 +87,30 @@ def test_a_session_that_was_returned_twice_is_left_open(times: int) -> None:
     assert len(closed) == (times == 1)
 
 
+def test_idle_connections_are_closed_though_an_exception_holds_their_pool() -> None:
+    """requests only forgets its pools, and counts on their being collected."""
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    kept: list[Exception] = []
+
+    def fail() -> None:
+        pool = pool_of(session)  # in a frame of the traceback
+        left, right = socket.socketpair()
+        right.close()
+        connection = pool._get_conn()
+        connection.sock = left
+        pool._put_conn(connection)
+        raise ConnectionError(left)
+
+    try:
+        fail()
+    except ConnectionError as error:
+        kept.append(error)
+    pools.close(session)
+    (left,) = kept[0].args
+    assert left.fileno() == -1
+
+
 def test_idle_connections_are_given_back_in_a_child() -> None:
     """Without a word to the peer, and whatever the socket is wrapped in."""
     with requests.Session() as session:

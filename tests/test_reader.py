@@ -483,3 +483,19 @@ def test_closed_after_an_overflow_it_gives_what_had_arrived(server: FakeServer) 
             wait_for(lambda count=count: session.health.next_offset == 8 * count)  # type: ignore[misc]
         reader.close()
         assert offsets(reader) == list(range(32))
+
+
+def test_two_default_readers_over_a_numbering_that_went_back_give_each_event_once() -> None:
+    """What the first has given of the new numbering, the second is told when it learns of that."""
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 3)
+        wait_for(lambda: session.health.next_offset == 3)
+        assert offsets(session.iter_events(timeout=0)) == [0, 1, 2]
+        late = session.iter_events(timeout=0)
+        server.wipe(session.id)
+        server.add_event(session.id)
+        session.post("hello")
+        assert next(session.iter_events(timeout=0)).offset == 0
+        assert offsets(late) == [1]

@@ -630,3 +630,26 @@ def test_collections_run_a_user_s_del_in_the_middle_of_anything(server: FakeServ
             thread.start()
             thread.join(5)
             assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("state", ["polling", "parked"])
+@pytest.mark.parametrize(
+    "call",
+    [lambda registry, session: registry.add(session), lambda registry, session: get(registry, lambda: session)],
+    ids=["add", "get_or_open"],
+)
+def test_one_that_ends_before_it_is_in_the_book_is_not_held(call: Callable[..., object], state: str) -> None:
+    """Its first poll was refused: what told the registry so found nothing to let go of, and comes no more."""
+    registry = Registry()
+    session: Any = FakeSession(state=state)
+    started = session._poller.use
+
+    def ends_at_once(user: object) -> None:
+        started(user)
+        session.closed = True
+        registry.note(session)
+
+    session._poller.use = ends_at_once
+    assert call(registry, session) is session
+    assert list(registry._open.values()) == []
+    assert list(registry._parked.values()) == []

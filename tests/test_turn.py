@@ -28,7 +28,7 @@ from parlant_sync import (
     SessionClosed,
     TurnTimeout,
 )
-from parlant_sync.testing import FakeServer
+from parlant_sync.testing import FakeServer, Response
 from parlant_sync.turn import _in_short
 
 
@@ -445,3 +445,22 @@ def test_a_list_that_hangs_does_not_outlast_the_turn() -> None:
                 call()
             assert time.monotonic() - started < 6
         hold.release()
+
+
+def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: FakeServer, session: Session) -> None:
+    """As at exit, which tells nobody: no poll brings it again. The message cannot be read at first, and then can."""
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    refused: list[Response] = []
+
+    def refuse(response: Response) -> Response | None:
+        if session._poller.bell.rung:
+            refused.append(response)
+        return Response(502) if len(refused) <= 3 else None  # one for each event that may have ended it
+
+    server.alter_next("GET /sessions/*/events/*", refuse, times=None)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(session.send, "q", timeout=3)
+        server.wait_requests("GET /sessions/*/events/*")
+        session._poller.stop()
+        assert sending.result(10).text == "a b c"
+    assert len(refused) == 4

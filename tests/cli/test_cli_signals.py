@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_runs import Cli
 
+from parlant_sync.cli import signals
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
@@ -219,3 +221,72 @@ sys.exit(app.main(["--version"]))
     for name, code in (("SIGINT", 130), ("SIGTERM", 143)):
         done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (code, "")
+
+
+class Watched(signals.Signals):
+    """Its watcher, step by step in the thread of the test; each step is what happens while it waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[Watched], bool]) -> None:
+        super().__init__()
+        self.tolerant = True
+        self._old = {signal.SIGINT: None}
+        self._pipe = os.pipe()
+        self.now = 0.0
+        self.steps = [*steps, Watched.over]
+        self.in_a_look: Callable[[], None] = lambda: None
+        self.sent_again: list[int] = []
+        monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(signal, "pthread_kill", lambda thread, signum: self.sent_again.append(signum))
+
+    def _readable(self, seconds: float) -> bool:
+        if seconds == 0:
+            self.in_a_look()
+        return super()._readable(0) or (seconds > 0 and self.steps.pop(0)(self))
+
+    def comes(self, *, seen: bool = True) -> bool:
+        """A Ctrl-C; ``seen``: while it still waits."""
+        assert self._pipe is not None
+        os.write(self._pipe[1], bytes([signal.SIGINT]))
+        return seen
+
+    def handler_runs(self) -> None:
+        self._handled += 1
+
+    def later(self) -> bool:
+        self.now += 1.0
+        return False
+
+    def over(self) -> bool:
+        assert self._pipe is not None
+        os.close(self._pipe[1])
+        return True
+
+    def watch(self) -> list[int]:
+        self._watch()
+        assert self._pipe is not None
+        os.close(self._pipe[0])
+        return self.sent_again
+
+
+def test_one_that_nobody_handles_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Watched(monkeypatch, Watched.comes, Watched.later).watch() == [signal.SIGINT]
+
+
+def test_one_that_came_and_was_handled_as_the_watcher_looked_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stands in the pipe, and its run of the handler is counted already."""
+
+    def both_handled(watched: Watched) -> bool:
+        watched.handler_runs()
+        watched.handler_runs()
+        watched.later()
+        return watched.comes(seen=False)
+
+    assert Watched(monkeypatch, Watched.comes, both_handled, Watched.later).watch() == []
+
+
+def test_one_that_is_handled_just_before_it_would_be_sent_again_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, Watched.comes, Watched.later)
+    watched.in_a_look = watched.handler_runs
+    assert watched.watch() == []
