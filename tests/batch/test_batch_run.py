@@ -18,7 +18,7 @@ from batch_checks import posted, results_of
 from test_batch_files import full_disk
 
 import parlant_sync as ps
-from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, run, worker
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, rate, run, runner, worker
 from parlant_sync.batch.journal import Journal
 from parlant_sync.delivery import LOOKS
 from parlant_sync.testing import FakeServer
@@ -415,6 +415,66 @@ def test_a_rate_holds_messages_back(server: FakeServer) -> None:
     with ask(server, ROWS[:4], rate=600) as batch:
         assert len(list(batch)) == 4
         assert batch.summary.seconds >= 0.3
+
+
+class SteppedRate(rate.Rate):
+    """Its clock stands still but for ``step()``, which returns when the batch has looked at it."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self.now = 100.0
+        self.looked = threading.Event()
+        super().__init__(per_minute, clock=self._clock)
+
+    def _clock(self) -> float:
+        self.looked.set()
+        return self.now
+
+    def step(self, seconds: float, batch: Batch) -> None:
+        self.now += seconds
+        for _ in range(2):  # when it looks for the second time, it has done what the first look told it to
+            self.looked.clear()
+            batch._runner._inbox.put(None)
+            assert self.looked.wait(5)
+
+
+def test_under_a_rate_the_next_row_is_made_ready_while_others_are_answered(server: FakeServer) -> None:
+    server.agent("a").waits("gate")
+    with ask(server, ROWS[:3], rate=30, concurrency=2):
+        server.reached("gate", 1)
+        server.wait_requests("POST /sessions", 2)
+
+
+def test_under_a_low_rate_a_session_is_opened_shortly_before_it_is_used(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message every 10 s, and turns that take longer."""
+    monkeypatch.setattr(runner, "Rate", SteppedRate)
+    opened: list[float] = []
+    server.agent("a").waits("gate")
+
+    def open_session(*arguments: Any) -> str:
+        opened.append(clock.now)
+        return open_really(*arguments)
+
+    open_really = worker.open_session
+    with ask(server, ROWS[:3], rate=6, concurrency=2) as batch:
+        clock: Any = batch._runner._rate
+        server.reached("gate", 1)
+        monkeypatch.setattr(worker, "open_session", open_session)
+        clock.step(0.0, batch)
+        assert batch._runner._idle_for() == 5.0
+        clock.step(4.9, batch)
+        assert opened == []
+        clock.step(0.2, batch)
+        server.wait_requests("POST /sessions", 2)
+        clock.step(4.8, batch)
+        assert sum(posted(server.base_url).values()) == 1
+        clock.step(0.2, batch)
+        server.reached("gate", 2)
+        server.release("gate")
+        clock.step(10.0, batch)
+        assert len(list(batch)) == 3
+    assert opened[0] == pytest.approx(105.1)
 
 
 def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer) -> None:
