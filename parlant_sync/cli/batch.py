@@ -8,15 +8,18 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
+from parlant_sync import NotFoundError
 from parlant_sync import batch as batches
 from parlant_sync.batch.progress import Progress, summary_lines
 from parlant_sync.batch.reading import Format, read_objects, unknown_fields
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, RateType, Seconds, log_to_stderr, option, pass_app
-from parlant_sync.cli.failures import LOCKED, ROWS, CommandError, usage
+from parlant_sync.cli.choosing import no_parlant
+from parlant_sync.cli.failures import LOCKED, REFUSED, ROWS, CommandError, usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -104,16 +107,27 @@ def _start(
     token: Any = app.token()
     if executor is not None and token is not None:
         token = token()  # the file may be on this machine alone
-    return batches.run(
-        objects,
-        results=results,
-        base_url=app.server,
-        token=token,
-        executor=executor,
-        concurrency=options["concurrency"] or threads or 4,
-        **{name: options[name] for name in ("agent_id", "customer_id", "rate", "timeout", "max_failures", "settle")},
-        retry_failed=options["retry_failed"],
-    )
+    given = ("agent_id", "customer_id", "rate", "timeout", "max_failures", "settle", "retry_failed")
+    try:
+        return batches.run(
+            objects,
+            results=results,
+            base_url=app.server,
+            token=token,
+            executor=executor,
+            concurrency=options["concurrency"] or threads or 4,
+            **{name: options[name] for name in given},
+        )
+    except NotFoundError as error:  # nothing but agents is asked for before a batch begins
+        raise CommandError(REFUSED, _no_agent(app, error)) from error
+
+
+def _no_agent(app: App, error: NotFoundError) -> str:
+    wanted = unquote(error.path.rpartition("/")[2])
+    with app.client() as client:
+        if wanted in error.detail:
+            return f"no agent {wanted!r} on {client.base_url}; {app.again('agents')} lists them"
+        return no_parlant(app, client, error)
 
 
 @contextlib.contextmanager

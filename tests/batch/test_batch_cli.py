@@ -109,7 +109,12 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     path = tmp_path / "out.jsonl"
     options = ["--results", path, "-s", server.base_url]
     assert command(tmp_path / "nothing.jsonl", *options)[0] == 2
-    assert command(questions([{"message": "a", "agent_id": "nobody"}]), *options)[0] == 6
+    code, _, err = command(questions([{"message": "a", "agent_id": "nobody there"}]), *options)
+    again = f"parlant-sync -s {server.base_url} agents"
+    assert (code, err) == (6, f"parlant-sync: no agent 'nobody there' on {server.base_url}; {again} lists them\n")
+    server.fail_next("/agents/a", 404, "<html>nothing here</html>")
+    code, _, err = command(questions([{"message": "a", "agent_id": "a"}]), *options)
+    assert (code, "there may be no Parlant server at this address" in err) == (6, True)
     assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 1
     assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
     path.write_text("dear diary\n", "utf-8")
@@ -130,6 +135,7 @@ def test_failed_rows_are_told_and_make_9(
     assert err.startswith("row r0: failed: ")
     assert "boom" in err
     assert "5 answered, 1 failed" in out
+    assert out.endswith("the same command with --retry-failed asks the 1 without an answer again\n")
     assert command(*options)[0] == 9  # for as long as it has failed rows
     code, out, err = command(*options, "--retry-failed")
     assert (code, err) == (0, "")

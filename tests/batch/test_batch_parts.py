@@ -65,6 +65,8 @@ def test_a_given_session_that_is_gone_is_not_replaced() -> None:
 def test_a_failure_keeps_what_was_said_and_pickles() -> None:
     answer = failure(TIMEOUT, 2.0)
     assert (answer.status, answer.text, answer.duration, answer.error) == ("timed_out", "so far", 2.0, "late")
+    plain = "session s: no keys are kept, and there is such a message; it may be this row's"
+    assert failure(ps.DeliveryUncertain(plain, key="k", session_id="s"), 0.0).error == plain
     again = pickle.loads(pickle.dumps(failure(LIMITED, 0.0)))
     assert isinstance(again.cause, ps.RateLimitedError)
     assert again.cause.retry_after == 2.0
@@ -182,6 +184,7 @@ def test_the_sum() -> None:
     assert summary_lines(summary) == [
         "30 rows: 20 answered, 1 timed out, 9 not finished (5 by earlier runs)",
         "turns: p50 1.00 s, p95 1.90 s; 0:04 in all",
+        "the same command with --retry-failed asks the 1 without an answer again",
     ]
 
 

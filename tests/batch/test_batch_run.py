@@ -144,7 +144,7 @@ def test_customer_metadata_and_title_reach_the_server(server: FakeServer) -> Non
 def test_the_only_agent_need_not_be_named(server: FakeServer) -> None:
     assert statuses(list(ask(server, ["hi"], agent_id=None))) == {"answered": 1}
     server.agent("b")
-    with pytest.raises(ps.ConfigurationError, match=r"which agent.*a, b"):
+    with pytest.raises(ps.ConfigurationError, match=r"--agent-id.*a, b"):
         ask(server, ["hi"], agent_id=None)
 
 
@@ -549,6 +549,7 @@ def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
     server.cut_next("POST /events", times=None)
     (result,) = ask(server, ["hi"], settle=0.0)
     assert result.status == "uncertain"
+    assert str(result.error).endswith("); look into its session before --retry-failed (retry_failed=True) asks again")
     assert posted(server.base_url) == {}
 
 
@@ -560,6 +561,8 @@ def test_a_row_has_its_time(server: FakeServer) -> None:
     assert results["y"].status == "answered"
     assert results["x"].status == "timed_out"
     assert [t.outcome for t in results["x"].turns] == ["answered", "timed_out"]
+    hint = "; a longer timeout may help, and --retry-failed (retry_failed=True) asks again"
+    assert str(results["x"].error).endswith(f"the turn was not over in time (the agent was still at it){hint}")
 
 
 def test_enough_failures_end_the_batch(server: FakeServer) -> None:
