@@ -117,11 +117,13 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     assert (code, "there may be no Parlant server at this address" in err) == (6, True)
     assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 1
     assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["questions.jsonl"], "refused, and has left files"
     path.write_text("dear diary\n", "utf-8")
     code, _, err = command(questions(ROWS), *options)
     assert code == 2
     assert "not written by a batch" in err
     assert path.read_text("utf-8") == "dear diary\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out.jsonl", "questions.jsonl"]
 
 
 def test_failed_rows_are_told_and_make_9(

@@ -176,6 +176,18 @@ def test_no_server(tmp_path: Path) -> None:
 # -- files
 
 
+def test_a_refused_run_takes_only_away_what_it_has_made(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(ps.NotFoundError):
+        ask(server, results=path, agent_id="nobody")
+    assert list(tmp_path.iterdir()) == []
+    list(ask(server, ROWS[:1], results=path))
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    with pytest.raises(ps.NotFoundError):
+        ask(server, results=path, agent_id="nobody")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
 def test_finished_rows_are_not_asked_again(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     assert len(list(ask(server, ROWS[:5], results=path))) == 5
