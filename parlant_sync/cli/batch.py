@@ -20,6 +20,7 @@ from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, RateType, Seconds, log_to_stderr, option, pass_app
 from parlant_sync.cli.choosing import no_parlant
 from parlant_sync.cli.failures import LOCKED, REFUSED, ROWS, CommandError, usage
+from parlant_sync.cli.signals import Terminated
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -163,10 +164,14 @@ def _follow(app: App, running: batches.Batch, *, quiet: bool) -> int | None:
             if result is not None and not result.ok:
                 progress.clear()
                 output.note(f"row {result.id}: {result.status}: {result.error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         progress.clear()
-        running.close()
-        output.note(f"{running.summary.left} rows are not finished; the same command again goes on with them")
+        # Before it is closed: that may take longer than a process has after a signal.
+        with contextlib.suppress(Exception):
+            while running.next(0.0) is not None:
+                pass  # finished, and not told here yet
+        if running.summary.left:
+            output.note(f"{running.summary.left} rows are not finished; the same command again goes on with them")
         raise
     finally:
         progress.clear()

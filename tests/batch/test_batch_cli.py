@@ -11,11 +11,16 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from batch_checks import posted, results_of
 
+from parlant_sync.batch import Batch, Result, Summary
+from parlant_sync.cli import output
+from parlant_sync.cli.base import App
+from parlant_sync.cli.batch import _follow
+from parlant_sync.cli.signals import Signals, Terminated
 from parlant_sync.testing import FakeServer
 
 Command = Callable[..., tuple[int, str, str]]
@@ -187,12 +192,34 @@ def test_a_signal_leaves_rows_resumable(
     _, err = process.communicate(timeout=10)
     assert process.returncode == expected
     assert "Traceback" not in err
-    if signum == signal.SIGINT:
-        assert "6 rows are not finished; the same command again goes on with them" in err
+    assert "6 rows are not finished; the same command again goes on with them" in err
     server.release("gate")
     assert command(*options)[0] == 0
     assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
     assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
+
+
+def test_what_is_left_is_told_before_the_batch_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing may take longer than a process has after a signal."""
+    told: list[str] = []
+    ended = Result("a", "answered")
+
+    class Running:
+        outbox: ClassVar[list[Result]] = [ended, ended]
+
+        def next(self, timeout: float) -> Result | None:
+            if timeout > 0:
+                raise Terminated(signal.SIGTERM)
+            return self.outbox.pop() if self.outbox else None
+
+        @property
+        def summary(self) -> Summary:
+            return Summary(7, {"answered": 2 - len(self.outbox)})
+
+    monkeypatch.setattr(output, "note", told.append)
+    with pytest.raises(Terminated):
+        _follow(App(Signals()), cast("Batch", Running()), quiet=True)
+    assert told == ["5 rows are not finished; the same command again goes on with them"]
 
 
 def test_a_killed_run_goes_on(
