@@ -138,7 +138,7 @@ class Runner:
                 self._submit("open", item, worker.open_session, self._api, item.row, agent, customer)
 
     def _looked(self, item: Item, event: ps.Event | None) -> None:
-        item.event = event
+        item.event, item.found = event, event is not None
         left = item.settle_left(self._plan.settle)
         if event is not None or left <= 0:
             self._queues.ready.append(item)

@@ -188,6 +188,11 @@ def test_the_sum() -> None:
     ]
 
 
+def test_turns_whose_time_nobody_counted_are_not_summed_up() -> None:
+    summary = summed(3, [result("a", "answered", 0.0, 2.0), result("b", "answered", 0.0)], skipped=1, seconds=1.0)
+    assert (summary.counts, summary.p50, summary.p95) == ({"answered": 2}, 2.0, 2.0)
+
+
 def test_percentiles_of_little() -> None:
     assert percentile([], 0.5) is None
     assert percentile([3.0], 0.95) == 3.0

@@ -231,6 +231,7 @@ def test_a_row_of_several_messages_goes_on_with_the_right_one(server: FakeServer
     server.release("gate")
     (result,) = ask(server, rows, results=path)
     assert [t.text for t in result.turns] == ["one", "two", "three", "four"]
+    assert [t.duration > 0 for t in result.turns] == [True, True, False, True], "who counted the third one's time?"
     assert posted(server.base_url) == Counter("abcd")
     assert results_of(path) == [result.to_json()]
 
