@@ -19,8 +19,8 @@ class Item:
     """One row that is not finished. Only the batch's own thread touches it.
 
     ``at`` is the wall clock's time of the journal's entry for the message that may be under way (0.0: none is), or a
-    later one at which it may still have been posted; ``event`` is that message, once it is known to be there. ``found``:
-    by looking for it, so that nobody has counted the time from its post on.
+    later one at which it may still have been posted; ``event`` is that message, once it is known to be there.
+    ``found``: by looking for it, so that nobody has counted the time from its post on.
     """
 
     row: Row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pytest
 
@@ -146,6 +147,15 @@ def test_a_pool_starts_no_more_threads_than_are_needed() -> None:
     assert len(pool._threads) == 1
     pool.stop(5)
     assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_a_pool_without_a_single_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pool(3).submit(int)
 
 
 # -- what is shown

@@ -168,6 +168,14 @@ def test_options_that_cannot_be(server: FakeServer, options: dict[str, Any]) -> 
         ask(server, **options)
 
 
+def test_what_may_be_0_is_told_so(server: FakeServer) -> None:
+    with pytest.raises(ps.ConfigurationError, match="settle must be a number not below 0, not -1"):
+        ask(server, settle=-1)
+    with pytest.raises(ps.ConfigurationError, match="timeout must be a number above 0, not 0"):
+        ask(server, timeout=0)
+    assert len(list(ask(server, ["hi"], settle=0))) == 1
+
+
 def test_no_server(tmp_path: Path) -> None:
     with pytest.raises(ps.TransportError):
         run(["hi"], agent_id="a", base_url="http://127.0.0.1:9", results=tmp_path / "r.jsonl")
@@ -659,13 +667,6 @@ def test_processes(server: FakeServer, tmp_path: Path) -> None:
     assert set(posted(server.base_url).values()) == {1}
 
 
-def test_a_stopped_batch_lets_go_of_an_executor(server: FakeServer) -> None:
-    server.agent("a").waits("never")
-    with ThreadPoolExecutor(4) as executor:
-        with ask(server, executor=executor, timeout=300):
-            server.reached("never", 4)
-
-
 def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> None:
     """More rows than threads: one of those behind would find the client gone, and make one that nobody closes."""
     server.agent("a").waits("never")
@@ -687,6 +688,21 @@ def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_p
         list(ask(server, ROWS[:3], executor=executor, results=path))
     assert statuses(list(ask(server, ROWS[:3], results=path, settle=0.5))) == {"answered": 3}
     assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_batch_does_with_the_threads_that_there_are(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def start_no_second(thread: threading.Thread) -> None:
+        if thread.name.startswith("parlant-sync-batch-") and thread.name != "parlant-sync-batch-0":
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_no_second)
+    assert {r.id: r.text for r in ask(server)} == {row["id"]: f"echo: {row['message']}" for row in ROWS}
+    assert refused == ["parlant-sync-batch-1"], "it asks once, and makes do"
 
 
 def test_no_thread_of_a_batch_outlives_it(server: FakeServer) -> None:
