@@ -166,7 +166,7 @@ def run(
             todo = [row for row in checked if row.id in found.todo]
             agent_id = _check_agents(client, todo, agent_id)
         except BaseException:
-            files.close()
+            files.discard()
             raise
     items = [
         Item.resume(row, row.timeout or timeout, found.entries[row.id])
@@ -201,7 +201,7 @@ def outlook(
     try:
         return _Found(check_rows(rows), files, retry_failed).outlook
     finally:
-        files.close()
+        files.discard()  # looking only, it has made none
 
 
 class _Files:
@@ -217,7 +217,7 @@ class _Files:
         try:
             self.results = LineFile(path, "id", look_only=look_only)
         except BaseException:
-            self.close()
+            self.discard()
             raise
 
     def earlier(self) -> list[Result]:
@@ -226,10 +226,11 @@ class _Files:
             self.results.read(lambda value: found.append(Result.read(value)))
         return found
 
-    def close(self) -> None:
+    def discard(self) -> None:
+        """Nothing was sent: what was not there before is not left there. The journal last, with the lock."""
         for file in (self.results, self.journal):
             if file is not None:
-                file.close()
+                file.discard()
 
 
 class _Found:
@@ -261,10 +262,12 @@ def _check_agents(client: Client, rows: list[Row], agent_id: str | None) -> str 
         try:
             agents = client.agents()
         except PermissionDeniedError:
-            raise ConfigurationError("say which agent to ask (agent_id); this server does not list them") from None
+            raise ConfigurationError(
+                "say which agent to ask: --agent-id (agent_id=); this server does not list them"
+            ) from None
         if len(agents) != 1:
             names = ", ".join(agent.id for agent in agents[:10]) or "none"
-            raise ConfigurationError(f"say which agent to ask (agent_id); this server has: {names}")
+            raise ConfigurationError(f"say which agent to ask: --agent-id (agent_id=); this server has: {names}")
         agent_id = agents[0].id
     for name in sorted(name for name in wanted if name is not None):
         client.agent(name)

@@ -33,14 +33,19 @@ class LineFile:
         self._look_only = look_only
         self._begins = f'{{"{first}"'.encode()
         self._fd = -1
-        existed = path.exists()
+        self._made = False
         if look_only:
-            if existed:
+            if path.exists():
                 self._fd = os.open(path, os.O_RDONLY)
             return
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            self._fd = os.open(path, flags | os.O_EXCL, 0o644)
+            self._made = True
+        except FileExistsError:
+            self._fd = os.open(path, flags, 0o644)
         _opened.add(self)
-        if not existed:
+        if self._made:
             _sync_directory(path.parent)
 
     def lock(self) -> None:
@@ -49,8 +54,11 @@ class LineFile:
             return  # there, two runs on one file are not kept apart
         try:
             flock(self._fd, LOCK_EX | LOCK_NB)
+            gone = os.fstat(self._fd).st_nlink == 0  # discarded by a run that has just ended: its lock keeps nobody off
         except BlockingIOError:
-            raise BatchLocked(f"another run is working on {self.path}; wait for its end") from None
+            gone = True
+        if gone:
+            raise BatchLocked(f"another run is working on {self.path}; wait for its end")
 
     def read(self, take: Callable[[dict[str, Any]], object]) -> None:
         """Gives ``take`` all it holds. A torn last line is taken off (or completed), after all others were accepted.
@@ -117,6 +125,13 @@ class LineFile:
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
             raise
+
+    def discard(self) -> None:
+        """Close, and take the file away if it was not there before. Only for who holds the lock, or needs none."""
+        if self._made:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.close()
 
     def close(self) -> None:
         """Lets the lock go, too. Idempotent."""

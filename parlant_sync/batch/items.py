@@ -20,6 +20,7 @@ class Item:
 
     ``at`` is the wall clock's time of the journal's entry for the message that may be under way (0.0: none is), or a
     later one at which it may still have been posted; ``event`` is that message, once it is known to be there.
+    ``found``: by looking for it, so that nobody has counted the time from its post on.
     """
 
     row: Row
@@ -29,6 +30,7 @@ class Item:
     key: str = ""
     at: float = 0.0
     event: Event | None = None
+    found: bool = False
     turns: list[TurnResult] = field(default_factory=list)
     reposts: int = 0
     resumed: bool = False
@@ -69,7 +71,7 @@ class Item:
 
     def begin_again(self) -> None:
         """Its session is gone from the server, and all that was said in it: the same attempt in a new session."""
-        self.session, self.key, self.at, self.event, self.turns = None, "", 0.0, None, []
+        self.session, self.key, self.at, self.event, self.found, self.turns = None, "", 0.0, None, False, []
 
     def entry(self) -> Entry:
         """For the journal, now: its message may be posted when this is on the disk. The same key if it is repeated."""
@@ -97,8 +99,9 @@ class Item:
 
     def take(self, answer: Answer) -> Result | None:
         """The end of a turn; the row's result where that was its last or went wrong."""
-        self.turns.append(TurnResult(self.message, answer.text, answer.status, round(answer.duration, 6)))
-        self.key, self.at, self.event, self.reposts, self.trouble_since = "", 0.0, None, 0, None
+        duration = 0.0 if self.found else round(answer.duration, 6)
+        self.turns.append(TurnResult(self.message, answer.text, answer.status, duration))
+        self.key, self.at, self.event, self.found, self.reposts, self.trouble_since = "", 0.0, None, False, 0, None
         if answer.status in GOOD and len(self.turns) < len(self.row.messages):
             return None
         return self.result(answer.status, answer.text, answer.error)

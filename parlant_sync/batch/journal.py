@@ -122,5 +122,9 @@ class Journal:
         """On the disk when this returns: only then may they be posted. Raises OSError, having written nothing."""
         self._file.append(entry.to_json() for entry in entries)
 
+    def discard(self) -> None:
+        """For a run that sends nothing: take away what it has made."""
+        self._file.discard()
+
     def close(self) -> None:
         self._file.close()

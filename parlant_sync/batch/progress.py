@@ -44,6 +44,8 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({summary.skipped} by earlier runs)"
     if summary.p50 is not None and summary.p95 is not None:
         lines.append(f"turns: p50 {summary.p50:.2f} s, p95 {summary.p95:.2f} s; {duration(summary.seconds)} in all")
+    if summary.failed:
+        lines.append(f"the same command with --retry-failed asks the {summary.failed} without an answer again")
     return lines
 
 

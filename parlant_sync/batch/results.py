@@ -15,7 +15,11 @@ STATUSES = GOOD + BAD
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One message of a row and what was said to it; ``duration`` in seconds, from the post to the end of the turn."""
+    """One message of a row and what was said to it.
+
+    ``duration`` in seconds, from the post to the end of the turn; 0.0 where nobody could count it: a run was cut short
+    in that turn, and a later one has read the reply.
+    """
 
     message: str
     text: str
@@ -77,8 +81,8 @@ class Result:
 class Summary:
     """How a batch stands. ``left`` rows were not asked, or not to their end; ``skipped`` were finished by earlier runs.
 
-    The counts by status take the earlier runs in; ``p50`` and ``p95`` are seconds of the turns that were answered,
-    None where there are none; ``seconds`` is the time of this run.
+    The counts by status take the earlier runs in; ``p50`` and ``p95`` are seconds of the turns that were answered and
+    whose time was counted, None where there are none; ``seconds`` is the time of this run.
     """
 
     rows: int
@@ -118,7 +122,7 @@ class Tally:
         self._skipped += earlier
         self._counts[result.status] = self._counts.get(result.status, 0) + 1
         for turn in result.turns:
-            if turn.outcome in GOOD:
+            if turn.outcome in GOOD and turn.duration > 0:
                 bisect.insort(self._durations, turn.duration)
 
     def summary(self, seconds: float) -> Summary:

@@ -29,6 +29,8 @@ from parlant_sync.batch.results import STATUSES, Result
 _REPOSTS = 1
 # A request that is under way cannot be woken; its thread is left to end by itself, the journal knows the message.
 _CLOSING = 0.5
+# Seconds: where the rate lets few messages go, the session for the next one is not opened earlier than that.
+_LEAD = 5.0
 
 
 class Runner:
@@ -89,8 +91,8 @@ class Runner:
             self._queues.wake()
             limit = self._plan.max_failures
             if limit is None or self._failures < limit:
-                self._open_some()
                 self._hand_out()
+                self._open_some()  # in place of those that were handed out just now, too
                 self._record()  # only now: nobody who could wait for a reply waits for the disk
                 self._collect(self._idle_for())
             elif self._asking:
@@ -104,13 +106,17 @@ class Runner:
         """How long nothing has to be done; None: until something is heard."""
         wake = self._queues.next_wake()
         waits = [wake] if wake is not None else []
-        if self._queues.waiting and self._rate.pause_left() > 0:
-            waits.append(self._rate.pause_left())
+        if self._queues.waiting and (closed := self._opens_in()) > 0:
+            waits.append(closed)
         if self._queues.ready and self._asking < self._plan.concurrency:
             waits.append(self._rate.wait_for_message())
         return max(0.0, min(waits)) if waits else None
 
     # -- open
+
+    def _opens_in(self) -> float:
+        """Seconds until a session may be opened."""
+        return max(self._rate.pause_left(), self._rate.wait_for_message() - _LEAD, 0.0)
 
     def _open_some(self) -> None:
         room = self._plan.concurrency - self._asking + self._ahead
@@ -118,7 +124,7 @@ class Runner:
             room = min(room, int(self._plan.rate / 60) + 1)
         at_once = room if self._plan.concurrency > 1 else 1  # one row at a time means in their order, too
         while self._queues.waiting and self._opening < at_once and self._opening + len(self._queues.ready) < room:
-            if self._rate.pause_left() > 0:
+            if self._opens_in() > 0:
                 return
             item = self._queues.waiting.popleft()
             self._opening += 1
@@ -132,7 +138,7 @@ class Runner:
                 self._submit("open", item, worker.open_session, self._api, item.row, agent, customer)
 
     def _looked(self, item: Item, event: ps.Event | None) -> None:
-        item.event = event
+        item.event, item.found = event, event is not None
         left = item.settle_left(self._plan.settle)
         if event is not None or left <= 0:
             self._queues.ready.append(item)

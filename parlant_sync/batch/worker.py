@@ -141,7 +141,16 @@ def failure(error: Exception, duration: float) -> Answer:
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), "failed")
     # The error alone, without what led to it: that may not pickle, and the text says it.
     error.__cause__ = error.__context__ = None
-    return Answer(status, text, duration, str(error), error.with_traceback(None))
+    return Answer(status, text, duration, _said(error), error.with_traceback(None))
+
+
+def _said(error: ps.ParlantSyncError) -> str:
+    """Its text; where that ends with a call of a session to try, with what a batch can do instead."""
+    hints = {ps.TurnTimeout: "a longer timeout may help, and", ps.DeliveryUncertain: "look into its session before"}
+    said, _, last = str(error).rpartition("; ")
+    if type(error) not in hints or "session." not in last:
+        return str(error)
+    return f"{said}; {hints[type(error)]} --retry-failed (retry_failed=True) asks again"
 
 
 # -- in a worker process

@@ -8,15 +8,19 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
+from parlant_sync import NotFoundError
 from parlant_sync import batch as batches
 from parlant_sync.batch.progress import Progress, summary_lines
 from parlant_sync.batch.reading import Format, read_objects, unknown_fields
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, RateType, Seconds, log_to_stderr, option, pass_app
-from parlant_sync.cli.failures import LOCKED, ROWS, CommandError, usage
+from parlant_sync.cli.choosing import no_parlant
+from parlant_sync.cli.failures import LOCKED, REFUSED, ROWS, CommandError, usage
+from parlant_sync.cli.signals import Terminated
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -104,16 +108,27 @@ def _start(
     token: Any = app.token()
     if executor is not None and token is not None:
         token = token()  # the file may be on this machine alone
-    return batches.run(
-        objects,
-        results=results,
-        base_url=app.server,
-        token=token,
-        executor=executor,
-        concurrency=options["concurrency"] or threads or 4,
-        **{name: options[name] for name in ("agent_id", "customer_id", "rate", "timeout", "max_failures", "settle")},
-        retry_failed=options["retry_failed"],
-    )
+    given = ("agent_id", "customer_id", "rate", "timeout", "max_failures", "settle", "retry_failed")
+    try:
+        return batches.run(
+            objects,
+            results=results,
+            base_url=app.server,
+            token=token,
+            executor=executor,
+            concurrency=options["concurrency"] or threads or 4,
+            **{name: options[name] for name in given},
+        )
+    except NotFoundError as error:  # nothing but agents is asked for before a batch begins
+        raise CommandError(REFUSED, _no_agent(app, error)) from error
+
+
+def _no_agent(app: App, error: NotFoundError) -> str:
+    wanted = unquote(error.path.rpartition("/")[2])
+    with app.client() as client:
+        if wanted in error.detail:
+            return f"no agent {wanted!r} on {client.base_url}; {app.again('agents')} lists them"
+        return no_parlant(app, client, error)
 
 
 @contextlib.contextmanager
@@ -149,10 +164,14 @@ def _follow(app: App, running: batches.Batch, *, quiet: bool) -> int | None:
             if result is not None and not result.ok:
                 progress.clear()
                 output.note(f"row {result.id}: {result.status}: {result.error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         progress.clear()
-        running.close()
-        output.note(f"{running.summary.left} rows are not finished; the same command again goes on with them")
+        # Before it is closed: that may take longer than a process has after a signal.
+        with contextlib.suppress(Exception):
+            while running.next(0.0) is not None:
+                pass  # finished, and not told here yet
+        if running.summary.left:
+            output.note(f"{running.summary.left} rows are not finished; the same command again goes on with them")
         raise
     finally:
         progress.clear()

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from . import given
 from .engine import Engine
 from .event import Event
 from .loop import LoopThread
@@ -29,6 +30,8 @@ class Backdoor:
     def agent(self, id: str, name: str | None = None, description: str | None = None) -> AgentScript:
         """The agent of that id, made when first asked for: its script is written on it."""
 
+        given.sendable([id, name, description], "the agent")
+
         def get() -> AgentScript:
             if id not in self._store.agents:
                 called = name or id.replace("-", " ").replace("_", " ").title()
@@ -39,6 +42,7 @@ class Backdoor:
 
     def customer(self, id: str, name: str) -> None:
         """A customer who is known. Sessions of unknown ones are made, but never get an answer."""
+        given.sendable([id, name], "the customer")
         self._loop.call(self._store.customers.__setitem__, id, name)
 
     # --- sessions, from behind the API
@@ -69,6 +73,7 @@ class Backdoor:
         """A customer's message from somewhere else: as if another process had posted it. Does not wait for the turn."""
         if not self._loop.running:
             raise RuntimeError("the server must be running for that: a message starts a turn")
+        given.sendable([text, dict(metadata or {})], "the message")
 
         def post() -> None:
             session = self._store.session(session_id)
@@ -79,6 +84,7 @@ class Backdoor:
 
     def human(self, session_id: str, text: str, name: str = "Dana", *, on_behalf: bool = False) -> None:
         """A human agent's message; `on_behalf`: in the name of the AI agent."""
+        given.sendable([text, name], "the message")
 
         def post() -> None:
             session = self._store.session(session_id)

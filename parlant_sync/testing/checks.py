@@ -10,11 +10,13 @@ from .messages import Request
 from .versions import Version
 
 Problem = dict[str, Any]
-Where = tuple[str, ...]
+Where = tuple[str | int, ...]
 
 KINDS = ("message", "tool", "status", "custom")
 SOURCES = ("customer", "customer_ui", "human_agent", "human_agent_on_behalf_of_ai_agent", "ai_agent", "system")
+RATIONALES = ("unspecified", "buy_time", "follow_up")
 STATUSES = ("acknowledged", "cancelled", "processing", "ready", "typing", "error")
+_NO_FIELDS = "Input should be a valid dictionary or object to extract fields from"
 
 
 class HttpError(Exception):
@@ -104,18 +106,18 @@ class Checks:
         values: Mapping[str, Any],
         name: str,
         choices: Sequence[str],
-        where: str = "query",
         *,
         required: bool = False,
+        at: Where = ("query",),
     ) -> str | None:
         """One of several words, from the query or the body; None where it is left out."""
         if required and name not in values:
-            self._wrong("missing", (where, name), "Field required", dict(values))
+            self._wrong("missing", (*at, name), "Field required", dict(values))
         value = values.get(name)
         if (value is None and not (required and name in values)) or value in choices:
             return value
         expected = ", ".join(f"'{c}'" for c in choices[:-1]) + f" or '{choices[-1]}'"
-        self._wrong("enum", (where, name), f"Input should be {expected}", value, expected=expected)
+        self._wrong("enum", (*at, name), f"Input should be {expected}", value, expected=expected)
         return None
 
     # --- bodies
@@ -153,6 +155,35 @@ class Checks:
         self._wrong("dict_type", (*at, name), "Input should be a valid dictionary", value)
         return None
 
+    def participant(self, values: Mapping[str, Any]) -> None:
+        """Who a message is of."""
+        at: Where = ("body", "participant")
+        if (value := values.get("participant")) is None or not self._fields(value, at):
+            return
+        if not isinstance(value.get("id"), (str, type(None))):
+            for _ in range(2):  # an agent's id, or a customer's: it is neither
+                self._wrong("string_type", (*at, "id", "str"), "Input should be a valid string", value["id"])
+        self.text(value, "display_name", required=True, at=at)
+
+    def guidelines(self, values: Mapping[str, Any]) -> None:
+        """What the agent is to say, and why."""
+        at: Where = ("body", "guidelines")
+        value = values.get("guidelines")
+        if not isinstance(value, (list, type(None))):
+            self._wrong("list_type", at, "Input should be a valid list", value)
+            return
+        for number, guideline in enumerate(value or ()):
+            where = (*at, number)
+            if self._fields(guideline, where):
+                self.text(guideline, "action", required=True, at=where)
+                if "rationale" in guideline:
+                    self.choice(guideline, "rationale", RATIONALES, required=True, at=where)
+
+    def _fields(self, value: Any, at: Where) -> bool:
+        if not isinstance(value, dict):
+            self._wrong("model_attributes_type", at, _NO_FIELDS, value)
+        return isinstance(value, dict)
+
     def strings(self, values: Mapping[str, Any], name: str, at: Where = ("body",)) -> list[str] | None:
         """A set of strings of the body."""
         value = values.get(name)
@@ -179,6 +210,5 @@ def body_of(request: Request, version: Version) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise HttpError(400, "There was an error parsing the body") from None
     if not isinstance(value, dict):
-        message = "Input should be a valid dictionary or object to extract fields from"
-        raise unprocessable([{"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": value}])
+        raise unprocessable([{"type": "model_attributes_type", "loc": ["body"], "msg": _NO_FIELDS, "input": value}])
     return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from . import given
 from .engine import Engine
-from .faults import Apply, Fault, Faults, Hold, Pattern, altering, cutting, dripping, failing, matches
+from .faults import Apply, Fault, Faults, Hold, Pattern, altering, check_pattern, cutting, dripping, failing, matches
 from .gates import Gates
 from .loop import LoopThread
-from .messages import Request, Response
+from .messages import Request, Response, phrase
 from .store import Store
 
 
@@ -39,6 +40,8 @@ class Controls:
 
         A pattern is a method, the end of a path, a path with ``*``, both (``"POST /events"``), or a function.
         """
+
+        check_pattern(pattern)
 
         def found() -> list[Request]:
             return [r for r in self._requests if matches(pattern, r)]
@@ -99,7 +102,7 @@ class Controls:
         self,
         pattern: Pattern = "/",
         status: int = 502,
-        body: bytes | str = b"<html><body>Bad Gateway</body></html>",
+        body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         times: int | None = 1,
@@ -107,8 +110,11 @@ class Controls:
     ) -> None:
         """The next matching requests get this answer instead; `stored`: the server does its work all the same.
 
-        `times`: how many requests; None: until :meth:`clear_faults`. For patterns see :meth:`wait_requests`.
+        `body`: None is a page of HTML, as a proxy gives it. `times`: how many requests; None: until
+        :meth:`clear_faults`. For patterns see :meth:`wait_requests`.
         """
+        if body is None:
+            body = f"<html><body>{phrase(status)}</body></html>"
         content = body.encode() if isinstance(body, str) else body
         kind = "text/html" if content.startswith(b"<") else "application/json"
         given = {name.lower(): value for name, value in (headers or {}).items()}
@@ -140,13 +146,16 @@ class Controls:
 
     def drip_next(self, pattern: Pattern = "/", size: int = 1, every: float = 0.1, *, times: int | None = 1) -> None:
         """The answers of the next matching requests come in pieces of `size` bytes, one `every` so many seconds."""
-        self._fault(pattern, dripping(size, every), times)
+        if size < 1:
+            raise ValueError(f"size is a number of bytes, at least 1, not {size!r}")
+        self._fault(pattern, dripping(size, given.seconds(every, "every")), times)
 
     def alter_next(
         self, pattern: Pattern, function: Callable[[Response], Response | None], *, times: int | None = 1
     ) -> None:
         """`function` changes the real answer (`status`, `headers`, `body`) of the next matching requests, or gives
-        another. It runs in the server's thread."""
+        another. It runs in the server's thread. Where it raises, or gives anything else, the answer is a 500, and the
+        end of the server's ``with`` block (the fixture's, too) raises."""
         self._fault(pattern, altering(function), times)
 
     def clear_faults(self) -> None:
@@ -154,4 +163,7 @@ class Controls:
         self._loop.call(self._faults.waiting.clear)
 
     def _fault(self, pattern: Pattern, apply: Apply, times: int | None) -> None:
+        check_pattern(pattern)
+        if times is not None and times < 1:
+            raise ValueError(f"times is a number of requests, at least 1, or None, not {times!r}")
         self._loop.call(self._faults.waiting.append, Fault(pattern, apply, times))

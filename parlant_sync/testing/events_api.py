@@ -51,14 +51,13 @@ class EventsApi:
         checks = Checks()
         checks.choice(request.query, "moderation", ("auto", "paranoid", "none"))
         body = body_of(request, self._version)
-        checks.choice(body, "kind", KINDS, "body", required=True)
-        checks.choice(body, "source", SOURCES, "body", required=True)
+        checks.choice(body, "kind", KINDS, required=True, at=("body",))
+        checks.choice(body, "source", SOURCES, required=True, at=("body",))
         checks.text(body, "message")
         checks.mapping(body, "metadata")
-        checks.choice(body, "status", STATUSES, "body")
-        participant = checks.mapping(body, "participant")
-        if participant is not None:
-            checks.text(participant, "display_name", required=True, at=("body", "participant"))
+        checks.guidelines(body)
+        checks.participant(body)
+        checks.choice(body, "status", STATUSES, at=("body",))
         checks.done()
         kind, source = body["kind"], body["source"]
         if kind == "message":
@@ -132,10 +131,10 @@ class EventsApi:
         await self._engine.dispatch(session, self.trace_of_turn(trace))
         return event
 
-    async def _trigger(self, session: Session, guidelines: Any) -> Response:
+    async def _trigger(self, session: Session, guidelines: list[dict[str, Any]] | None) -> Response:
         trace = self.new_trace()
         if guidelines:
-            actions = [str(g.get("action")) if isinstance(g, dict) else str(g) for g in guidelines]
+            actions = [guideline["action"] for guideline in guidelines]
             try:
                 event = await self._engine.utter(session, self.trace_of_turn(trace, "utter"), actions)
             except RuntimeError:

@@ -18,13 +18,31 @@ Pattern = str | Callable[[Request], bool]
 Apply = Callable[[Request, Serve], Awaitable[Response]]
 
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def check_pattern(pattern: Pattern) -> None:
+    """Raises ValueError for a text that is meant for no request whatever."""
+    if not isinstance(pattern, str):
+        return
+    method, path = _parts(pattern)
+    if (method and method not in _METHODS) or " " in path:
+        raise ValueError(
+            f"no request is like {pattern!r}; a pattern is a method, the end of a path, a path with *, or both, as in "
+            "'POST /events'"
+        )
+
+
+def _parts(pattern: str) -> tuple[str, str]:
+    method, _, path = pattern.rpartition(" ") if " " in pattern else ("", "", pattern)
+    return (path, "") if not method and path.isalpha() and path.isupper() else (method, path)
+
+
 def matches(pattern: Pattern, request: Request) -> bool:
     """Whether the pattern is meant for that request."""
     if not isinstance(pattern, str):
         return pattern(request)
-    method, _, path = pattern.rpartition(" ") if " " in pattern else ("", "", pattern)
-    if not method and path.isalpha() and path.isupper():
-        method, path = path, ""
+    method, path = _parts(pattern)
     if method and method != request.method:
         return False
     return path in ("", "/") or (fnmatchcase(request.path, path) if "*" in path else request.path.endswith(path))
@@ -90,7 +108,13 @@ def altering(function: Callable[[Response], Response | None]) -> Apply:
 
     async def apply(request: Request, serve: Serve) -> Response:
         response = await serve(request)
-        return function(response) or response
+        changed = function(response)
+        if not isinstance(changed, (Response, type(None))):
+            raise TypeError(f"it gave {changed!r:.60}; a Response is needed, or None")
+        changed = changed or response
+        if type(changed.status) is not int or not isinstance(changed.body, bytes):
+            raise TypeError(f"status {changed.status!r:.20} is no int, or body {changed.body!r:.60} no bytes")
+        return changed
 
     return apply
 

@@ -8,10 +8,9 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
-from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from .messages import Request, Response, dechunk
+from .messages import Request, Response, dechunk, phrase
 
 _INVALID = b"Invalid HTTP request received."
 
@@ -152,6 +151,9 @@ class Connection(asyncio.Protocol):
         except asyncio.CancelledError:
             self.kill()  # the server stops: cut, no answer
             raise
+        except Exception:
+            self.kill()  # a fault's answer that is none (its headers, say): better cut than waited for
+            raise
         finally:
             self._task = None
         if self._gone():
@@ -171,11 +173,7 @@ class Connection(asyncio.Protocol):
     # --- responses
 
     def _head(self, response: Response, length: int | None) -> bytes:
-        try:
-            reason = HTTPStatus(response.status).phrase
-        except ValueError:
-            reason = "Unknown"
-        lines = [f"HTTP/1.1 {response.status} {reason}"]
+        lines = [f"HTTP/1.1 {response.status} {phrase(response.status)}"]
         headers = {"date": formatdate(usegmt=True), "server": "uvicorn", **response.headers}
         if length is None:
             headers["transfer-encoding"] = "chunked"

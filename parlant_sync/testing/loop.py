@@ -140,5 +140,10 @@ class LoopThread:
     def changed(self) -> None:
         """Something changed (in the loop's thread): those who wait for something look again."""
         for predicate, future in list(self._watchers):
-            if not future.done() and predicate():
-                future.set_result(None)
+            if future.done():
+                continue
+            try:
+                if predicate():
+                    future.set_result(None)
+            except Exception as error:  # of a function that a test gave: it is told there
+                future.set_exception(error)

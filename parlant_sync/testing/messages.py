@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 
@@ -77,6 +78,14 @@ class Response:
 def encode(value: Any) -> bytes:
     """JSON as the real server writes it: compact, not escaped. A lone surrogate is a UnicodeEncodeError, as there."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def phrase(status: int) -> str:
+    """What HTTP calls a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
 
 
 def dechunk(data: bytes) -> tuple[bytes, int] | None:

@@ -206,7 +206,7 @@ class Routes:
         checks = Checks()
         body = body_of(request, self._version)
         title = checks.text(body, "title", longest=200)
-        mode = checks.choice(body, "mode", ("auto", "manual"), "body")
+        mode = checks.choice(body, "mode", ("auto", "manual"), at=("body",))
         consumed = checks.mapping(body, "consumption_offsets") or {}
         # Older versions take what they do not know, and leave it.
         new = self._version.metadata

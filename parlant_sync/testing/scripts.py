@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from . import given
 
 Text = str | Callable[[str], str]
 """A text, or a function that makes it from the customer's message."""
@@ -20,6 +22,7 @@ Interruption = Literal["auto", "cancel", "finish", "late", "stop"]
 
 - ``cancel``: ``cancelled`` and ``ready`` after the new message, then the new turn; a preamble being made dribbles in
 - ``finish``: the turn goes on to its end, the new message's POST waits for that - and those of all other sessions
+  (measured on 3.3, too; the message is stored and listed at once)
 - ``late``: cancelled only when the answer should be written; the POST waits for that (seen on 3.0 and 3.1)
 - ``stop``: it just stops, without a word (seen on 3.0)
 - ``auto``: ``cancel`` until a message of the turn is out; then ``finish``, on 3.0 ``stop``
@@ -48,7 +51,10 @@ class Script:
 
     def answer(self, message: str) -> list[str]:
         """The texts of the answer to that message."""
-        return [text if isinstance(text, str) else text(message) for text in self.texts]
+        return [
+            text if isinstance(text, str) else given.text(text(message), "what the function gave")
+            for text in self.texts
+        ]
 
 
 class AgentScript:
@@ -77,10 +83,13 @@ class AgentScript:
         more = [then] if isinstance(then, str) or callable(then) else list(then)
         if not texts:
             raise ValueError("replies() needs a text; for a turn without one there is stays_silent()")
+        for each in (*texts, *more):
+            _check(each, "a reply")
         return self._add(Script(texts=[*texts, *more]))
 
     def echoes(self, prefix: str = "echo: ") -> AgentScript:
         """Answers with the customer's message."""
+        given.text(prefix, "the prefix")
         return self._add(Script(texts=[lambda message: prefix + message]))
 
     def streams(
@@ -92,9 +101,13 @@ class AgentScript:
         cannot stream: there the text comes whole.
         """
         chunks = re.findall(r"\S+\s*|\s+", text) if isinstance(text, str) else list(text)
+        for chunk in chunks:
+            given.text(chunk, "a piece")
+        if breaks_after is not None and breaks_after < 0:
+            raise ValueError(f"breaks_after is a number of pieces, not {breaks_after!r}")
         script = Script("stream", chunks=chunks, breaks_after=breaks_after)
         if every is not None:
-            script.waits["chunk"] = [every]
+            script.waits["chunk"] = [given.seconds(every, "every")]
         return self._add(script)
 
     def fails(
@@ -109,6 +122,10 @@ class AgentScript:
         `at`: where it fails; at the ``answer``, from 3.1 on, it is an empty turn without an ``error``. `saying`: it
         fails after this message.
         """
+        given.text(exception, "the exception")
+        given.one_of(at, ("preamble", "match", "answer"), "at")
+        if saying is not None:
+            _check(saying, "saying")
         texts = [] if saying is None else [saying]
         return self._add(Script("failure", texts=texts, exception=exception, fails_at=at if saying is None else None))
 
@@ -122,13 +139,15 @@ class AgentScript:
 
     def emits(self, *events: Mapping[str, Any]) -> AgentScript:
         """Just these events, on the turn's trace: ``{"kind": "status", "data": {...}}``; `source` is ``ai_agent``."""
+        for event in events:
+            given.sendable(dict(event), "an event")
         return self._add(Script("raw", raw=[dict(event) for event in events]))
 
     # --- how the last turn (or all to come) goes
 
     def with_preamble(self, text: str = "Hmm...", *, always: bool = False) -> AgentScript:
         """Says this first, as a preamble; where the agent's last message was one, only with `always`."""
-        self._last.preamble = text
+        self._last.preamble = given.text(text, "the preamble")
         self._last.preamble_always = always
         return self
 
@@ -136,12 +155,13 @@ class AgentScript:
         """Calls a tool before it answers: a ``tool`` event."""
         extras: dict[str, Any] = {"metadata": {}, "control": {}, "canned_responses": [], "canned_response_fields": {}}
         call = {"tool_id": tool_id, "arguments": dict(arguments or {}), "result": {"data": result, **extras}}
+        given.sendable(call, "the call")
         self._last.tools = [*self._last.tools, call]
         return self
 
     def after(self, seconds: float, at: Point = "answer") -> AgentScript:
         """Lets so many seconds pass before it answers, or at another point of the turn."""
-        return self._wait(at, float(seconds))
+        return self._wait(at, given.seconds(seconds, "the time"))
 
     def waits(self, gate: str, at: Point = "answer") -> AgentScript:
         """Waits at a gate until ``server.release(gate)``, before it answers or at another point of the turn."""
@@ -149,11 +169,17 @@ class AgentScript:
 
     def paced(self, seconds: float) -> AgentScript:
         """The time between any two events of the turn, instead of the server's `pace`."""
-        self._last.pace = seconds
+        self._last.pace = given.seconds(seconds, "the pace")
         return self
 
     def when_interrupted(self, how: Interruption, *, dribbles: bool = True) -> AgentScript:
-        """What a newer customer message does to the turn; `dribbles`: a preamble being made comes in after all."""
+        """What a newer customer message does to the turn; `dribbles`: a preamble being made comes in after all.
+
+        ``cancel``, ``finish``, ``late``, ``stop``, or ``auto``: as it comes. With ``finish`` and ``late`` the POST of
+        the newer message (and any other of the server, as in Parlant) is answered when the old turn is over. So where
+        that waits at a gate, post from a thread, and release the gate meanwhile.
+        """
+        given.one_of(how, get_args(Interruption), "how")
         self._last.interrupted = how
         self._last.dribbles = dribbles
         return self
@@ -177,6 +203,7 @@ class AgentScript:
         return self._turns[-1] if self._turns else self._default
 
     def _wait(self, at: str, what: float | str) -> AgentScript:
+        given.one_of(at, get_args(Point), "at")
         waits = self._last.waits
         self._last.waits = {**waits, at: [*waits.get(at, []), what]}
         return self
@@ -190,6 +217,11 @@ class AgentScript:
         script.waits = {**default.waits, **script.waits}
         self._turns.append(script)
         return self
+
+
+def _check(given_text: Text, what: str) -> None:
+    if not callable(given_text):
+        given.text(given_text, what)
 
 
 def _echo(message: str) -> str:

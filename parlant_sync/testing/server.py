@@ -90,6 +90,7 @@ class FakeServer(Backdoor, Controls):
         self._connections: set[Connection] = set()
         self._numbers = itertools.count(1)
         self._listener: asyncio.Server | None = None
+        self._blunder: Exception | None = None
         self._fresh_engine()
 
     def _fresh_engine(self) -> None:
@@ -112,6 +113,8 @@ class FakeServer(Backdoor, Controls):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if kind is None and self._blunder is not None:
+            raise RuntimeError(f"what a test gave this server failed there: {self._blunder}") from self._blunder
 
     @property
     def running(self) -> bool:
@@ -231,9 +234,14 @@ class FakeServer(Backdoor, Controls):
         self._loop.changed()
         if not within:
             return Response.of(404, {"detail": "Not Found"})
-        fault = self._faults.take(request)
-        answer = self._routes.answer
-        response = await (fault.apply(request, answer) if fault else answer(request))
+        try:
+            fault = self._faults.take(request)
+            answer = self._routes.answer
+            response = await (fault.apply(request, answer) if fault else answer(request))
+        except Exception as error:  # of a function that a test gave, and nobody should wait for long to see it
+            self._blunder = self._blunder or error
+            told = f"in what a test gave this FakeServer: {type(error).__name__}: {error}"
+            response = Response.of(500, {"detail": told.encode(errors="backslashreplace").decode()})
         request.status = None if response.cut_after is not None else response.status
         self._loop.changed()
         return response

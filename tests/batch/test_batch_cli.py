@@ -11,11 +11,16 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from batch_checks import posted, results_of
 
+from parlant_sync.batch import Batch, Result, Summary
+from parlant_sync.cli import output
+from parlant_sync.cli.base import App
+from parlant_sync.cli.batch import _follow
+from parlant_sync.cli.signals import Signals, Terminated
 from parlant_sync.testing import FakeServer
 
 Command = Callable[..., tuple[int, str, str]]
@@ -109,14 +114,21 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     path = tmp_path / "out.jsonl"
     options = ["--results", path, "-s", server.base_url]
     assert command(tmp_path / "nothing.jsonl", *options)[0] == 2
-    assert command(questions([{"message": "a", "agent_id": "nobody"}]), *options)[0] == 6
+    code, _, err = command(questions([{"message": "a", "agent_id": "nobody there"}]), *options)
+    again = f"parlant-sync -s {server.base_url} agents"
+    assert (code, err) == (6, f"parlant-sync: no agent 'nobody there' on {server.base_url}; {again} lists them\n")
+    server.fail_next("/agents/a", 404, "<html>nothing here</html>")
+    code, _, err = command(questions([{"message": "a", "agent_id": "a"}]), *options)
+    assert (code, "there may be no Parlant server at this address" in err) == (6, True)
     assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 1
     assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["questions.jsonl"], "refused, and has left files"
     path.write_text("dear diary\n", "utf-8")
     code, _, err = command(questions(ROWS), *options)
     assert code == 2
     assert "not written by a batch" in err
     assert path.read_text("utf-8") == "dear diary\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out.jsonl", "questions.jsonl"]
 
 
 def test_failed_rows_are_told_and_make_9(
@@ -130,6 +142,7 @@ def test_failed_rows_are_told_and_make_9(
     assert err.startswith("row r0: failed: ")
     assert "boom" in err
     assert "5 answered, 1 failed" in out
+    assert out.endswith("the same command with --retry-failed asks the 1 without an answer again\n")
     assert command(*options)[0] == 9  # for as long as it has failed rows
     code, out, err = command(*options, "--retry-failed")
     assert (code, err) == (0, "")
@@ -179,12 +192,34 @@ def test_a_signal_leaves_rows_resumable(
     _, err = process.communicate(timeout=10)
     assert process.returncode == expected
     assert "Traceback" not in err
-    if signum == signal.SIGINT:
-        assert "6 rows are not finished; the same command again goes on with them" in err
+    assert "6 rows are not finished; the same command again goes on with them" in err
     server.release("gate")
     assert command(*options)[0] == 0
     assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
     assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
+
+
+def test_what_is_left_is_told_before_the_batch_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing may take longer than a process has after a signal."""
+    told: list[str] = []
+    ended = Result("a", "answered")
+
+    class Running:
+        outbox: ClassVar[list[Result]] = [ended, ended]
+
+        def next(self, timeout: float) -> Result | None:
+            if timeout > 0:
+                raise Terminated(signal.SIGTERM)
+            return self.outbox.pop() if self.outbox else None
+
+        @property
+        def summary(self) -> Summary:
+            return Summary(7, {"answered": 2 - len(self.outbox)})
+
+    monkeypatch.setattr(output, "note", told.append)
+    with pytest.raises(Terminated):
+        _follow(App(Signals()), cast("Batch", Running()), quiet=True)
+    assert told == ["5 rows are not finished; the same command again goes on with them"]
 
 
 def test_a_killed_run_goes_on(

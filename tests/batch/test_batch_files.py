@@ -131,6 +131,21 @@ def test_two_on_one_file(tmp_path: Path) -> None:
     Journal(path).close()
 
 
+def test_a_file_is_discarded_by_who_has_made_it(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    first, second = line_file(path), line_file(path)
+    second.discard()
+    assert path.exists()
+    first.lock()
+    late = line_file(path)
+    first.discard()
+    assert not path.exists()
+    # It has the lock of a file that nobody else will ever open.
+    with pytest.raises(BatchLocked):
+        late.lock()
+    late.close()
+
+
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "r.journal"
     journal = Journal(path)

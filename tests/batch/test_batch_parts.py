@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pytest
 
@@ -65,6 +66,8 @@ def test_a_given_session_that_is_gone_is_not_replaced() -> None:
 def test_a_failure_keeps_what_was_said_and_pickles() -> None:
     answer = failure(TIMEOUT, 2.0)
     assert (answer.status, answer.text, answer.duration, answer.error) == ("timed_out", "so far", 2.0, "late")
+    plain = "session s: no keys are kept, and there is such a message; it may be this row's"
+    assert failure(ps.DeliveryUncertain(plain, key="k", session_id="s"), 0.0).error == plain
     again = pickle.loads(pickle.dumps(failure(LIMITED, 0.0)))
     assert isinstance(again.cause, ps.RateLimitedError)
     assert again.cause.retry_after == 2.0
@@ -146,6 +149,15 @@ def test_a_pool_starts_no_more_threads_than_are_needed() -> None:
     assert not any(thread.is_alive() for thread in pool._threads)
 
 
+def test_a_pool_without_a_single_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pool(3).submit(int)
+
+
 # -- what is shown
 
 
@@ -182,7 +194,13 @@ def test_the_sum() -> None:
     assert summary_lines(summary) == [
         "30 rows: 20 answered, 1 timed out, 9 not finished (5 by earlier runs)",
         "turns: p50 1.00 s, p95 1.90 s; 0:04 in all",
+        "the same command with --retry-failed asks the 1 without an answer again",
     ]
+
+
+def test_turns_whose_time_nobody_counted_are_not_summed_up() -> None:
+    summary = summed(3, [result("a", "answered", 0.0, 2.0), result("b", "answered", 0.0)], skipped=1, seconds=1.0)
+    assert (summary.counts, summary.p50, summary.p95) == ({"answered": 2}, 2.0, 2.0)
 
 
 def test_percentiles_of_little() -> None:

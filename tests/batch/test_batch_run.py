@@ -18,7 +18,7 @@ from batch_checks import posted, results_of
 from test_batch_files import full_disk
 
 import parlant_sync as ps
-from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, run, worker
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, rate, run, runner, worker
 from parlant_sync.batch.journal import Journal
 from parlant_sync.delivery import LOOKS
 from parlant_sync.testing import FakeServer
@@ -144,7 +144,7 @@ def test_customer_metadata_and_title_reach_the_server(server: FakeServer) -> Non
 def test_the_only_agent_need_not_be_named(server: FakeServer) -> None:
     assert statuses(list(ask(server, ["hi"], agent_id=None))) == {"answered": 1}
     server.agent("b")
-    with pytest.raises(ps.ConfigurationError, match=r"which agent.*a, b"):
+    with pytest.raises(ps.ConfigurationError, match=r"--agent-id.*a, b"):
         ask(server, ["hi"], agent_id=None)
 
 
@@ -168,12 +168,32 @@ def test_options_that_cannot_be(server: FakeServer, options: dict[str, Any]) -> 
         ask(server, **options)
 
 
+def test_what_may_be_0_is_told_so(server: FakeServer) -> None:
+    with pytest.raises(ps.ConfigurationError, match="settle must be a number not below 0, not -1"):
+        ask(server, settle=-1)
+    with pytest.raises(ps.ConfigurationError, match="timeout must be a number above 0, not 0"):
+        ask(server, timeout=0)
+    assert len(list(ask(server, ["hi"], settle=0))) == 1
+
+
 def test_no_server(tmp_path: Path) -> None:
     with pytest.raises(ps.TransportError):
         run(["hi"], agent_id="a", base_url="http://127.0.0.1:9", results=tmp_path / "r.jsonl")
 
 
 # -- files
+
+
+def test_a_refused_run_takes_only_away_what_it_has_made(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(ps.NotFoundError):
+        ask(server, results=path, agent_id="nobody")
+    assert list(tmp_path.iterdir()) == []
+    list(ask(server, ROWS[:1], results=path))
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    with pytest.raises(ps.NotFoundError):
+        ask(server, results=path, agent_id="nobody")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 def test_finished_rows_are_not_asked_again(server: FakeServer, tmp_path: Path) -> None:
@@ -219,6 +239,7 @@ def test_a_row_of_several_messages_goes_on_with_the_right_one(server: FakeServer
     server.release("gate")
     (result,) = ask(server, rows, results=path)
     assert [t.text for t in result.turns] == ["one", "two", "three", "four"]
+    assert [t.duration > 0 for t in result.turns] == [True, True, False, True], "who counted the third one's time?"
     assert posted(server.base_url) == Counter("abcd")
     assert results_of(path) == [result.to_json()]
 
@@ -417,6 +438,66 @@ def test_a_rate_holds_messages_back(server: FakeServer) -> None:
         assert batch.summary.seconds >= 0.3
 
 
+class SteppedRate(rate.Rate):
+    """Its clock stands still but for ``step()``, which returns when the batch has looked at it."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self.now = 100.0
+        self.looked = threading.Event()
+        super().__init__(per_minute, clock=self._clock)
+
+    def _clock(self) -> float:
+        self.looked.set()
+        return self.now
+
+    def step(self, seconds: float, batch: Batch) -> None:
+        self.now += seconds
+        for _ in range(2):  # when it looks for the second time, it has done what the first look told it to
+            self.looked.clear()
+            batch._runner._inbox.put(None)
+            assert self.looked.wait(5)
+
+
+def test_under_a_rate_the_next_row_is_made_ready_while_others_are_answered(server: FakeServer) -> None:
+    server.agent("a").waits("gate")
+    with ask(server, ROWS[:3], rate=30, concurrency=2):
+        server.reached("gate", 1)
+        server.wait_requests("POST /sessions", 2)
+
+
+def test_under_a_low_rate_a_session_is_opened_shortly_before_it_is_used(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message every 10 s, and turns that take longer."""
+    monkeypatch.setattr(runner, "Rate", SteppedRate)
+    opened: list[float] = []
+    server.agent("a").waits("gate")
+
+    def open_session(*arguments: Any) -> str:
+        opened.append(clock.now)
+        return open_really(*arguments)
+
+    open_really = worker.open_session
+    with ask(server, ROWS[:3], rate=6, concurrency=2) as batch:
+        clock: Any = batch._runner._rate
+        server.reached("gate", 1)
+        monkeypatch.setattr(worker, "open_session", open_session)
+        clock.step(0.0, batch)
+        assert batch._runner._idle_for() == 5.0
+        clock.step(4.9, batch)
+        assert opened == []
+        clock.step(0.2, batch)
+        server.wait_requests("POST /sessions", 2)
+        clock.step(4.8, batch)
+        assert sum(posted(server.base_url).values()) == 1
+        clock.step(0.2, batch)
+        server.reached("gate", 2)
+        server.release("gate")
+        clock.step(10.0, batch)
+        assert len(list(batch)) == 3
+    assert opened[0] == pytest.approx(105.1)
+
+
 def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer) -> None:
     server.fail_next("POST /sessions", 429, '{"detail": "slow down"}', {"Retry-After": "0"}, times=6)
     results = list(ask(server, ROWS, concurrency=2))
@@ -489,6 +570,7 @@ def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
     server.cut_next("POST /events", times=None)
     (result,) = ask(server, ["hi"], settle=0.0)
     assert result.status == "uncertain"
+    assert str(result.error).endswith("); look into its session before --retry-failed (retry_failed=True) asks again")
     assert posted(server.base_url) == {}
 
 
@@ -500,6 +582,8 @@ def test_a_row_has_its_time(server: FakeServer) -> None:
     assert results["y"].status == "answered"
     assert results["x"].status == "timed_out"
     assert [t.outcome for t in results["x"].turns] == ["answered", "timed_out"]
+    hint = "; a longer timeout may help, and --retry-failed (retry_failed=True) asks again"
+    assert str(results["x"].error).endswith(f"the turn was not over in time (the agent was still at it){hint}")
 
 
 def test_enough_failures_end_the_batch(server: FakeServer) -> None:
@@ -583,13 +667,6 @@ def test_processes(server: FakeServer, tmp_path: Path) -> None:
     assert set(posted(server.base_url).values()) == {1}
 
 
-def test_a_stopped_batch_lets_go_of_an_executor(server: FakeServer) -> None:
-    server.agent("a").waits("never")
-    with ThreadPoolExecutor(4) as executor:
-        with ask(server, executor=executor, timeout=300):
-            server.reached("never", 4)
-
-
 def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> None:
     """More rows than threads: one of those behind would find the client gone, and make one that nobody closes."""
     server.agent("a").waits("never")
@@ -611,6 +688,21 @@ def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_p
         list(ask(server, ROWS[:3], executor=executor, results=path))
     assert statuses(list(ask(server, ROWS[:3], results=path, settle=0.5))) == {"answered": 3}
     assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_batch_does_with_the_threads_that_there_are(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def start_no_second(thread: threading.Thread) -> None:
+        if thread.name.startswith("parlant-sync-batch-") and thread.name != "parlant-sync-batch-0":
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_no_second)
+    assert {r.id: r.text for r in ask(server)} == {row["id"]: f"echo: {row['message']}" for row in ROWS}
+    assert refused == ["parlant-sync-batch-1"], "it asks once, and makes do"
 
 
 def test_no_thread_of_a_batch_outlives_it(server: FakeServer) -> None:

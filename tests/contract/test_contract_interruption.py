@@ -151,3 +151,25 @@ def test_post_interrupts_a_send_of_the_same_session(server: Any, client: Client)
     assert post.result().offset == event.offset
     assert session.reply_to(event).text == "echo: second"
     assert first.result().text in (("echo: second",) if server.cancels else ("echo: first", "echo: second"))
+
+
+def test_a_turn_that_finishes_holds_up_the_posts_of_all_sessions(server: Any, client: Client) -> None:
+    """They are stored at once, and answered when that turn is over."""
+    if server.version == (3, 0):
+        pytest.skip("Parlant 3.0 may stop a turn between its messages")
+    session, other = (client.create_session(server.agents["quick"]) for _ in range(2))
+    gate = server.gate()
+    session.post(server.script("quick", "first", parts=2, between=gate))
+    wait_for(session, lambda event: event.message == "echo: first")
+    whole = parts("echo: first", 2)
+
+    def post(at: Session, text: str) -> list[str]:
+        at.post(text)
+        return texts(session.history())
+
+    second = Background(post, session, "second")
+    stored(session, "second")
+    elsewhere = Background(post, other, "elsewhere")
+    stored(other, "elsewhere")
+    server.release(gate)
+    assert second.result()[:2] == elsewhere.result()[:2] == whole

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import requests
 from contract_http import Traffic
 
 from parlant_sync import Client, InvalidRequestError, NotFoundError, SessionClosed, TransportError
@@ -208,6 +209,47 @@ def test_messages_the_server_refuses_or_takes(server: Any, client: Client) -> No
     assert session.history() == []
     long = "ü 日本 \U0001f600 " * 2000
     assert session.send(long + "end").text == f"echo: {long}end"
+
+
+MISSING = ("missing", "Field required")
+NO_STRING = ("string_type", "Input should be a valid string")
+NO_FIELDS = ("model_attributes_type", "Input should be a valid dictionary or object to extract fields from")
+NO_RATIONALE = ("enum", "Input should be 'unspecified', 'buy_time' or 'follow_up'")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problems"),
+    [
+        ({"guidelines": [{"action": "x", "rationale": "r"}]}, [(("guidelines", 0, "rationale"), *NO_RATIONALE)]),
+        ({"guidelines": [{"action": "x", "rationale": None}]}, [(("guidelines", 0, "rationale"), *NO_RATIONALE)]),
+        (
+            {"guidelines": [{"action": "x"}, {"foo": 1}, {"action": 5}, "x"]},
+            [
+                (("guidelines", 1, "action"), *MISSING),
+                (("guidelines", 2, "action"), *NO_STRING),
+                (("guidelines", 3), *NO_FIELDS),
+            ],
+        ),
+        ({"guidelines": {"action": "x"}}, [(("guidelines",), "list_type", "Input should be a valid list")]),
+        ({"participant": {"id": 5, "display_name": "x"}}, [(("participant", "id", "str"), *NO_STRING)] * 2),
+        ({"participant": {"id": "a"}}, [(("participant", "display_name"), *MISSING)]),
+        ({"participant": {"display_name": 5}}, [(("participant", "display_name"), *NO_STRING)]),
+        ({"participant": []}, [(("participant",), *NO_FIELDS)]),
+        (
+            {"participant": {}, "guidelines": [{}]},
+            [(("guidelines", 0, "action"), *MISSING), (("participant", "display_name"), *MISSING)],
+        ),
+    ],
+)
+def test_what_is_refused_for_its_form(server: Any, client: Client, fields: Any, problems: Any) -> None:
+    session = client.create_session(server.agents["quick"])
+    body = {"kind": "message", "source": "customer", "message": "hi", **fields}
+    with pytest.raises(requests.HTTPError) as caught:
+        server.request("POST", f"/sessions/{session.id}/events", json=body)
+    assert caught.value.response.status_code == 422
+    told = caught.value.response.json()["detail"]
+    assert [(tuple(each["loc"][1:]), each["type"], each["msg"]) for each in told] == problems
+    assert session.history() == []
 
 
 def test_nobody_there(server: Any, make_client: Callable[..., Client]) -> None:

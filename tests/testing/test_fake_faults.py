@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 import pytest
 import requests
 from raw_api import Api, in_background
 
-from parlant_sync.testing import Request, Response
+from parlant_sync.testing import FakeServer, Request, Response
 from parlant_sync.testing.faults import matches
 
 
@@ -64,6 +66,33 @@ def test_fail_next(api):
     assert api.events(session) == []  # not carried out, and lists are not touched
     api.send(session, "x")
     api.server.wait_idle()
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 502])
+def test_a_failure_has_its_own_name(api, status):
+    api.server.fail_next("/agents", status)
+    answer = api.call("GET", "/agents")
+    assert answer.text == f"<html><body>{answer.reason}</body></html>"
+    assert answer.reason == HTTPStatus(status).phrase
+
+
+@pytest.mark.parametrize("pattern", ["bogus pattern x", "post /events", "PSOT", "GET /agents/a b", "GET  /events"])
+def test_a_pattern_that_no_request_is_like(api, pattern):
+    with pytest.raises(ValueError, match="'POST /events'"):
+        api.server.fail_next(pattern, 503)
+    with pytest.raises(ValueError, match="'POST /events'"):
+        api.server.wait_requests(pattern, timeout=0.01)
+
+
+def test_faults_that_cannot_be_meant(api):
+    for order in (
+        lambda: api.server.hold_next("/agents", times=0),
+        lambda: api.server.drip_next("/agents", size=0),
+        lambda: api.server.drip_next("/agents", every=-1),
+    ):
+        with pytest.raises(ValueError, match=r"at least 1|0 or more"):
+            order()
+    assert api.call("GET", "/agents").status_code == 200
 
 
 def test_fail_next_though_stored(api):
@@ -165,6 +194,66 @@ def test_alter_next(api):
     answer = altered(lambda r: Response(302, headers={"location": "/elsewhere"}), api)
     assert answer.status_code == 404  # requests went there
     assert altered(lambda r: Response(999), api).status_code == 999
+
+
+def body_of_text(response: Response) -> None:
+    response.body = "a text"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda response: 5, "it gave 5; a Response is needed"),
+        (lambda response: False, "it gave False; a Response is needed"),
+        (body_of_text, "'a text' no bytes"),
+        (lambda response: Response("200"), "status '200' is no int"),
+        (lambda response: response.nothing, "has no attribute 'nothing'"),
+    ],
+)
+def test_a_function_that_fails_is_told(function, told):
+    def use() -> None:
+        with FakeServer() as server:
+            server.alter_next("/agents", function)
+            answer = requests.get(server.base_url + "/agents", timeout=5)
+            assert (answer.status_code, told in answer.json()["detail"]) == (500, True)
+            assert requests.get(server.base_url + "/agents", timeout=5).status_code == 200
+
+    with pytest.raises(RuntimeError, match=told):
+        use()
+
+
+def test_an_error_of_the_test_itself_goes_first():
+    def use() -> None:
+        with FakeServer() as server:
+            server.alter_next("/agents", lambda response: 5)
+            requests.get(server.base_url + "/agents", timeout=5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        use()
+
+
+def test_a_pattern_that_fails_fails_who_waits_for_it(api):
+    asked = threading.Event()
+
+    def pattern(request: Request) -> bool:
+        if asked.is_set():
+            raise LookupError("no such header")
+        asked.set()
+        return False
+
+    api.call("GET", "/agents")
+    waiting = in_background(api.server.wait_requests, pattern)
+    asked.wait(5)
+    assert api.call("GET", "/agents", timeout=5).status_code == 200
+    assert isinstance(waiting.error(), LookupError)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_answer_that_cannot_be_written_is_cut(api):
+    api.server.fail_next("/agents", 503, headers={"X-Name": "日本"})
+    with pytest.raises(requests.ConnectionError):
+        api.call("GET", "/agents", timeout=5)
 
 
 def test_requests_are_recorded(api):

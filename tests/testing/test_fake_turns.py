@@ -224,15 +224,17 @@ def test_gates(api):
 def test_a_gate_can_be_opened_before_and_shut_again(api):
     api.server.agent("support").waits("g")
     api.server.release("g")
-    told(api, "a", "b")
+    assert told(api, "a", "b") == [[*START, "echo: a", *END], [*START, "echo: b", *END]]
     api.server.shut("g")
     session = api.session()
     api.send(session, "c")
     api.server.reached("g")
+    assert [brief(e) for e in api.events(session)][1:] == START
     api.server.release("g", 2)
     api.server.wait_idle()
-    api.send(session, "d")  # the second pass was kept for this one
-    api.server.wait_idle()
+    assert [brief(e) for e in api.events(session)][1:] == [*START, "echo: c", *END]
+    # The second pass was kept for this one.
+    assert [brief(e) for e in api.turn(session, "d")][1:] == [*START, "echo: d", *END]
 
 
 def test_acknowledged_later(api):
@@ -287,6 +289,14 @@ def test_a_text_function_that_raises_is_an_engine_that_fails(api):
     (session,) = api.server.sessions
     error = next(e for e in api.server.events(session) if brief(e) == "error")
     assert "RuntimeError: a" in error["data"]["data"]["exception"]
+
+
+def test_a_text_function_that_gives_no_text_is_an_engine_that_fails(api):
+    api.server.agent("support").replies(lambda message: 5).replies(lambda message: "\ud800")
+    for told in ("must be a text, not int", "lone surrogate"):
+        events = api.turn(api.session(), "hi")
+        assert [brief(e) for e in events[-2:]] == ["ready(completed)", "error"]
+        assert told in events[-1]["data"]["data"]["exception"]
 
 
 # --- greetings and triggers
