@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 from collections.abc import Callable
@@ -156,6 +157,34 @@ def test_a_damaged_cursor_is_kept_aside(fake: Cli, parlant_server: FakeServer, d
     [kept] = fake.home.glob("c.json.damaged-*")
     assert kept.read_text() == damage
     assert fake.run(*tail).out.startswith("   0")
+
+
+def test_a_cursor_file_that_is_no_file(fake: Cli, parlant_server: FakeServer) -> None:
+    session = parlant_server.create_session("support")
+    os.mkfifo(fake.home / "fifo")
+    (fake.home / "folder").mkdir()
+    (fake.home / "link").symlink_to("fifo")
+    before = sorted(os.listdir(fake.home))
+    for name in ("fifo", "folder", "link"):
+        done = fake.run("tail", "--session-id", session, "--timeout", "0", "--cursor-file", name)
+        done.failed(2, name, "no regular file")
+    fake.run("tail", "--session-id", session, "--cursor-file", "").failed(2, "--cursor-file is empty")
+    assert sorted(os.listdir(fake.home)) == before
+
+
+def test_a_cursor_file_that_is_a_link(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    (fake.home / "there").mkdir()
+    (fake.home / "link").symlink_to("there/c")
+    tail = ("tail", "--session-id", session, "--cursor-file")
+    with fake.start(*tail, "link") as running:
+        running.read_line()
+        fake.run(*tail, "there/c", "--timeout", "0").failed(8, "another run")
+        running.end(signal.SIGTERM)
+    assert fake.run(*tail, "there/c", "--timeout", "0").code == 0
+    assert (fake.home / "link").is_symlink()
+    assert sorted(os.listdir(fake.home / "there")) == ["c", "c.lock"]
 
 
 def test_8_two_runs_never_share_a_cursor(fake: Cli, parlant_server: FakeServer) -> None:
