@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from parlant_sync.cli.render import event_lines
 
 if TYPE_CHECKING:
     from parlant_sync.cli.cursors import Cursor
+
+_KINDS = ("message", "status", "tool", "custom")
+_SOURCES = ("customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system")
 
 
 @click.command(cls=Command)
@@ -58,7 +62,7 @@ def tail(
     if wanted.session_id is None and wanted.conversation is None:
         raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
     start = _since(since)
-    shown = _Shown(_names(kinds), _names(sources), not no_preambles)
+    shown = _Shown(_names("--kinds", kinds, _KINDS), _names("--sources", sources, _SOURCES), not no_preambles)
     with app.client() as client:
         session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
         if cursor_file is None:
@@ -142,6 +146,12 @@ def _since(text: str | None) -> int | str:
     return int(text)
 
 
-def _names(given: tuple[str, ...]) -> frozenset[str] | None:
+def _names(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> frozenset[str] | None:
+    """Raises CommandError for what looks like a slip of the pen; other unknown names a newer server may have."""
     names = frozenset(name.strip() for text in given for name in text.split(",") if name.strip())
+    for name in sorted(names.difference(known)):
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        if near:
+            raise usage(f"{option} {name}: did you mean {near[0]}? Known are {', '.join(known)}")
+        output.note(f"{option} {name} is not known here; looking for it all the same. Known are {', '.join(known)}")
     return names or None

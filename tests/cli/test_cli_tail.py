@@ -210,5 +210,28 @@ def test_a_session_that_is_deleted_meanwhile(real: Cli, new_session: Callable[..
     assert "404" in done.err
 
 
+@pytest.mark.parametrize(
+    ("option", "typed", "meant"),
+    [
+        ("--kinds", "messages", "message"),
+        ("--kinds", "status,Tool", "tool"),
+        ("--sources", "agent", "ai_agent"),
+        ("--sources", "costumer", "customer"),
+    ],
+)
+def test_a_slip_of_the_pen_hides_nothing(nowhere: Cli, option: str, typed: str, meant: str) -> None:
+    done = nowhere.run("tail", "--session-id", "x", option, typed)
+    done.failed(2, option, f"did you mean {meant}?", "Known are")
+
+
+def test_kinds_that_a_newer_server_may_have(fake: Cli, parlant_server: FakeServer) -> None:
+    session = parlant_server.create_session("support")
+    parlant_server.add_event(session, "guideline_match", {"a": 1})
+    done = fake.run("tail", "--session-id", session, "--timeout", "0", "--kinds", "guideline_match")
+    assert done.code == 0
+    assert 'guideline_match {"a": 1}' in done.out
+    assert "not known here" in done.err
+
+
 def test_an_empty_session_id(nowhere: Cli) -> None:
     nowhere.run("tail", "--session-id", "", "--timeout", "0").failed(2, "session id", "''")
