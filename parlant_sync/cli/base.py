@@ -15,6 +15,8 @@ from parlant_sync.cli.failures import usage
 from parlant_sync.cli.signals import Signals
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+# What a request has where nobody is in a hurry, in seconds; the default of Client.
+_REQUEST = 30.0
 
 
 class App:
@@ -37,10 +39,15 @@ class App:
         else:
             setattr(self, name, value)
 
-    def client(self, **settings: Any) -> Client:
-        """A client of the server that was asked for. Raises CommandError, ConfigurationError."""
+    def client(self, *, patience: float | None = None, **settings: Any) -> Client:
+        """A client of the server that was asked for. Raises CommandError, ConfigurationError.
+
+        No request takes longer than ``patience`` seconds, but each has one.
+        """
         if self.verbose:
             log_to_stderr(self.verbose)
+        if patience is not None:
+            settings["request_timeout"] = min(max(patience, 1.0), _REQUEST)
         return Client(self.server, token=self.token(), **settings)
 
     def info(self, text: str) -> None:

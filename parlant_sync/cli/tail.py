@@ -20,6 +20,8 @@ from parlant_sync.cli.render import event_lines
 if TYPE_CHECKING:
     from parlant_sync.cli.cursors import Cursor
 
+# A server that does not answer is given so long, in seconds, also where nothing is to be waited for.
+_PATIENCE = 10.0
 _KINDS = ("message", "status", "tool", "custom")
 _SOURCES = ("customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system")
 
@@ -63,7 +65,7 @@ def tail(
         raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
     start = _since(since)
     shown = _Shown(_names("--kinds", kinds, _KINDS), _names("--sources", sources, _SOURCES), not no_preambles)
-    with app.client() as client:
+    with app.client(patience=None if timeout is None else max(timeout, _PATIENCE)) as client:
         session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
         if cursor_file is None:
             _follow(app, attach(app, client, session_id, since=start), shown, timeout, None)
