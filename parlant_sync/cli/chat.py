@@ -13,6 +13,7 @@ from parlant_sync import (
     Client,
     DeliveryUncertain,
     Event,
+    NotFoundError,
     ParlantSyncError,
     RateLimitedError,
     Reply,
@@ -90,9 +91,12 @@ class _Chat:
                 self._show_past()
                 while self._go_on():
                     pass
+        except NotFoundError:
+            back = ""  # there is nothing to come back to
+            raise
         finally:
             self._app.signals.tolerant = False
-            if self._terminal:
+            if self._terminal and back:
                 output.note(f"Come back with: {back}")
 
     def _editing(self) -> contextlib.AbstractContextManager[bool]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from parlant_sync import Client, Session
 from parlant_sync.cli.base import App, Seconds, option, typed
-from parlant_sync.cli.choosing import attach, create_session
+from parlant_sync.cli.choosing import attach, create_session, missing
 from parlant_sync.cli.failures import usage
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -62,7 +62,13 @@ def target(options: dict[str, Any]) -> Target:
 
 @contextmanager
 def opened(app: App, client: Client, wanted: Target) -> Iterator[Session]:
-    """The session; a conversation's is locked until the end."""
+    """The session; a conversation's is locked until the end. Raises CommandError where it is gone, also later on."""
+    with _opened(app, client, wanted) as session, missing(app, client, session.id, wanted.conversation):
+        yield session
+
+
+@contextmanager
+def _opened(app: App, client: Client, wanted: Target) -> Iterator[Session]:
     options = wanted.options
     if wanted.session_id is not None:
         yield attach(app, client, wanted.session_id)

@@ -11,11 +11,12 @@ import click
 from parlant_sync import Client, Event, Session
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
-from parlant_sync.cli.choosing import attach
+from parlant_sync.cli.choosing import missing
 from parlant_sync.cli.failures import usage
 from parlant_sync.cli.hangup import when_stdout_closes
 from parlant_sync.cli.opening import STATE_DIR, WAIT_LOCK, Target, kept, target
 from parlant_sync.cli.render import event_lines
+from parlant_sync.cli.waiting import waiting_for
 
 if TYPE_CHECKING:
     from parlant_sync.cli.cursors import Cursor
@@ -67,15 +68,16 @@ def tail(
     shown = _Shown(_names("--kinds", kinds, _KINDS), _names("--sources", sources, _SOURCES), not no_preambles)
     with app.client(patience=None if timeout is None else max(timeout, _PATIENCE)) as client:
         session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
-        if cursor_file is None:
-            _follow(app, attach(app, client, session_id, since=start), shown, timeout, None)
-        else:
-            from parlant_sync.cli.cursors import Cursor
+        renew = f"{app.again('send', '--conversation', wanted.conversation or '', '--renew')} begins a new one"
+        with missing(app, client, session_id, wanted.conversation, renew):
+            if cursor_file is None:
+                _follow(app, _attach(client, session_id, start), shown, timeout, None)
+            else:
+                from parlant_sync.cli.cursors import Cursor
 
-            changing = wanted.session_id is None
-            lock = options["wait_lock"]
-            with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
-                _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
+                lock, changing = options["wait_lock"], wanted.session_id is None
+                with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
+                    _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,23 @@ def _kept(client: Client, wanted: Target) -> str:
     return find_session_id(client, kept(wanted))
 
 
+def _attach(client: Client, session_id: str, since: int | str | None) -> Session:
+    with waiting_for(client.base_url):
+        return client.session(session_id, since=since)
+
+
 def _resume(app: App, client: Client, session_id: str, start: int | str, cursor: Cursor) -> Session:
     stored = cursor.load()
     if stored is None:
-        session = attach(app, client, session_id, since=start)
+        session = _attach(client, session_id, start)
     else:
         if typed("since"):
             app.info("--since counts for the first run only: the cursor file goes before it")
-        session = attach(app, client, session_id, since=stored)
+        session = _attach(client, session_id, stored)
         checked = cursor.check(session)
         if checked != stored:
             session.close()
-            session = attach(app, client, session_id, since=checked)
+            session = _attach(client, session_id, checked)
     cursor.begin(session.cursor)
     return session
 

@@ -201,3 +201,11 @@ def test_renew_from_the_environment_is_for_conversations(fake: Cli, parlant_serv
     parlant_server.agent("support")
     assert fake.run("send", "x", env={"PARLANT_RENEW": "1"}).out == "echo: x\n"
     fake.run("send", "--renew", "x").failed(2, "--conversation")
+
+
+def test_a_session_that_goes_away_during_the_turn(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").waits("never")
+    with fake.start("send", "--conversation", "c", "x") as running:
+        parlant_server.reached("never", timeout=30)
+        parlant_server.restart()
+        running.end().failed(6, "of conversation 'c' is gone", "--renew")

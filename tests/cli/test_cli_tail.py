@@ -207,7 +207,19 @@ def test_a_session_that_is_deleted_meanwhile(real: Cli, new_session: Callable[..
         assert real.run("sessions", "delete", session).code == 0
         done = running.end()
     assert done.code == 6
-    assert "404" in done.err
+    assert f"no session '{session}'" in done.err
+    assert "sessions list" in done.err
+
+
+def test_a_conversation_that_is_gone_before_and_meanwhile(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    assert fake.run("send", "--conversation", "c", "x").code == 0
+    words = ("of conversation 'c' is gone", "parlant-sync send --conversation c --renew")
+    with fake.start("tail", "--conversation", "c", "--since", "latest") as running:
+        parlant_server.wait_polls(timeout=30)
+        parlant_server.restart()
+        running.end().failed(6, *words)
+    fake.run("tail", "--conversation", "c").failed(6, *words)
 
 
 @pytest.mark.parametrize(
