@@ -123,19 +123,20 @@ def _print_stream(session: Session, text: str, timeout: float | None, show_pream
     live = Live(session, session.agent_id, _preamble if show_preamble else None)
     with live, session.stream(text, timeout=timeout) as turn:
         restarts, line_ends = 0, True
-        for number, piece in enumerate(turn.text):
-            if number == 0:
-                live.before_text()
-            if restarts != turn.restarts:
-                restarts = turn.restarts
-                output.write("" if line_ends else "\n")
-                output.note("the agent was interrupted; its answer begins anew")
-            output.write(visible(piece))
-            line_ends = piece.endswith("\n")
-        reply = turn.reply()
-    if not line_ends:
-        output.write("\n")
-    return reply
+        try:
+            for number, piece in enumerate(turn.text):
+                if number == 0:
+                    live.before_text()
+                if restarts != turn.restarts:
+                    restarts = turn.restarts
+                    output.write("" if line_ends else "\n")
+                    output.note("the agent was interrupted; its answer begins anew")
+                line_ends = piece.endswith("\n")
+                output.write(visible(piece))
+            return turn.reply()
+        finally:  # what is said about a failure begins a line, too
+            if not line_ends:
+                output.write("\n")
 
 
 def _preamble(text: str) -> None:
