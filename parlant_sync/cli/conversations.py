@@ -17,6 +17,7 @@ from parlant_sync.cli.locks import Lock
 from parlant_sync.cli.waiting import waiting_for
 
 _KIND = "conversation"
+_LONGEST_TITLE = 200  # more of it servers refuse
 _FIELDS: dict[str, type] = {"name": str, "server": str, "agent_id": str, "session_id": str}
 
 
@@ -99,7 +100,7 @@ class Conversation:
             self._client,
             self._agent_id,
             customer_id=wanted.customer_id,
-            title=wanted.title or f"conversation {wanted.name}",
+            title=wanted.title or f"conversation {wanted.name}"[:_LONGEST_TITLE],
         )
         statefiles.write(
             self._path,

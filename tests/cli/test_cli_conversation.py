@@ -209,3 +209,11 @@ def test_a_session_that_goes_away_during_the_turn(fake: Cli, parlant_server: Fak
         parlant_server.reached("never", timeout=30)
         parlant_server.restart()
         running.end().failed(6, "of conversation 'c' is gone", "--renew")
+
+
+@pytest.mark.real
+def test_a_long_name_makes_a_title_that_the_server_takes(real: Cli, demo: DemoServer) -> None:
+    ask = ("send", "--conversation", "n" * 300, "--agent-id", demo.agents["quick"], "x")
+    assert real.run(*ask).out == "echo: x\n"
+    assert real.run(*ask).out == "echo: x\n"
+    assert len(real.states) == 1
