@@ -51,10 +51,11 @@ def target(options: dict[str, Any]) -> Target:
         if typed("session_id") == typed("conversation"):
             raise usage("--session-id and --conversation both name a session; give one of them")
         session_id, conversation = (session_id, None) if typed("session_id") else (None, conversation)
-    if session_id is not None:
-        for name in ("agent_id", "customer_id", "title"):
-            if name in options and typed(name):
-                raise usage(f"--{name.replace('_', '-')} is for a new session; leave it out with --session-id")
+    new = [name for name in ("agent_id", "customer_id", "title") if name in options and typed(name)]
+    if session_id is not None and new:
+        if typed("session_id"):
+            raise usage(f"--{new[0].replace('_', '-')} is for a new session; leave it out with --session-id")
+        session_id = None
     if options.get("renew") and conversation is None and typed("renew"):
         raise usage("--renew goes with --conversation")
     return Target(session_id, conversation, options)
