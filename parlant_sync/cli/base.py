@@ -78,12 +78,15 @@ class App:
             return path.read_text("ascii").strip()
 
         try:
-            if not read():
-                raise usage(f"--token-file {path} is empty")
+            token = read()
         except OSError as error:
             raise usage(f"--token-file {path}: {error.strerror}") from None
         except ValueError:
-            raise usage(f"--token-file {path} holds no token: a token is plain ASCII text on one line") from None
+            token = "no ASCII"
+        if not token:
+            raise usage(f"--token-file {path} is empty")
+        if any(char <= " " or char == "\x7f" for char in token):
+            raise usage(f"--token-file {path} holds no token: a token is one word of plain ASCII text")
         return read
 
 
@@ -105,6 +108,17 @@ class Option(click.Option):
         if self.envvar is None and from_environment and self.name:
             self.envvar = f"PARLANT_{self.name.upper()}"
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        kind = {"FILE": "file", "DIR": "dir"}.get(str(self.metavar))
+        return complete(kind, incomplete) if kind else super().shell_complete(ctx, incomplete)
+
+
+def complete(kind: str, incomplete: str) -> list[CompletionItem]:
+    """What tells the shell to complete a ``file`` or a ``dir`` itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
+
 
 def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
     """``click.option`` with :class:`Option`."""
@@ -114,6 +128,7 @@ def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
 if TYPE_CHECKING:
     SecondsType = click.ParamType[float | None]
     RateType = click.ParamType[float]
+    from click.shell_completion import CompletionItem
 else:
     SecondsType = RateType = click.ParamType  # generic from click 8.4 on only
 

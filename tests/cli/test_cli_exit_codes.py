@@ -116,6 +116,11 @@ def test_2_usage(nowhere: Cli, arguments: tuple[str, ...], words: tuple[str, ...
     assert "pw" not in done.err
 
 
+def test_2_a_token_file_of_two_lines(nowhere: Cli) -> None:
+    (nowhere.home / "tokens").write_text("one\ntwo\n")
+    nowhere.run("agents", "--token-file", "tokens").failed(2, "--token-file tokens", "one word")
+
+
 def test_2_without_a_command_the_help_is_shown(nowhere: Cli) -> None:
     done = nowhere.run()
     assert (done.code, done.out) == (2, "")
