@@ -11,8 +11,8 @@ from parlant_sync.testing import FakeServer
 
 @pytest.mark.real
 def test_4_timed_out(real: Cli, demo: DemoServer) -> None:
-    done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "1", "[slow=5] x")
-    done.failed(4, "within 1 s", "--timeout", "parlant-sync tail --session-id")
+    done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "2", "[slow=5] x")
+    done.failed(4, "within 2 s", "--timeout", "parlant-sync tail --session-id")
 
 
 @pytest.mark.real
