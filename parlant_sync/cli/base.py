@@ -15,6 +15,8 @@ from parlant_sync.cli.failures import usage
 from parlant_sync.cli.signals import Signals
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+# What a request has where nobody is in a hurry, in seconds; the default of Client.
+_REQUEST = 30.0
 
 
 class App:
@@ -37,10 +39,15 @@ class App:
         else:
             setattr(self, name, value)
 
-    def client(self, **settings: Any) -> Client:
-        """A client of the server that was asked for. Raises CommandError, ConfigurationError."""
+    def client(self, *, patience: float | None = None, **settings: Any) -> Client:
+        """A client of the server that was asked for. Raises CommandError, ConfigurationError.
+
+        No request takes longer than ``patience`` seconds, but each has one.
+        """
         if self.verbose:
             log_to_stderr(self.verbose)
+        if patience is not None:
+            settings["request_timeout"] = min(max(patience, 1.0), _REQUEST)
         return Client(self.server, token=self.token(), **settings)
 
     def info(self, text: str) -> None:
@@ -71,12 +78,15 @@ class App:
             return path.read_text("ascii").strip()
 
         try:
-            if not read():
-                raise usage(f"--token-file {path} is empty")
+            token = read()
         except OSError as error:
             raise usage(f"--token-file {path}: {error.strerror}") from None
         except ValueError:
-            raise usage(f"--token-file {path} holds no token: a token is plain ASCII text on one line") from None
+            token = "no ASCII"
+        if not token:
+            raise usage(f"--token-file {path} is empty")
+        if any(char <= " " or char == "\x7f" for char in token):
+            raise usage(f"--token-file {path} holds no token: a token is one word of plain ASCII text")
         return read
 
 
@@ -98,6 +108,17 @@ class Option(click.Option):
         if self.envvar is None and from_environment and self.name:
             self.envvar = f"PARLANT_{self.name.upper()}"
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        kind = {"FILE": "file", "DIR": "dir"}.get(str(self.metavar))
+        return complete(kind, incomplete) if kind else super().shell_complete(ctx, incomplete)
+
+
+def complete(kind: str, incomplete: str) -> list[CompletionItem]:
+    """What tells the shell to complete a ``file`` or a ``dir`` itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
+
 
 def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
     """``click.option`` with :class:`Option`."""
@@ -107,6 +128,7 @@ def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
 if TYPE_CHECKING:
     SecondsType = click.ParamType[float | None]
     RateType = click.ParamType[float]
+    from click.shell_completion import CompletionItem
 else:
     SecondsType = RateType = click.ParamType  # generic from click 8.4 on only
 

@@ -17,7 +17,7 @@ from parlant_sync import batch as batches
 from parlant_sync.batch.progress import Progress, summary_lines
 from parlant_sync.batch.reading import Format, read_objects, unknown_fields
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, RateType, Seconds, log_to_stderr, option, pass_app
+from parlant_sync.cli.base import App, Command, RateType, Seconds, complete, log_to_stderr, option, pass_app
 from parlant_sync.cli.choosing import no_parlant
 from parlant_sync.cli.failures import LOCKED, REFUSED, ROWS, CommandError, usage
 from parlant_sync.cli.signals import Terminated
@@ -46,7 +46,7 @@ class _Rate(RateType):
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="INPUT")
+@click.argument("source", metavar="INPUT", shell_complete=lambda ctx, param, start: complete("file", start))
 @option("--results", metavar="FILE", help="Append the results here; FILE.journal is kept beside it.")
 @option("--input-format", type=click.Choice(["jsonl", "csv"]), help="Form of INPUT.  [by its ending; stdin: jsonl]")
 @option("--agent-id", metavar="ID", help="The agent for rows that name none; may be left out where there is one.")

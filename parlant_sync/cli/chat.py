@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from parlant_sync import (
     Client,
     DeliveryUncertain,
     Event,
+    NotFoundError,
     ParlantSyncError,
     RateLimitedError,
     Reply,
@@ -22,9 +24,11 @@ from parlant_sync import (
 )
 from parlant_sync.cli import failures, output
 from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.editing import editing, whole
 from parlant_sync.cli.message import checked, read_line
 from parlant_sync.cli.opening import Target, opened, session_options, target
 from parlant_sync.cli.render import reply_json, speaker
+from parlant_sync.cli.signals import Terminated
 from parlant_sync.cli.talk import Talk
 from parlant_sync.cli.waiting import waiting_for
 
@@ -40,9 +44,10 @@ _SHOWN_ON_RETURN = 6
 def chat(app: App, /, timeout: float | None, **options: Any) -> None:
     """Hold a conversation at the terminal.
 
-    Each line is a message. Ctrl-C leaves a turn that takes too long (its answer
-    is shown when it comes after all), Ctrl-D leaves the conversation. An empty
-    line shows what has come meanwhile.
+    Each line is a message; lines that are pasted together are one. Ctrl-C
+    leaves a turn that takes too long (its answer is shown when it comes after
+    all), Ctrl-D leaves the conversation. An empty line shows what has come
+    meanwhile.
     """
     wanted = target(options)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
@@ -74,27 +79,29 @@ class _Chat:
         self._name = name
         self._talk = Talk(session, name)
         self._terminal = output.is_terminal(sys.stdin)
+        self._edited = False
         self._seen = 0  # the offset up to which everything was shown
 
     def run(self, back: str) -> None:
         if self._terminal:
             output.note(f"{self._name}, session {self._session.id}. Ctrl-C leaves a turn, Ctrl-D the conversation.")
-            self._begin_editing()
             self._app.signals.tolerant = True
         try:
-            self._show_past()
-            while self._go_on():
-                pass
+            with self._editing() as self._edited:
+                self._show_past()
+                while self._go_on():
+                    pass
+        except NotFoundError:
+            back = ""  # there is nothing to come back to
+            raise
         finally:
             self._app.signals.tolerant = False
-            if self._terminal:
+            if self._terminal and back:
                 output.note(f"Come back with: {back}")
 
-    def _begin_editing(self) -> None:
-        try:
-            import readline  # noqa: F401  (input() edits lines once it is there)
-        except ImportError:
-            pass
+    def _editing(self) -> contextlib.AbstractContextManager[bool]:
+        both = self._terminal and output.is_terminal(sys.stdout)
+        return editing() if both else contextlib.nullcontext(False)
 
     def _go_on(self) -> bool:
         try:
@@ -127,7 +134,8 @@ class _Chat:
     def _read_line(self) -> str | None:
         try:
             if self._terminal and output.is_terminal(sys.stdout):
-                return input("> ")
+                line = input("> ")
+                return line if self._edited else whole(line)
             if not self._terminal:
                 return read_line(sys.stdin.buffer) if sys.stdin is not None else None
             output.note_raw("> ")
@@ -135,9 +143,12 @@ class _Chat:
         except EOFError:
             output.note("")
             return None
+        except Terminated:
+            output.note("")  # what is said about it begins a line
+            raise
         except UnicodeDecodeError:
             raise failures.usage("that was no valid text in this terminal's encoding") from None
-        return line.rstrip("\r\n") if line else None
+        return whole(line.rstrip("\r\n")) if line else None
 
     def _say(self, line: str) -> None:
         if not self._terminal and not self._app.json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from parlant_sync import Agent, Client, NotFoundError, PermissionDeniedError, Session
 from parlant_sync.cli.base import App
@@ -50,15 +51,32 @@ def create_session(
 
 def attach(app: App, client: Client, session_id: str, *, since: int | str | None = None) -> Session:
     """A session that exists. Raises CommandError where it does not."""
+    with missing(app, client, session_id), waiting_for(client.base_url):
+        return client.session(session_id, since=since)
+
+
+@contextmanager
+def missing(
+    app: App,
+    client: Client,
+    session_id: str,
+    conversation: str | None = None,
+    renew: str = "start a new one with --renew",
+) -> Iterator[None]:
+    """Words for a session that is not there, or not any more, whenever in here that shows. Raises CommandError."""
     try:
-        with waiting_for(client.base_url):
-            return client.session(session_id, since=since)
+        yield
     except NotFoundError as error:
-        what = (
-            f"no session {session_id!r} on {client.base_url} (one that keeps sessions in memory forgets them when it "
-            f"restarts); {app.again('sessions', 'list')} lists those there are"
-        )
-        raise CommandError(REFUSED, what if session_id in error.detail else no_parlant(app, client, error)) from error
+        why = "(one that keeps sessions in memory forgets them when it restarts)"
+        if session_id not in error.detail:
+            said = no_parlant(app, client, error)
+        elif conversation is None:
+            said = f"no session {session_id!r} on {client.base_url} {why}; {app.again('sessions', 'list')} lists those "
+            said += "there are"
+        else:
+            said = f"the session {session_id} of conversation {conversation!r} is gone on {client.base_url} {why}; "
+            said += renew
+        raise CommandError(REFUSED, said) from error
 
 
 def no_parlant(app: App, client: Client, error: NotFoundError) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from parlant_sync import Client, NotFoundError, Session
 from parlant_sync.cli import output, statefiles
 from parlant_sync.cli.base import App
-from parlant_sync.cli.choosing import choose_agent, create_session
-from parlant_sync.cli.failures import REFUSED, CommandError, usage
+from parlant_sync.cli.choosing import choose_agent, create_session, missing
+from parlant_sync.cli.failures import usage
 from parlant_sync.cli.locks import Lock
 from parlant_sync.cli.waiting import waiting_for
 
 _KIND = "conversation"
+_LONGEST_TITLE = 200  # more of it servers refuse
 _FIELDS: dict[str, type] = {"name": str, "server": str, "agent_id": str, "session_id": str}
 
 
@@ -64,19 +65,16 @@ class Conversation:
         if state is None:
             return self._create()
         self._check_customer(state)
-        try:
-            with waiting_for(self._client.base_url):
-                return self._client.session(state["session_id"])
-        except NotFoundError as error:
-            if self._wanted.renew:
-                output.note(f"session {state['session_id']} of {self._wanted.name!r} is gone; starting a new one")
-                return self._create()
-            raise CommandError(
-                REFUSED,
-                f"the session {state['session_id']} of conversation {self._wanted.name!r} is gone on "
-                f"{self._client.base_url} (one that keeps sessions in memory forgets them when it restarts); "
-                "start a new one with --renew",
-            ) from error
+        session_id: str = state["session_id"]
+        with missing(self._app, self._client, session_id, self._wanted.name):
+            try:
+                with waiting_for(self._client.base_url):
+                    return self._client.session(session_id)
+            except NotFoundError:
+                if not self._wanted.renew:
+                    raise
+        output.note(f"session {session_id} of {self._wanted.name!r} is gone; starting a new one")
+        return self._create()
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -102,7 +100,7 @@ class Conversation:
             self._client,
             self._agent_id,
             customer_id=wanted.customer_id,
-            title=wanted.title or f"conversation {wanted.name}",
+            title=wanted.title or f"conversation {wanted.name}"[:_LONGEST_TITLE],
         )
         statefiles.write(
             self._path,

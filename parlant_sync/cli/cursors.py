@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ _OFTEN = 0.25
 
 
 class Cursor:
-    """The file, locked while entered. Moved only by :meth:`passed`: after the output of an event was flushed."""
+    """The file, locked while entered. Moved only by :meth:`passed`: after the output of an event was flushed.
+
+    Raises CommandError for what cannot be such a file.
+    """
 
     def __init__(self, path: str, server: str, session_id: str, wait_lock: float | None, *, may_change: bool) -> None:
-        self._path = Path(path)
+        if not path:
+            raise usage("--cursor-file is empty; give it the path of a file")
+        statefiles.check_regular(path)
+        # A link stays one, and all its names share the lock.
+        self._path = Path(os.path.realpath(path))
         self._server = server
         self._session_id = session_id
         self._may_change = may_change

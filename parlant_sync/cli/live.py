@@ -26,7 +26,7 @@ class Live:
         self._status: str | None = None
         self._trace = ""
         self._answering = threading.Event()
-        self.waiting = Waiting(lambda: f"{self._who} {doing(self._status)} ...")
+        self.waiting = Waiting(lambda: f"{doing(self._status, self._who)} ...")
         self._reader = session.iter_events(since="latest", partial=True)
         # Daemon: it sits in a read; leaving closes that.
         self._thread = threading.Thread(target=self._watch, name="parlant-sync-live", daemon=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from parlant_sync import Client, Session
 from parlant_sync.cli.base import App, Seconds, option, typed
-from parlant_sync.cli.choosing import attach, create_session
+from parlant_sync.cli.choosing import attach, create_session, missing
 from parlant_sync.cli.failures import usage
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -51,10 +51,11 @@ def target(options: dict[str, Any]) -> Target:
         if typed("session_id") == typed("conversation"):
             raise usage("--session-id and --conversation both name a session; give one of them")
         session_id, conversation = (session_id, None) if typed("session_id") else (None, conversation)
-    if session_id is not None:
-        for name in ("agent_id", "customer_id", "title"):
-            if name in options and typed(name):
-                raise usage(f"--{name.replace('_', '-')} is for a new session; leave it out with --session-id")
+    new = [name for name in ("agent_id", "customer_id", "title") if name in options and typed(name)]
+    if session_id is not None and new:
+        if typed("session_id"):
+            raise usage(f"--{new[0].replace('_', '-')} is for a new session; leave it out with --session-id")
+        session_id = None
     if options.get("renew") and conversation is None and typed("renew"):
         raise usage("--renew goes with --conversation")
     return Target(session_id, conversation, options)
@@ -62,7 +63,13 @@ def target(options: dict[str, Any]) -> Target:
 
 @contextmanager
 def opened(app: App, client: Client, wanted: Target) -> Iterator[Session]:
-    """The session; a conversation's is locked until the end."""
+    """The session; a conversation's is locked until the end. Raises CommandError where it is gone, also later on."""
+    with _opened(app, client, wanted) as session, missing(app, client, session.id, wanted.conversation):
+        yield session
+
+
+@contextmanager
+def _opened(app: App, client: Client, wanted: Target) -> Iterator[Session]:
     options = wanted.options
     if wanted.session_id is not None:
         yield attach(app, client, wanted.session_id)

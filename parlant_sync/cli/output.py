@@ -33,8 +33,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def has_colours(stream: TextIO | None) -> bool:
-    """Whether escape sequences may be written: to a terminal that knows them, of somebody who has not said no."""
-    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether text may be coloured: at a terminal that knows how, of somebody who has not said no."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and knows_escapes()
+
+
+def knows_escapes() -> bool:
+    """Whether a terminal here takes escape sequences. Windows' have no TERM; elsewhere no TERM promises nothing."""
+    return os.environ.get("TERM") not in (None, "", "dumb", "unknown") or (os.name == "nt" and "TERM" not in os.environ)
 
 
 def dim(text: str, colours: bool) -> str:

@@ -39,11 +39,13 @@ def speaker(event: Event, agent: str = "agent") -> str:
 
 
 # What the agent is doing, in words for people.
-_DOING = {"acknowledged": "has read it", "processing": "is thinking", "typing": "is writing", "ready": "is ready"}
+_DOING = {"acknowledged": "has read it", "processing": "is thinking", "typing": "is writing"}
 
 
-def doing(status: str | None) -> str:
-    return _DOING.get(status or "", "") or (status or "has not begun")
+def doing(status: str | None, who: str) -> str:
+    if status == "ready":  # between two steps of its turn
+        return f"waiting for {who}"
+    return f"{who} {_DOING.get(status or '') or status or 'has not begun'}"
 
 
 def event_lines(event: Event) -> str:

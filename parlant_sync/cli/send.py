@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from parlant_sync import Reply, Session, TurnTimeout
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, Seconds, option, pass_app
-from parlant_sync.cli.failures import TIMED_OUT, CommandError
+from parlant_sync.cli.failures import TIMED_OUT, UNREACHED, CommandError
 from parlant_sync.cli.message import read_message
 from parlant_sync.cli.opening import opened, session_options, target
 from parlant_sync.cli.render import reply_json
@@ -46,32 +47,53 @@ def send(
     wanted = target(options)
     output.check()
     text = read_message(message)
-    with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
+    begun = time.monotonic()
+    with app.client(patience=timeout) as client, opened(app, client, wanted) as session:
+        left = _left(timeout, options["wait_lock"], begun)
         try:
-            ask(app, session, text, stream=stream, show_preamble=show_preamble)
+            ask(app, session, text, timeout=left, stream=stream, show_preamble=show_preamble)
         except TurnTimeout as error:
-            raise CommandError(TIMED_OUT, _out_of_time(app, session, error, timeout, options["customer_id"])) from error
+            raise _out_of_time(app, session, error, timeout, options["customer_id"]) from error
 
 
-def _out_of_time(app: App, session: Session, error: TurnTimeout, timeout: float | None, customer: str | None) -> str:
+def _left(timeout: float | None, wait_lock: float | None, begun: float) -> float | None:
+    """What the turn has of --timeout after its session was opened; waiting for the lock has a time of its own."""
+    if not timeout or wait_lock is None:
+        return timeout
+    left = begun + timeout + wait_lock - time.monotonic()
+    if left <= 0:
+        raise CommandError(
+            TIMED_OUT, f"nothing was posted: it took {timeout:g} s to open the session; give it a longer --timeout"
+        )
+    return min(timeout, left)
+
+
+def _out_of_time(
+    app: App, session: Session, error: TurnTimeout, timeout: float | None, customer: str | None
+) -> CommandError:
     if error.event is None:
-        return str(error)
+        return CommandError(TIMED_OUT, str(error))
     rest = app.again("tail", "--session-id", session.id, "--since", str(error.event.offset + 1))
+    health = session.health
+    if health.consecutive_failures:
+        said = f"the message was posted, but then the server could not be read ({health.last_error})"
+        return CommandError(UNREACHED, f"{said}; when it is well again, look for the answer: {rest}")
     begun = "the agent was still at it"
     if not error.partial.events:
         begun = "the agent had not begun"
         if customer is not None:  # a server makes the session of an unknown one all the same (WIRE.md)
             begun += f", and never does where there is no customer {customer!r}"
-    return f"no complete answer within {timeout:g} s ({begun}); give it a longer --timeout, or watch it: {rest}"
+    said = f"no complete answer within {timeout:g} s ({begun})"
+    return CommandError(TIMED_OUT, f"{said}; give it a longer --timeout, or watch it: {rest}")
 
 
-def ask(app: App, session: Session, text: str, *, stream: bool, show_preamble: bool) -> Reply:
+def ask(app: App, session: Session, text: str, *, timeout: float | None, stream: bool, show_preamble: bool) -> Reply:
     """Send, and print the answer as the options say."""
     app.info(f"session {session.id} with agent {session.agent_id}")
     if stream and not app.json:
-        reply = _print_stream(session, text, show_preamble)
+        reply = _print_stream(session, text, timeout, show_preamble)
     else:
-        reply = _print_whole(app, session, text, show_preamble)
+        reply = _print_whole(app, session, text, timeout, show_preamble)
     if reply.outcome == "empty":
         output.note("the agent ended its turn without a message")
     elif reply.outcome == "human":
@@ -79,8 +101,9 @@ def ask(app: App, session: Session, text: str, *, stream: bool, show_preamble: b
     return reply
 
 
-def _print_whole(app: App, session: Session, text: str, show_preamble: bool) -> Reply:
-    with Waiting(lambda: f"waiting for {session.agent_id} ...") as waiting, session.stream(text) as turn:
+def _print_whole(app: App, session: Session, text: str, timeout: float | None, show_preamble: bool) -> Reply:
+    waiting = Waiting(lambda: f"waiting for {session.agent_id} ...")
+    with waiting, session.stream(text, timeout=timeout) as turn:
         if show_preamble:
             for event in turn:
                 if event.is_preamble:
@@ -94,24 +117,26 @@ def _print_whole(app: App, session: Session, text: str, show_preamble: bool) -> 
     return reply
 
 
-def _print_stream(session: Session, text: str, show_preamble: bool) -> Reply:
+def _print_stream(session: Session, text: str, timeout: float | None, show_preamble: bool) -> Reply:
     from parlant_sync.cli.live import Live
 
-    with Live(session, session.agent_id, _preamble if show_preamble else None) as live, session.stream(text) as turn:
+    live = Live(session, session.agent_id, _preamble if show_preamble else None)
+    with live, session.stream(text, timeout=timeout) as turn:
         restarts, line_ends = 0, True
-        for number, piece in enumerate(turn.text):
-            if number == 0:
-                live.before_text()
-            if restarts != turn.restarts:
-                restarts = turn.restarts
-                output.write("" if line_ends else "\n")
-                output.note("the agent was interrupted; its answer begins anew")
-            output.write(visible(piece))
-            line_ends = piece.endswith("\n")
-        reply = turn.reply()
-    if not line_ends:
-        output.write("\n")
-    return reply
+        try:
+            for number, piece in enumerate(turn.text):
+                if number == 0:
+                    live.before_text()
+                if restarts != turn.restarts:
+                    restarts = turn.restarts
+                    output.write("" if line_ends else "\n")
+                    output.note("the agent was interrupted; its answer begins anew")
+                line_ends = piece.endswith("\n")
+                output.write(visible(piece))
+            return turn.reply()
+        finally:  # what is said about a failure begins a line, too
+            if not line_ends:
+                output.write("\n")
 
 
 def _preamble(text: str) -> None:

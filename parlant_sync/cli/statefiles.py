@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def default_directory() -> Path:
 
 def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | None:
     """What :func:`write` wrote; None where there is no such file. Raises Damaged, CommandError."""
+    check_regular(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -57,6 +59,14 @@ def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | Non
         if type(value.get(name)) is not wanted:
             raise _set_aside(path, f"no {name} in it")
     return value
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises CommandError for what is there and no file: a device must not be moved, and a FIFO is never read to its
+    end."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise usage(f"{path} is no regular file, and state is kept in one; give another path")
 
 
 def peek(path: Path) -> dict[str, Any]:
@@ -105,6 +115,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _set_aside(path: Path, why: str) -> Damaged:
+    check_regular(path)  # once more: what is moved is the thing that is there now
     kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     number = 0
     while True:

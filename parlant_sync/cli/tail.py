@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,20 @@ import click
 from parlant_sync import Client, Event, Session
 from parlant_sync.cli import output
 from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
-from parlant_sync.cli.choosing import attach
+from parlant_sync.cli.choosing import missing
 from parlant_sync.cli.failures import usage
 from parlant_sync.cli.hangup import when_stdout_closes
 from parlant_sync.cli.opening import STATE_DIR, WAIT_LOCK, Target, kept, target
 from parlant_sync.cli.render import event_lines
+from parlant_sync.cli.waiting import waiting_for
 
 if TYPE_CHECKING:
     from parlant_sync.cli.cursors import Cursor
+
+# A server that does not answer is given so long, in seconds, also where nothing is to be waited for.
+_PATIENCE = 10.0
+_KINDS = ("message", "status", "tool", "custom")
+_SOURCES = ("customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system")
 
 
 @click.command(cls=Command)
@@ -58,18 +65,19 @@ def tail(
     if wanted.session_id is None and wanted.conversation is None:
         raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
     start = _since(since)
-    shown = _Shown(_names(kinds), _names(sources), not no_preambles)
-    with app.client() as client:
+    shown = _Shown(_names("--kinds", kinds, _KINDS), _names("--sources", sources, _SOURCES), not no_preambles)
+    with app.client(patience=None if timeout is None else max(timeout, _PATIENCE)) as client:
         session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
-        if cursor_file is None:
-            _follow(app, attach(app, client, session_id, since=start), shown, timeout, None)
-        else:
-            from parlant_sync.cli.cursors import Cursor
+        renew = f"{app.again('send', '--conversation', wanted.conversation or '', '--renew')} begins a new one"
+        with missing(app, client, session_id, wanted.conversation, renew):
+            if cursor_file is None:
+                _follow(app, _attach(client, session_id, start), shown, timeout, None)
+            else:
+                from parlant_sync.cli.cursors import Cursor
 
-            changing = wanted.session_id is None
-            lock = options["wait_lock"]
-            with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
-                _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
+                lock, changing = options["wait_lock"], wanted.session_id is None
+                with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
+                    _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
 
 
 @dataclass(frozen=True)
@@ -94,18 +102,23 @@ def _kept(client: Client, wanted: Target) -> str:
     return find_session_id(client, kept(wanted))
 
 
+def _attach(client: Client, session_id: str, since: int | str | None) -> Session:
+    with waiting_for(client.base_url):
+        return client.session(session_id, since=since)
+
+
 def _resume(app: App, client: Client, session_id: str, start: int | str, cursor: Cursor) -> Session:
     stored = cursor.load()
     if stored is None:
-        session = attach(app, client, session_id, since=start)
+        session = _attach(client, session_id, start)
     else:
         if typed("since"):
             app.info("--since counts for the first run only: the cursor file goes before it")
-        session = attach(app, client, session_id, since=stored)
+        session = _attach(client, session_id, stored)
         checked = cursor.check(session)
         if checked != stored:
             session.close()
-            session = attach(app, client, session_id, since=checked)
+            session = _attach(client, session_id, checked)
     cursor.begin(session.cursor)
     return session
 
@@ -142,6 +155,12 @@ def _since(text: str | None) -> int | str:
     return int(text)
 
 
-def _names(given: tuple[str, ...]) -> frozenset[str] | None:
+def _names(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> frozenset[str] | None:
+    """Raises CommandError for what looks like a slip of the pen; other unknown names a newer server may have."""
     names = frozenset(name.strip() for text in given for name in text.split(",") if name.strip())
+    for name in sorted(names.difference(known)):
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        if near:
+            raise usage(f"{option} {name}: did you mean {near[0]}? Known are {', '.join(known)}")
+        output.note(f"{option} {name} is not known here; looking for it all the same. Known are {', '.join(known)}")
     return names or None

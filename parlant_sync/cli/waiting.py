@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -78,7 +77,7 @@ class Waiting:
                     self._draw(seconds)
 
     def _draw(self, seconds: float) -> None:
-        if os.environ.get("TERM") == "dumb":  # cannot take a line back: it gets one, once
+        if not output.knows_escapes():  # cannot take a line back: it gets one, once
             if not self._drawn:
                 output.note(self._describe())
         else:
@@ -87,7 +86,7 @@ class Waiting:
         self._drawn = True
 
     def _erase(self) -> None:
-        if self._drawn and os.environ.get("TERM") != "dumb":
+        if self._drawn and output.knows_escapes():
             self._drawn = False
             output.note_raw("\r\x1b[K")
 

@@ -9,6 +9,7 @@ PARLANT_SERVER and PARLANT_TOKEN. A batch that has to survive crashes is ``parla
 from __future__ import annotations
 
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,17 +36,24 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: ask_many.py AGENT_ID < questions.txt", file=sys.stderr)
         return 2
-    questions = [line.strip() for line in sys.stdin if line.strip()]
     failures = 0
     try:
-        # One client for all threads: it keeps their connections, and one Ctrl-C ends every wait.
-        with Client() as client, ThreadPoolExecutor(THREADS) as pool:
+        questions = [line.strip() for line in sys.stdin if line.strip()]
+        # One client for all threads: it keeps their connections. It is left before the pool is, so that Ctrl-C, or
+        # whatever else goes wrong, ends every wait of theirs.
+        with ThreadPoolExecutor(THREADS) as pool, Client() as client:
             for answer in pool.map(lambda question: ask(client, sys.argv[1], question), questions):
                 print(json.dumps(answer), flush=True)
                 failures += answer["outcome"] in ("timed_out", "failed")
     except ParlantSyncError as error:  # the server is gone, the token is wrong: true of all questions
         print(f"ask_many: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("ask_many: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the answers has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more when it ends
+        return 0
     return 1 if failures else 0
 
 

@@ -91,6 +91,13 @@ class Terminal:
         self.screen = ""
         self._looked = 0
 
+    @property
+    def canonical(self) -> bool:
+        """Whether the terminal collects lines, as it does for most programs."""
+        import termios
+
+        return bool(termios.tcgetattr(self._master)[3] & termios.ICANON)
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 

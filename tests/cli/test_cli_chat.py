@@ -120,14 +120,28 @@ def test_a_human_takes_over_and_says_something_by_themselves(fake: Cli, parlant_
 
 
 def test_a_session_that_goes_away_ends_it(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
     session = parlant_server.create_session("support")
     with fake.terminal("chat", "--session-id", session) as terminal:
         terminal.expect("> ")
         parlant_server.delete_session(session)
         terminal.type("x\n")
+        terminal.expect(f"no session '{session}'")
+        terminal.expect("sessions list")
         assert terminal.end() == 6
-        assert "Traceback" not in terminal.screen
+    assert "Traceback" not in terminal.screen
+    assert "Come back" not in terminal.screen  # there is nothing to come back to
+
+
+def test_a_conversation_that_goes_away_ends_it(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    with fake.terminal("chat", "--conversation", "c") as terminal:
+        terminal.expect("> ")
+        parlant_server.restart()  # it keeps sessions in memory
+        terminal.type("\n")
+        terminal.expect("of conversation 'c' is gone")
+        terminal.expect("--renew")
+        assert terminal.end() == 6
+    assert "Come back" not in terminal.screen
 
 
 @pytest.mark.real

@@ -201,3 +201,31 @@ def test_renew_from_the_environment_is_for_conversations(fake: Cli, parlant_serv
     parlant_server.agent("support")
     assert fake.run("send", "x", env={"PARLANT_RENEW": "1"}).out == "echo: x\n"
     fake.run("send", "--renew", "x").failed(2, "--conversation")
+
+
+def test_what_is_typed_for_a_new_session_goes_before_a_session_of_the_environment(
+    fake: Cli, parlant_server: FakeServer
+) -> None:
+    for agent in ("sales", "support"):
+        parlant_server.agent(agent)
+    env = {"PARLANT_SESSION_ID": parlant_server.create_session("support")}
+    new = fake.run("send", "-o", "json", "--agent-id", "sales", "x", env=env)
+    assert parlant_server.sessions[new.json["session_id"]]["agent_id"] == "sales"
+    again = fake.run("send", "-o", "json", "x", env={**env, "PARLANT_AGENT_ID": "sales"})
+    assert again.json["session_id"] == env["PARLANT_SESSION_ID"]
+
+
+def test_a_session_that_goes_away_during_the_turn(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").waits("never")
+    with fake.start("send", "--conversation", "c", "x") as running:
+        parlant_server.reached("never", timeout=30)
+        parlant_server.restart()
+        running.end().failed(6, "of conversation 'c' is gone", "--renew")
+
+
+@pytest.mark.real
+def test_a_long_name_makes_a_title_that_the_server_takes(real: Cli, demo: DemoServer) -> None:
+    ask = ("send", "--conversation", "n" * 300, "--agent-id", demo.agents["quick"], "x")
+    assert real.run(*ask).out == "echo: x\n"
+    assert real.run(*ask).out == "echo: x\n"
+    assert len(real.states) == 1

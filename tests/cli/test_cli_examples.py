@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,32 @@ def test_ask_many(real: Cli, demo: DemoServer) -> None:
 def test_ask_many_without_a_server(nowhere: Cli) -> None:
     done = run(nowhere, sys.executable, str(EXAMPLES / "ask_many.py"), "support", input="x\n")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+
+
+def test_ask_many_that_is_interrupted(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").waits("never")
+    command = [sys.executable, str(EXAMPLES / "ask_many.py"), "support"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=fake.environment, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"x\n" * 20)
+        process.stdin.close()
+        process.stdin = None
+        try:
+            parlant_server.reached("never", 8, timeout=30)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (130, b"", b"ask_many: interrupted\n")
+
+
+def test_ask_many_that_nobody_reads(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    # The reader has gone for certain before anything is written.
+    script = f"mkfifo p; true < p & exec 3> p; wait; {sys.executable} {EXAMPLES / 'ask_many.py'} support >&3; echo $?"
+    done = run(fake, "bash", "-c", script, input="x\ny\n")
+    assert (done.out, done.err) == ("0\n", "")
 
 
 def test_two_nightly_jobs_with_two_agents(fake: Cli, parlant_server: FakeServer) -> None:

@@ -11,8 +11,8 @@ from parlant_sync.testing import FakeServer
 
 @pytest.mark.real
 def test_4_timed_out(real: Cli, demo: DemoServer) -> None:
-    done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "1", "[slow=5] x")
-    done.failed(4, "within 1 s", "--timeout", "parlant-sync tail --session-id")
+    done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "2", "[slow=5] x")
+    done.failed(4, "within 2 s", "--timeout", "parlant-sync tail --session-id")
 
 
 @pytest.mark.real
@@ -114,6 +114,11 @@ def test_2_usage(nowhere: Cli, arguments: tuple[str, ...], words: tuple[str, ...
     done = nowhere.run(*arguments)
     done.failed(2, *words)
     assert "pw" not in done.err
+
+
+def test_2_a_token_file_of_two_lines(nowhere: Cli) -> None:
+    (nowhere.home / "tokens").write_text("one\ntwo\n")
+    nowhere.run("agents", "--token-file", "tokens").failed(2, "--token-file tokens", "one word")
 
 
 def test_2_without_a_command_the_help_is_shown(nowhere: Cli) -> None:

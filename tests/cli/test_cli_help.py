@@ -44,6 +44,22 @@ def test_completion(nowhere: Cli, shell: str) -> None:
     assert nowhere.run(env=env).out == "plain,--cursor-file\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("tail --cursor-file", "file"),
+        ("send --token-file", "file"),
+        ("--token-file", "file"),
+        ("send --state-dir", "dir"),
+        ("batch", "file"),
+    ],
+)
+def test_completion_of_files(nowhere: Cli, words: str, kind: str) -> None:
+    env = {"_PARLANT_SYNC_COMPLETE": "bash_complete", "COMP_WORDS": f"parlant-sync {words} be"}
+    env["COMP_CWORD"] = str(len(words.split()) + 1)
+    assert nowhere.run(env=env).out == f"{kind},be\n"
+
+
 def test_each_command_loads_only_what_it_needs() -> None:
     code = """
 import sys

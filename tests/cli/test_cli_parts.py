@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from parlant_sync.cli import statefiles
+from parlant_sync.cli.failures import CommandError
 from parlant_sync.cli.output import to_json
 from parlant_sync.cli.paragraphs import Paragraphs, width
 from parlant_sync.cli.visible import one_line, visible
@@ -124,6 +125,18 @@ def test_a_damaged_file_is_never_overwritten(tmp_path: Path) -> None:
         with pytest.raises(statefiles.Damaged):
             statefiles.read(path, "cursor", FIELDS)
     assert sorted(kept.read_text() for kept in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+def test_a_device_is_neither_read_nor_moved(tmp_path: Path) -> None:
+    path = tmp_path / "null"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root may make a device")
+    for look in (lambda: statefiles.read(path, "cursor", FIELDS), lambda: statefiles._set_aside(path, "it is not")):
+        with pytest.raises(CommandError, match="no regular file"):
+            look()
+    assert os.listdir(tmp_path) == ["null"]
 
 
 def test_a_bool_is_no_offset(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 from collections.abc import Callable
@@ -158,6 +159,34 @@ def test_a_damaged_cursor_is_kept_aside(fake: Cli, parlant_server: FakeServer, d
     assert fake.run(*tail).out.startswith("   0")
 
 
+def test_a_cursor_file_that_is_no_file(fake: Cli, parlant_server: FakeServer) -> None:
+    session = parlant_server.create_session("support")
+    os.mkfifo(fake.home / "fifo")
+    (fake.home / "folder").mkdir()
+    (fake.home / "link").symlink_to("fifo")
+    before = sorted(os.listdir(fake.home))
+    for name in ("fifo", "folder", "link"):
+        done = fake.run("tail", "--session-id", session, "--timeout", "0", "--cursor-file", name)
+        done.failed(2, name, "no regular file")
+    fake.run("tail", "--session-id", session, "--cursor-file", "").failed(2, "--cursor-file is empty")
+    assert sorted(os.listdir(fake.home)) == before
+
+
+def test_a_cursor_file_that_is_a_link(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    (fake.home / "there").mkdir()
+    (fake.home / "link").symlink_to("there/c")
+    tail = ("tail", "--session-id", session, "--cursor-file")
+    with fake.start(*tail, "link") as running:
+        running.read_line()
+        fake.run(*tail, "there/c", "--timeout", "0").failed(8, "another run")
+        running.end(signal.SIGTERM)
+    assert fake.run(*tail, "there/c", "--timeout", "0").code == 0
+    assert (fake.home / "link").is_symlink()
+    assert sorted(os.listdir(fake.home / "there")) == ["c", "c.lock"]
+
+
 def test_8_two_runs_never_share_a_cursor(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     session = fake.run("send", "-o", "json", "x").json["session_id"]
@@ -178,7 +207,42 @@ def test_a_session_that_is_deleted_meanwhile(real: Cli, new_session: Callable[..
         assert real.run("sessions", "delete", session).code == 0
         done = running.end()
     assert done.code == 6
-    assert "404" in done.err
+    assert f"no session '{session}'" in done.err
+    assert "sessions list" in done.err
+
+
+def test_a_conversation_that_is_gone_before_and_meanwhile(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    assert fake.run("send", "--conversation", "c", "x").code == 0
+    words = ("of conversation 'c' is gone", "parlant-sync send --conversation c --renew")
+    with fake.start("tail", "--conversation", "c", "--since", "latest") as running:
+        parlant_server.wait_polls(timeout=30)
+        parlant_server.restart()
+        running.end().failed(6, *words)
+    fake.run("tail", "--conversation", "c").failed(6, *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "meant"),
+    [
+        ("--kinds", "messages", "message"),
+        ("--kinds", "status,Tool", "tool"),
+        ("--sources", "agent", "ai_agent"),
+        ("--sources", "costumer", "customer"),
+    ],
+)
+def test_a_slip_of_the_pen_hides_nothing(nowhere: Cli, option: str, typed: str, meant: str) -> None:
+    done = nowhere.run("tail", "--session-id", "x", option, typed)
+    done.failed(2, option, f"did you mean {meant}?", "Known are")
+
+
+def test_kinds_that_a_newer_server_may_have(fake: Cli, parlant_server: FakeServer) -> None:
+    session = parlant_server.create_session("support")
+    parlant_server.add_event(session, "guideline_match", {"a": 1})
+    done = fake.run("tail", "--session-id", session, "--timeout", "0", "--kinds", "guideline_match")
+    assert done.code == 0
+    assert 'guideline_match {"a": 1}' in done.out
+    assert "not known here" in done.err
 
 
 def test_an_empty_session_id(nowhere: Cli) -> None:

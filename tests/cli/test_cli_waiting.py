@@ -33,6 +33,21 @@ def test_requests(fake: Cli, parlant_server: FakeServer, request_line: str, comm
         assert terminal.end() == 0
 
 
+def test_an_agent_that_is_ready_is_waited_for(fake: Cli, parlant_server: FakeServer) -> None:
+    """It says so between two steps of its turn, too."""
+    parlant_server.agent("support").waits("gate")
+    session = parlant_server.create_session("support")
+    with fake.terminal("chat", "--session-id", session) as terminal:
+        terminal.expect("> ")
+        terminal.type("x\n")
+        parlant_server.reached("gate", timeout=30)
+        terminal.expect("Support is writing ...")
+        parlant_server.add_event(session, "status", {"status": "ready", "data": {}})
+        terminal.expect("waiting for Support ...")
+        parlant_server.release("gate")
+        terminal.expect("echo: x")
+
+
 def test_another_run(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     assert fake.run("send", "--conversation", "c", "x").code == 0
