@@ -201,6 +201,7 @@ def test_a_streamed_message_is_given_whole_and_once(server: FakeServer, session:
     assert session.cursor == session.history()[-1].offset + 1
 
 
+@pytest.mark.slow
 def test_trouble_while_a_streamed_message_is_read_again_does_not_end_the_reader(
     server: FakeServer, session: Session
 ) -> None:
@@ -260,6 +261,7 @@ def test_two_default_readers_in_one_thread_give_each_event_once(server: FakeServ
     assert offsets(session.iter_events(timeout=0)) == []
 
 
+@pytest.mark.slow
 def test_a_partial_reader_left_behind_repeats_nothing(server: FakeServer, session: Session) -> None:
     server.agent("a").streams(["a ", "b ", "c"], every=0.3)
     session.post("hi")
@@ -439,6 +441,7 @@ def test_refused_while_it_learns_of_a_new_numbering() -> None:
         assert offsets(session.iter_events(timeout=0)) == []
 
 
+@pytest.mark.slow
 def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeServer, session: Session) -> None:
     """It has waited, taken half, for the end of the first."""
 

@@ -251,6 +251,7 @@ def test_triggers(server: FakeServer, session: Session) -> None:
     assert session.trigger([{"action": "buy time", "rationale": "buy_time"}]).request is None
 
 
+@pytest.mark.slow
 def test_a_trigger_whose_post_fails_is_judged_by_its_events(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("Proactive.")
     server.fail_next("POST /events", 500, b"Internal Server Error", stored=True)
@@ -367,6 +368,7 @@ def test_an_outage_in_the_middle_of_a_turn(server: FakeServer, session: Session)
         assert sending.result(30).text == "after all"
 
 
+@pytest.mark.slow
 def test_an_interrupted_reply_is_the_same_when_asked_again(server: FakeServer, session: Session) -> None:
     """A notebook's stop button, at each function of ours that a turn goes through."""
     server.agent("a").replies("One.", then="Two.").with_preamble("Hmm...").with_tool("t", {"x": 1}, "done")
