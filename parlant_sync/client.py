@@ -224,10 +224,11 @@ class Client:
     def delete_session(self, session_id: str) -> None:
         """Delete a session on the server, and close it here. Raises NotFoundError."""
         self._registry.check_open()
-        self._api.delete_session(session_id)
         session = self.sessions.get(session_id)
         if session is not None:
-            session._close_deleted()
+            session._delete(self._api)
+        else:
+            self._api.delete_session(session_id)
 
     def server_info(self) -> ServerInfo:
         """Version, health and latency (seconds) of the server. Raises TransportError where nothing answers.

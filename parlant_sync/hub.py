@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parlant_sync.errors import ParlantSyncError
+from parlant_sync.errors import NotFoundError, ParlantSyncError
 from parlant_sync.events import Event
 from parlant_sync.gate import Gate
 from parlant_sync.mailbox import Mailbox
@@ -39,6 +39,7 @@ class Hub:
         self._bases = [0]  # of each epoch, where it was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         self._ending: ParlantSyncError | None = None
+        self.deleting: ParlantSyncError | None = None  # what a 404 means while the session is being deleted from here
         self._agent_status: str | None = None
         self._posted = -1
         self._last_created: object = None
@@ -152,7 +153,7 @@ class Hub:
         with self._lock:
             if self._ending is not None:
                 return False
-            self._ending = cause
+            self._ending = (isinstance(cause, NotFoundError) and self.deleting) or cause
             for ref in self._mailboxes:
                 mailbox = ref()
                 if mailbox is not None:

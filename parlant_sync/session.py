@@ -380,13 +380,19 @@ class Session:
         return self
 
     def delete(self) -> None:
-        """Delete the session on the server, and close this object."""
+        """Delete the session on the server, and close this object. Raises as any single request."""
         with self._starter.using():
-            self._api.delete_session(self.id)
-        self._close_deleted()
+            self._delete(self._api)
 
-    def _close_deleted(self) -> None:
-        self._hub.end(errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()"))
+    def _delete(self, api: Api) -> None:
+        gone = errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()")
+        self._hub.deleting = gone
+        try:
+            api.delete_session(self.id)
+        except BaseException:
+            self._hub.deleting = None
+            raise
+        self._hub.end(gone)
         self.close()
 
     # -- closing

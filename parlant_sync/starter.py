@@ -142,7 +142,7 @@ class Starter:
                 feed.start_at(event.offset + 1)
                 if found:
                     feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
-            self.check()
+            # Also where the session was closed meanwhile: the message is stored, and the turn tells the rest.
             return self._turn(
                 feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
             )

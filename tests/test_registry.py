@@ -177,6 +177,36 @@ def test_parked_and_forgotten(server: FakeServer) -> None:
         assert client.session(session_id).id == session_id
 
 
+@pytest.mark.parametrize(
+    "delete", [lambda client, session: session.delete(), lambda client, session: client.delete_session(session.id)]
+)
+def test_deleted_from_here_it_is_told_as_that_whoever_notices_first(
+    server: FakeServer, delete: Callable[[Client, Any], None]
+) -> None:
+    """The poller may meet the 404 before the answer to the DELETE is in."""
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        refused = client.create_session("a")
+        server.wait_polls(1, session.id)
+        hold = server.hold_next("DELETE")
+        with ThreadPoolExecutor(2) as pool:
+            reading = pool.submit(list, session.iter_events())
+            deleting = pool.submit(delete, client, session)
+            assert reading.result(5) == []  # the end of a loop, and no error
+            assert not deleting.done()
+            hold.release()
+            deleting.result(5)
+        with pytest.raises(errors.SessionClosed, match="was deleted"):
+            session.send("x")
+        server.fail_next("DELETE", 403, b"{}")
+        with pytest.raises(errors.PermissionDeniedError):
+            delete(client, refused)
+        assert refused.send("still here").text == "echo: still here"
+        server.delete_session(refused.id)
+        with pytest.raises(errors.NotFoundError):
+            list(refused.iter_events())
+
+
 def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: FakeServer) -> None:
     """As a web application uses it: whoever asks for a session by its id holds nothing from one request to the next."""
     with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:

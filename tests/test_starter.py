@@ -45,7 +45,7 @@ def test_a_trigger_after_the_numbering_went_back_is_followed(server: FakeServer,
     assert session.trigger("greet them", timeout=5).text == "spoken"
 
 
-def test_closed_just_after_the_post_the_stream_does_not_begin(
+def test_closed_just_after_the_post_the_stream_tells_what_was_posted(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starter = session._starter
@@ -56,8 +56,11 @@ def test_closed_just_after_the_post_the_stream_does_not_begin(
         session.close()
 
     monkeypatch.setattr(starter, "note_posted", closed_meanwhile)
+    turn = session.stream("q")
+    assert turn.request is not None
+    assert turn.request.message == "q"
     with pytest.raises(SessionClosed, match="was closed"):
-        session.stream("q")
+        turn.reply()
 
 
 @pytest.mark.parametrize(
