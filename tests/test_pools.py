@@ -13,7 +13,8 @@ import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
 from parlant_sync import interrupt, pools
-from parlant_sync.interrupt import FreshPool, Slot
+from parlant_sync.connections import FreshPool
+from parlant_sync.interrupt import Slot
 from parlant_sync.pools import Adapter
 
 URL = "http://127.0.0.1:9/"
