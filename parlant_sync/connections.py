@@ -13,12 +13,17 @@ import socket
 import time
 from typing import Any
 
+from urllib3.util import Retry
+
 from parlant_sync import idle
 from parlant_sync.deadline import Deadline
 from parlant_sync.interrupt import Slot, current
 
 # Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
 REUSE_WITHIN = 2.0
+# What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
+# copies of a message stored; and nothing could cut the pauses in between short.
+_ONCE = Retry(0, read=False)
 
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -133,6 +138,13 @@ class FreshPool:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.QueueCls = idle.Waited if kwargs.get("block") else idle.Idle
         super().__init__(*args, **kwargs)
+
+    def urlopen(
+        self, method: Any, url: Any, body: Any = None, headers: Any = None, retries: Any = None, *args: Any, **kw: Any
+    ) -> Any:
+        if current() is not None:
+            retries = _ONCE
+        return super().urlopen(method, url, body, headers, retries, *args, **kw)  # type: ignore[misc]
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         slot = current()
