@@ -25,6 +25,8 @@ REUSE_WITHIN = 2.0
 # copies of a message stored; and nothing could cut the pauses in between short.
 _ONCE = Retry(0, read=False)
 
+_TLS_RECORD = 16 * 1024
+
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -67,6 +69,15 @@ class _TimedResponse(http.client.HTTPResponse):
         if slot is not None and slot.deadline is not None:
             stream: Any = self.fp
             self.fp = io.BufferedReader(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
+
+    def _read_status(self) -> Any:
+        """http.client skips interim answers of 100 alone. Another one (103 Early Hints) would be taken for the answer,
+        and the answer itself for that to the next request of the connection."""
+        while True:
+            found = super()._read_status()  # type: ignore[misc]
+            if not 100 <= found[1] < 200 or found[1] == http.client.SWITCHING_PROTOCOLS:
+                return found
+            http.client.parse_headers(self.fp)
 
 
 class PublishingConnection:
@@ -112,9 +123,22 @@ class PublishingConnection:
         if self.sock is None and self.auto_open:
             self.connect()
         slot = current()
-        if slot is not None and not self._connecting:  # a proxy's CONNECT is no byte of the request
-            slot.sent = True
-        return super().send(data)  # type: ignore[misc]
+        if slot is None or self._connecting:  # a proxy's CONNECT is no byte of the request
+            return super().send(data)  # type: ignore[misc]
+        slot.sent = True
+        if slot.deadline is None or not isinstance(data, (bytes, bytearray)):
+            return super().send(data)  # type: ignore[misc]
+        # urllib3 would give it the time for connecting; and TLS counts a timeout anew with each of its records.
+        view = memoryview(data)
+        for at in range(0, len(view), _TLS_RECORD):
+            left = slot.deadline.bound(None)
+            try:
+                if left == 0:
+                    raise TimeoutError
+                self.sock.settimeout(left)
+                super().send(view[at : at + _TLS_RECORD])  # type: ignore[misc]
+            except TimeoutError:
+                raise TimeoutError("the request did not go out in time") from None
 
     def close(self) -> None:
         slot = current()

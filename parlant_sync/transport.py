@@ -232,6 +232,8 @@ class Transport:
                     **self._arguments(session, headers),
                 )
                 with response:
+                    if response.status_code < 200:  # closes the connection: the answer itself may come yet
+                        raise requests.exceptions.ConnectionError(f"{response.status_code} came, which ends no request")
                     most = at_most if response.status_code < 300 else None
                     content = answers.read(response, deadline, most)
         except refusals.NETWORK_ERRORS as error:
