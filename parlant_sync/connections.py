@@ -15,7 +15,7 @@ from typing import Any
 
 from urllib3.util import Retry
 
-from parlant_sync import idle
+from parlant_sync import dialing, idle
 from parlant_sync.deadline import Deadline
 from parlant_sync.interrupt import Slot, current
 
@@ -88,6 +88,7 @@ class PublishingConnection:
     idle_since: float | None = None
     default_socket_options: Any
     sock: Any
+    timeout: Any
     auto_open: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -96,15 +97,22 @@ class PublishingConnection:
         super().__init__(*args, **kwargs)
 
     def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        slot = current()
+        slot, usual = current(), super()._new_conn  # type: ignore[misc]
+        if slot is not None and dialing.is_usual(usual):
+            limit = self.timeout if isinstance(self.timeout, (int, float)) else None
+            return dialing.dial(self, slot, Deadline(limit if slot.deadline is None else slot.deadline.bound(limit)))
+        sock = usual()
         if slot is not None:
             try:
-                slot.publish(sock)  # before the TLS handshake, which can hang as well
+                slot.publish(sock)
             except BaseException:
                 sock.close()
                 raise
         return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        self._publish()  # once more: the end of the proxy's answer has taken it back
 
     def connect(self) -> None:
         self._connecting = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,9 @@ class Slot:
         sock = real(sock)
         with self._lock:
             self._sock = sock
-        # After publishing: a stop from before it has found no socket to wake.
+        self.check()  # after publishing: a stop from before it has found no socket to wake
+
+    def check(self) -> None:
         if self._kicked or self._stopped:
             raise Interrupted("the request was cut short by this process")
 
@@ -132,6 +135,22 @@ def _shut(sock: socket.socket | None) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended by itself
+
+
+class TlsSocket(ssl.SSLSocket):
+    """What contexts of ours make: ``wrap_socket`` takes the descriptor out of the socket that was published before, and
+    gives this one away only after the handshake, which can hang."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        slot = current()
+        if slot is None:
+            return super().do_handshake(block)
+        try:
+            slot.publish(self)
+            super().do_handshake(block)
+        except BaseException:
+            slot.unpublish(self)  # its maker closes it
+            raise
 
 
 class Calls:

@@ -25,6 +25,7 @@ RANKS = {
     "changes": 1,
     "checks": 1,
     "deadline": 1,
+    "dialing": 1,
     "idle": 1,
     "interrupt": 1,
     "mailbox": 1,
