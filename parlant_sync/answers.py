@@ -29,7 +29,8 @@ class Answer:
 def told_length(headers: Mapping[str, str]) -> int | None:
     """How many bytes the body has as JSON; None where that is not told."""
     length = headers.get("Content-Length") or ""
-    return int(length) if length.isdecimal() and "Content-Encoding" not in headers else None
+    # No body has a length of 20 digits, and int() refuses thousands of them.
+    return int(length) if length.isdecimal() and len(length) < 20 and "Content-Encoding" not in headers else None
 
 
 def read(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:

@@ -15,10 +15,11 @@ from parlant_sync import changes, checks, errors, shutdown
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Agent, ServerInfo, SessionInfo
+from parlant_sync.outgoing import segment
 from parlant_sync.registry import Registry
 from parlant_sync.session import Session
 from parlant_sync.settings import Settings, Verify
-from parlant_sync.transport import Transport, segment
+from parlant_sync.transport import Transport
 
 logger = logging.getLogger(__name__)
 

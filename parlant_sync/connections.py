@@ -70,6 +70,17 @@ class _TimedResponse(http.client.HTTPResponse):
             stream: Any = self.fp
             self.fp = io.BufferedReader(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
 
+    def begin(self) -> None:
+        super().begin()
+        if current() is None or self.msg is None:
+            return
+        # urllib3 would log what stands behind a header that is none, which may be anything: a token of ours, too.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
+        lengths = {length.strip() for line in self.msg.get_all("Content-Length", ()) for length in line.split(",")}
+        if len(lengths) > 1 and not self.chunked:
+            raise http.client.HTTPException("the answer tells several lengths")  # urllib3 would leave the socket open
+
     def _read_status(self) -> Any:
         """http.client skips interim answers of 100 alone. Another one (103 Early Hints) would be taken for the answer,
         and the answer itself for that to the next request of the connection."""

@@ -172,8 +172,13 @@ class Calls:
         self.check()
 
     def check(self) -> None:
-        if self.cause is not None:
-            raise copy_for_waiter(self.cause)
+        ended = self.ended()
+        if ended is not None:
+            raise ended
+
+    def ended(self) -> BaseException | None:
+        """What they were stopped with, a copy for whoever asks."""
+        return None if self.cause is None else copy_for_waiter(self.cause)
 
     def stop(self, cause: ParlantSyncError) -> None:
         """End those that run, and every later one at once. One-way; the first cause stays."""

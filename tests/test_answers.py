@@ -59,8 +59,14 @@ def test_a_body_has_its_time() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "length"),
-    [({"Content-Length": "5"}, 5), ({}, None), ({"Content-Length": "-5"}, None), ({"Content-Length": "x"}, None)],
-    ids=str,
+    [
+        ({"Content-Length": "5"}, 5),
+        ({}, None),
+        ({"Content-Length": "-5"}, None),
+        ({"Content-Length": "x"}, None),
+        ({"Content-Length": "9" * 5000}, None),
+    ],
+    ids=["5", "none", "negative", "letters", "digits"],
 )
 def test_lengths(headers: dict[str, str], length: int | None) -> None:
     assert answers.told_length(headers) == length

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from raw_server import RawServer, answer
+from raw_server import CLOSE, RawServer, answer
 
 from parlant_sync import Client, TransportError
 from parlant_sync.transport import Failure
@@ -80,3 +80,32 @@ def test_sending_ends_with_the_request_s_time() -> None:
                 client._transport.request("POST", "/x", body="m" * 20_000_000, failure=failure)
             assert failure.sent
             assert time.monotonic() - started < 5
+
+
+# -- heads
+
+
+@pytest.mark.parametrize("lengths", [b"5,6", b"5, 6", b"5\r\nContent-Length: 6", b"5, x"])
+def test_lengths_that_contradict_each_other(lengths: bytes) -> None:
+    """No fault of our configuration, as urllib3's error for it would say; and the request has gone."""
+    with RawServer(lambda *_: b"HTTP/1.1 201 Created\r\nContent-Length: " + lengths + b"\r\n\r\nhello") as server:
+        with Client(server.base_url) as client:
+            failure = Failure()
+            with pytest.raises(TransportError, match="several lengths"):
+                client._transport.request("POST", "/x", failure=failure)
+            assert failure.sent
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 5, 5", b"Content-Length: 5\r\nContent-Length: 5"])
+def test_lengths_that_agree(head: bytes) -> None:
+    with RawServer(lambda *_: b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\nhello" + CLOSE) as server:
+        with Client(server.base_url) as client:
+            assert ask(client) == (b"hello", True)
+
+
+def test_a_head_that_is_broken_in_the_middle(caplog: pytest.LogCaptureFixture) -> None:
+    """What is before counts, as ever. But urllib3 logs the rest, whatever it repeats."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nno header\r\nX-Y: z\r\n\r\n"
+    with RawServer(lambda *_: head + b"hello") as server, Client(server.base_url) as client:
+        assert ask(client) == (b"hello", True)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

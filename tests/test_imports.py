@@ -38,6 +38,7 @@ RANKS = {
     "settings": 2,
     "hub": 3,
     "pace": 3,
+    "outgoing": 3,
     "pools": 3,
     "refusals": 3,
     "steady": 3,
