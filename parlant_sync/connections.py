@@ -50,7 +50,7 @@ class _TimedRaw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> Any:
-        left = self._deadline.bound(None)
+        left = self._deadline.for_socket()
         if left is not None and left <= 0:
             raise TimeoutError("the answer did not come in time")
         self._sock.settimeout(left)
@@ -150,7 +150,7 @@ class PublishingConnection:
         # urllib3 would give it the time for connecting; and TLS counts a timeout anew with each of its records.
         view = memoryview(data)
         for at in range(0, len(view), _TLS_RECORD):
-            left = slot.deadline.bound(None)
+            left = slot.deadline.for_socket()
             try:
                 if left == 0:
                     raise TimeoutError

@@ -88,5 +88,5 @@ def _connected(conn: Any, slot: Slot, address: Any, deadline: Deadline, parts: i
 
 
 def _part(deadline: Deadline, parts: int) -> float | None:
-    left = deadline.bound(None)
+    left = deadline.for_socket()
     return None if left is None else max(left / parts, _LEAST)

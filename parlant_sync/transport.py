@@ -19,7 +19,7 @@ import requests
 from parlant_sync import answers, errors, interrupt, pools, refusals
 from parlant_sync._version import __version__
 from parlant_sync.answers import Answer
-from parlant_sync.deadline import Deadline
+from parlant_sync.deadline import SOCKET_MAX, Deadline
 from parlant_sync.outgoing import Auth, encode
 from parlant_sync.pace import FIRST_POST_GAP, Pace
 from parlant_sync.steady import Common, SteadySession
@@ -216,7 +216,7 @@ class Transport:
                     params=params,
                     data=data,
                     auth=auth,
-                    timeout=(min(self.settings.connect_timeout, limit), limit),
+                    timeout=(min(self.settings.connect_timeout, limit, SOCKET_MAX), min(limit, SOCKET_MAX)),
                     allow_redirects=False,
                     stream=True,
                     **self._arguments(session, headers),

@@ -82,6 +82,13 @@ def test_sending_ends_with_the_request_s_time() -> None:
             assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("forever", [1e10, 1e300])
+def test_a_time_that_no_socket_takes(forever: float) -> None:
+    with RawServer(lambda *_: answer(b"ok")) as server:
+        with Client(server.base_url, connect_timeout=forever, request_timeout=forever) as client:
+            assert [ask(client, body={}) for _ in range(2)] == [(b"ok", True)] * 2
+
+
 # -- heads
 
 
