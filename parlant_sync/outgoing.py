@@ -12,6 +12,7 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from parlant_sync import errors, redaction
+from parlant_sync.decoding import MAX_DEPTH, is_deep
 
 if TYPE_CHECKING:
     from parlant_sync.interrupt import Slot
@@ -29,14 +30,18 @@ def segment(value: str, what: str) -> str:
 
 
 def encode(body: Any) -> bytes:
+    """Raises :class:`ConfigurationError` for what has no JSON, and for what nobody could read again."""
     try:
         # A lone surrogate has no UTF-8. Escaped, the server would store it, and from then on fail at every list of the
         # session: better refused here.
-        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+        data = json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise errors.ConfigurationError("what is to be posted holds a lone surrogate, which has no UTF-8") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise errors.ConfigurationError(f"what is to be posted has no JSON: {error}") from None
+    if is_deep(body, MAX_DEPTH - 10):  # it comes back in a list of events
+        raise errors.ConfigurationError(f"what is to be posted is nested more than {MAX_DEPTH - 10} deep")
+    return data
 
 
 class Auth(AuthBase):

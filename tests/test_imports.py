@@ -17,6 +17,7 @@ RANKS = {
     "_version": 0,
     "alarms": 0,
     "claim": 0,
+    "decoding": 0,
     "errors": 0,
     "events": 0,
     "redaction": 0,

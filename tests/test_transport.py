@@ -237,6 +237,16 @@ def test_a_lone_surrogate_is_not_posted(mocked: responses.RequestsMock, client: 
     assert len(mocked.calls) == 0
 
 
+def test_what_is_nested_so_deep_that_nobody_could_read_it(mocked: responses.RequestsMock, client: Client) -> None:
+    """Servers store it, and every list of the session would be refused by us, and by others who read it."""
+    deep: Any = ()
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(errors.ConfigurationError, match="deep"):
+        client.create_session("a", metadata={"deep": deep})
+    assert len(mocked.calls) == 0
+
+
 def test_text_goes_out_as_utf8(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.post(f"{URL}/sessions", status=422)
     with pytest.raises(errors.InvalidRequestError):
