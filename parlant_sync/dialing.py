@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from parlant_sync.deadline import Deadline
     from parlant_sync.interrupt import Slot
 
-_AS_MADE = connection.create_connection
+_NEW_CONN = urllib3.connection.HTTPConnection._new_conn
+_CREATE = connection.create_connection
 # No wait is shorter: 0 would mean another thing to a socket.
 _LEAST = 0.001
 
 
 def is_usual(new_conn: Any) -> bool:
     """Whether urllib3 would connect in its own way: no SOCKS, and nobody has put a function of his own in its place."""
-    usual = urllib3.connection.HTTPConnection._new_conn
-    return getattr(new_conn, "__func__", None) is usual and connection.create_connection is _AS_MADE
+    return getattr(new_conn, "__func__", None) is _NEW_CONN and connection.create_connection is _CREATE
 
 
 def dial(conn: Any, slot: Slot, deadline: Deadline) -> socket.socket:

@@ -22,6 +22,8 @@ _UNCONNECTED = (
     urllib3.exceptions.ConnectTimeoutError,
     urllib3.exceptions.NewConnectionError,  # NameResolutionError is one, too
 )
+# Each says that there is no way to make one: of an address, or a kind of proxy.
+_NO_WAY = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
 _PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
 _UNTRUSTED = (ssl.SSLCertVerificationError, CertificateError)
 
@@ -69,7 +71,7 @@ def unsent(error: BaseException) -> bool:
     causes = list(_causes(error))
     if isinstance(error, requests.exceptions.InvalidHeader):
         return not any(isinstance(cause, urllib3.exceptions.InvalidHeader) for cause in causes)  # that is the server's
-    return isinstance(error, requests.exceptions.InvalidURL) or any(isinstance(c, _UNCONNECTED) for c in causes)
+    return isinstance(error, _NO_WAY) or any(isinstance(cause, _UNCONNECTED) for cause in causes)
 
 
 def _shows(error: BaseException, secrets: Sequence[str]) -> bool:

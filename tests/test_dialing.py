@@ -115,8 +115,11 @@ def test_who_connects_in_his_own_way_is_left_alone(monkeypatch: pytest.MonkeyPat
     usual = connection_to(1)._new_conn
     assert dialing.is_usual(usual)
     assert not dialing.is_usual(lambda: usual())
-    monkeypatch.setattr(connection, "create_connection", lambda *_, **__: None)
-    assert not dialing.is_usual(usual)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "create_connection", lambda *_, **__: None)
+        assert not dialing.is_usual(usual)
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_new_conn", lambda self: None)
+    assert not dialing.is_usual(connection_to(1)._new_conn)
 
 
 # -- stops

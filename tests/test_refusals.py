@@ -151,8 +151,9 @@ def test_the_cause_is_told_unless_it_shows_a_secret(hidden: bool) -> None:
         (requests.exceptions.InvalidHeader("ours"), True),
         (INVALID, False),
         (requests.exceptions.InvalidURL("ours"), True),
+        (requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."), True),
     ],
-    ids=["refused", "no-name", "connect-timeout", "read-timeout", "aborted", "tls", "header", "theirs", "url"],
+    ids=["refused", "no-name", "connect-timeout", "read-timeout", "aborted", "tls", "header", "theirs", "url", "socks"],
 )
 def test_what_proves_that_there_was_no_connection(error: Exception, proved: bool) -> None:
     assert refusals.unsent(error) is proved
