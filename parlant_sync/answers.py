@@ -29,7 +29,8 @@ class Answer:
 def told_length(headers: Mapping[str, str]) -> int | None:
     """How many bytes the body has as JSON; None where that is not told."""
     length = headers.get("Content-Length") or ""
-    return int(length) if length.isdecimal() and "Content-Encoding" not in headers else None
+    # No body has a length of 20 digits, and int() refuses thousands of them.
+    return int(length) if length.isdecimal() and len(length) < 20 and "Content-Encoding" not in headers else None
 
 
 def read(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:
@@ -39,6 +40,19 @@ def read(response: requests.Response, deadline: Deadline, at_most: int | None) -
     """
     if at_most is not None and (told_length(response.headers) or 0) > at_most:
         return None
+    try:
+        return _read(response, deadline, at_most)
+    except MemoryError:
+        pass
+    # Here, where nothing holds any more what had been read.
+    raise errors.ProtocolError(f"a body came from {_place(response)} that is more than there is memory for")
+
+
+def _place(response: requests.Response) -> str:
+    return response.url.split("?")[0]
+
+
+def _read(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:
     read1 = getattr(response.raw, "read1", None)
     chunks: list[bytes] = []
     size = 0
@@ -48,7 +62,7 @@ def read(response: requests.Response, deadline: Deadline, at_most: int | None) -
         if at_most is not None and size > at_most:
             return None
         if size > MAX_BODY:
-            raise errors.ProtocolError(f"a body of more than {MAX_BODY} bytes came from {response.url.split('?')[0]}")
+            raise errors.ProtocolError(f"a body of more than {MAX_BODY} bytes came from {_place(response)}")
         chunks.append(piece)
         if deadline.expired():
             raise requests.exceptions.ReadTimeout("the body did not come in time")

@@ -20,8 +20,9 @@ from parlant_sync.events import (
     read_events,
     read_session,
 )
+from parlant_sync.outgoing import segment
 from parlant_sync.retry import LEAST
-from parlant_sync.transport import Failure, Line, segment
+from parlant_sync.transport import Failure, Line
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from parlant_sync import errors
 from parlant_sync.answers import Answer
 from parlant_sync.deadline import Deadline
-from parlant_sync.events import decode_json
+from parlant_sync.decoding import decode_json
 from parlant_sync.interrupt import Calls
 from parlant_sync.retry import LEAST, Bell, retrying
 from parlant_sync.transport import Failure, Transport

@@ -15,10 +15,11 @@ from parlant_sync import changes, checks, errors, shutdown
 from parlant_sync.api import Api
 from parlant_sync.deadline import Deadline, seconds
 from parlant_sync.events import Agent, ServerInfo, SessionInfo
+from parlant_sync.outgoing import segment
 from parlant_sync.registry import Registry
 from parlant_sync.session import Session
 from parlant_sync.settings import Settings, Verify
-from parlant_sync.transport import Transport, segment
+from parlant_sync.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Client:
     ``base_url``: else ``$PARLANT_SERVER``, else ``http://localhost:8800``. ``token``: a string, or a callable asked
     before every request; else ``$PARLANT_TOKEN``. ``auth``: a ``requests`` auth object instead. ``session_factory``:
     returns a new ``requests.Session`` each time it is called, for adapters, authorities or proxies of your own; used as
-    it is, and closed with the client (one that is returned again is shared, and yours to close). Durations are seconds:
+    it is, and closed with the client (one that is returned again is shared, and yours to close). Its adapters' own
+    retries do not count here; an adapter that is no ``HTTPAdapter`` must not repeat a POST. Durations are seconds:
     ``poll_wait`` (one long poll, rounded up to whole seconds), ``connect_timeout``, ``request_timeout`` (any other
     request), ``turn_timeout`` (the default of ``send()`` and its kin; None waits without end), ``close_timeout``,
     ``idle_timeout`` (a session unused for so long stops polling until its next use; None never). ``backlog_limit``:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from parlant_sync.errors import ConfigurationError
 
+# A socket waits no longer: its timeout becomes a count of milliseconds in 31 bits.
+SOCKET_MAX = 2_000_000.0
+
 
 def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: float = 0.0) -> float:
     """A duration given by a caller as float seconds; None (where allowed) is infinity.
@@ -19,9 +22,13 @@ def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: floa
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigurationError(f"{name} must be a number of seconds{' or None' if none_is_ok else ''}, not {value!r}")
-    if math.isnan(value) or value < minimum:
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ConfigurationError(f"{name} is a number of seconds without measure") from None
+    if math.isnan(number) or number < minimum:
         raise ConfigurationError(f"{name} must be at least {minimum:g} seconds, not {value!r}")
-    return float(value)
+    return number
 
 
 class Deadline:
@@ -45,6 +52,11 @@ class Deadline:
         left = self.remaining() if limit is None else min(limit, self.remaining())
         # The longest wait that every platform takes; a caller that waits without end comes round again.
         return None if math.isinf(left) else min(left, threading.TIMEOUT_MAX)
+
+    def for_socket(self) -> float | None:
+        """The time left as a socket's timeout, of which 0.0 would mean something else there."""
+        left = self.bound(SOCKET_MAX)
+        return None if math.isinf(self._at) else left
 
     def between(self, least: float, most: float) -> float:
         """The time left, but at least ``least`` and at most ``most`` seconds: what one step of a call may take."""

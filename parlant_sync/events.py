@@ -1,4 +1,4 @@
-"""Frozen values of the sessions API, and the tolerant reading of JSON into them.
+"""Frozen values of the sessions API, and the tolerant reading of JSON values into them.
 
 A server newer than this library may add kinds, sources and fields: all are kept in ``raw``, none is an error. The one
 thing an event must have is an integer ``offset``, because without it nothing can be put in order.
@@ -6,7 +6,6 @@ thing an event must have is an integer ``offset``, because without it nothing ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,33 +15,6 @@ from typing import Any, NoReturn
 ANONYMOUS_TRACE = "<main>"
 PREAMBLE_TAG = "__preamble__"
 HUMAN_SOURCES = frozenset({"human_agent", "human_agent_on_behalf_of_ai_agent"})
-
-
-def _lenient_int(digits: str) -> int | str:
-    try:
-        return int(digits)
-    except ValueError:  # longer than Python converts: keep the digits, nothing of ours counts that far
-        return digits
-
-
-# NaN and Infinity are no JSON; as text they survive being written out again.
-_decoder = json.JSONDecoder(parse_constant=str)
-_lenient_decoder = json.JSONDecoder(parse_constant=str, parse_int=_lenient_int)
-
-
-def decode_json(body: bytes) -> Any:
-    """The value of a JSON body. Raises ``ValueError`` for everything that is none, however it is broken."""
-    text = body.decode("utf-8", "surrogatepass")
-    if text.startswith("\ufeff"):
-        text = text[1:]
-    try:
-        return _decoder.decode(text)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except ValueError:
-        return _lenient_decoder.decode(text)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -1,42 +1,27 @@
-"""Waking a thread that waits for the headers of a long poll. With ``pools.py``, all that knows urllib3's inside.
+"""Waking a thread that waits for the headers of a long poll.
 
 There is no response object to close while a long poll waits, and closing the connection object does not wake its
-reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So the connection classes here
-publish their socket in the :class:`Slot` of the thread that makes the request; whoever wants that thread back calls
-``stop()`` or ``kick()`` on it, or ``stop()`` on the :class:`Calls` it is among. Only the reader itself closes anything.
-
-The same hook knows whether a byte of a request may have left, which decides whether a failed post may be repeated, and
-keeps idle connections from being used again after the time at which servers close them.
+reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So ``connections.py`` publishes
+sockets in the :class:`Slot` of the thread that makes the request; whoever wants that thread back calls ``stop()`` or
+``kick()`` on it, or ``stop()`` on the :class:`Calls` it is among. Only the reader itself closes anything.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import os
 import socket
+import ssl
 import sys
 import threading
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parlant_sync import idle
-from parlant_sync.deadline import Deadline
 from parlant_sync.errors import ParlantSyncError, copy_for_waiter
+
+if TYPE_CHECKING:
+    from parlant_sync.deadline import Deadline
 
 # Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
 CAN_WAKE = sys.platform != "win32"
-# Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
-REUSE_WITHIN = 2.0
-
-_KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
-        if hasattr(socket, name)
-    ),
-]
 
 # ``here.slot``: the slot of the request that this thread makes.
 here = threading.local()
@@ -96,7 +81,9 @@ class Slot:
         sock = real(sock)
         with self._lock:
             self._sock = sock
-        # After publishing: a stop from before it has found no socket to wake.
+        self.check()  # after publishing: a stop from before it has found no socket to wake
+
+    def check(self) -> None:
         if self._kicked or self._stopped:
             raise Interrupted("the request was cut short by this process")
 
@@ -150,6 +137,22 @@ def _shut(sock: socket.socket | None) -> None:
             pass  # it has ended by itself
 
 
+class TlsSocket(ssl.SSLSocket):
+    """What contexts of ours make: ``wrap_socket`` takes the descriptor out of the socket that was published before, and
+    gives this one away only after the handshake, which can hang."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        slot = current()
+        if slot is None:
+            return super().do_handshake(block)
+        try:
+            slot.publish(self)
+            super().do_handshake(block)
+        except BaseException:
+            slot.unpublish(self)  # its maker closes it
+            raise
+
+
 class Calls:
     """The requests of one owner that run now, to be ended together.
 
@@ -169,8 +172,13 @@ class Calls:
         self.check()
 
     def check(self) -> None:
-        if self.cause is not None:
-            raise copy_for_waiter(self.cause)
+        ended = self.ended()
+        if ended is not None:
+            raise ended
+
+    def ended(self) -> BaseException | None:
+        """What they were stopped with, a copy for whoever asks."""
+        return None if self.cause is None else copy_for_waiter(self.cause)
 
     def stop(self, cause: ParlantSyncError) -> None:
         """End those that run, and every later one at once. One-way; the first cause stays."""
@@ -178,123 +186,3 @@ class Calls:
             self.cause = cause
         for slot in self.running.copy():
             slot.stop()
-
-
-class _TimedRaw(io.RawIOBase):
-    """A socket's stream that ends with the request's time: a read timeout alone starts anew with every byte."""
-
-    def __init__(self, raw: Any, sock: Any, slot: Slot, deadline: Deadline) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._slot = slot
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Any:
-        left = self._deadline.bound(None)
-        if left is not None and left <= 0:
-            raise TimeoutError("the answer did not come in time")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._slot.unpublish(self._sock)  # where its connection is closed already, this closes the socket
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        slot = current()
-        if slot is not None and slot.deadline is not None:
-            stream: Any = self.fp
-            self.fp = io.BufferedReader(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
-
-
-class PublishingConnection:
-    """Mixed into a urllib3 connection class."""
-
-    response_class = _TimedResponse
-    _connecting = False
-    idle_since: float | None = None
-    default_socket_options: Any
-    sock: Any
-    auto_open: int
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = kwargs.get("socket_options")
-        kwargs["socket_options"] = [*(self.default_socket_options if given is None else given), *_KEEPALIVE]
-        super().__init__(*args, **kwargs)
-
-    def _new_conn(self) -> Any:
-        sock = super()._new_conn()  # type: ignore[misc]
-        slot = current()
-        if slot is not None:
-            try:
-                slot.publish(sock)  # before the TLS handshake, which can hang as well
-            except BaseException:
-                sock.close()
-                raise
-        return sock
-
-    def connect(self) -> None:
-        self._connecting = True
-        try:
-            super().connect()  # type: ignore[misc]
-        finally:
-            self._connecting = False
-        self._publish()
-
-    def putrequest(self, *args: Any, **kwargs: Any) -> Any:
-        if self.sock is not None:
-            self._publish()
-        return super().putrequest(*args, **kwargs)  # type: ignore[misc]
-
-    def send(self, data: Any) -> Any:
-        if self.sock is None and self.auto_open:
-            self.connect()
-        slot = current()
-        if slot is not None and not self._connecting:  # a proxy's CONNECT is no byte of the request
-            slot.sent = True
-        return super().send(data)  # type: ignore[misc]
-
-    def close(self) -> None:
-        slot = current()
-        sock = None if slot is None else slot.unpublish(self.sock)
-        super().close()  # type: ignore[misc]
-        # A body that is still being read keeps it open.
-        if sock is not None and slot is not None and sock.fileno() >= 0:
-            slot.publish(sock)
-
-    def _publish(self) -> None:
-        slot = current()
-        if slot is not None:
-            slot.publish(self.sock)
-
-
-class FreshPool:
-    """Mixed into a urllib3 connection pool: a connection that has been idle for long is opened anew."""
-
-    QueueCls: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.QueueCls = idle.Waited if kwargs.get("block") else idle.Idle
-        super().__init__(*args, **kwargs)
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        slot = current()
-        if slot is not None:
-            slot.seen = True
-        conn = super()._get_conn(timeout)  # type: ignore[misc]
-        idle_since = getattr(conn, "idle_since", None)
-        if idle_since is not None and time.monotonic() - idle_since > REUSE_WITHIN:
-            conn.close()
-        return conn
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.idle_since = time.monotonic()
-        super()._put_conn(conn)  # type: ignore[misc]

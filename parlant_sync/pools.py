@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from parlant_sync import interrupt
-from parlant_sync.interrupt import FreshPool, PublishingConnection
+from parlant_sync.connections import FreshPool, PublishingConnection
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
@@ -22,21 +22,35 @@ _UNCONNECTED = (
     urllib3.exceptions.ConnectTimeoutError,
     urllib3.exceptions.NewConnectionError,  # NameResolutionError is one, too
 )
+# Each says that there is no way to make one: of an address, or a kind of proxy.
+_NO_WAY = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
 _PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
 _UNTRUSTED = (ssl.SSLCertVerificationError, CertificateError)
 
 
 def no_answer(
-    method: str, base_url: str, path: str, error: BaseException, proxy: str | None
+    method: str,
+    base_url: str,
+    path: str,
+    error: BaseException,
+    proxy: str | None,
+    *,
+    sent: bool = False,
+    secrets: Sequence[str] = (),
 ) -> errors.ParlantSyncError:
-    """For an error of the network. ``proxy`` is the address of the proxy on the way, where one is known."""
+    """For an error of the network. ``proxy`` is the address of the proxy on the way, where one is known.
+
+    ``error`` becomes the cause, unless it shows what is secret: a server may answer with anything in any place.
+    """
     what = f"{method} {base_url}{path}"
-    if isinstance(error, requests.exceptions.InvalidProxyURL):
+    # What is wrong with a header of ours, or an address, is found before anything goes. None of these is ever a cause:
+    # they quote the header, and the address with its password.
+    if not sent and isinstance(error, requests.exceptions.InvalidProxyURL):
         return errors.ConfigurationError(f"{what}: the address of the proxy is none; check proxies=, or $HTTPS_PROXY")
-    if isinstance(error, (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL)):
+    if not sent and isinstance(error, (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL)):
         return errors.ConfigurationError(f"{what}: {type(error).__name__}")
     causes = list(_causes(error))
-    reason = _reason(error, causes[-1])
+    reason = _reason(error, causes[-1], secrets)
     untrusted = any(isinstance(cause, _UNTRUSTED) for cause in causes)
     if reason.startswith("Tunnel connection failed") or any(isinstance(cause, _PROXY) for cause in causes):
         place = _proxy_in(causes) or _without_credentials(proxy)
@@ -47,12 +61,30 @@ def no_answer(
         hint = f"check that a Parlant server answers at {base_url}"
     failed = errors.TransportError(f"{what}: {reason}; {hint}")
     failed._hopeless = untrusted or isinstance(error, requests.exceptions.InvalidSchema)
+    if not _shows(error, secrets):
+        failed.__cause__ = error
     return failed
 
 
-def unconnected(error: BaseException) -> bool:
-    """Whether the error itself proves that there was no connection for a byte to go over."""
-    return any(isinstance(cause, _UNCONNECTED) for cause in _causes(error))
+def unsent(error: BaseException) -> bool:
+    """Whether the error itself proves that no byte went: there was no connection, or no request to send over one."""
+    causes = list(_causes(error))
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        return not any(isinstance(cause, urllib3.exceptions.InvalidHeader) for cause in causes)  # that is the server's
+    return isinstance(error, _NO_WAY) or any(isinstance(cause, _UNCONNECTED) for cause in causes)
+
+
+def _shows(error: BaseException, secrets: Sequence[str]) -> bool:
+    """Whether a traceback of it would show a secret, or anything that looks like one."""
+    seen: list[BaseException] = []
+    found: list[BaseException | None] = [error]
+    while found:
+        each = found.pop()
+        if each is not None and each not in seen:
+            seen.append(each)
+            found += [each.__cause__, each.__context__]
+    texts = [text for each in seen for text in (str(each), repr(each))]
+    return any(redaction.redact(text, secrets) != text for text in texts)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -67,7 +99,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         error = inner
 
 
-def _reason(error: BaseException, cause: BaseException) -> str:
+def _reason(error: BaseException, cause: BaseException, secrets: Sequence[str]) -> str:
     """The innermost cause in a few words, without object reprs and without URLs, which may hold secrets of users."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return "no connection in time"
@@ -78,7 +110,7 @@ def _reason(error: BaseException, cause: BaseException) -> str:
     if isinstance(cause, urllib3.exceptions.NameResolutionError):
         return "the host name cannot be resolved"
     text = str(cause).split(": ", 1)[-1] if isinstance(cause, urllib3.exceptions.NewConnectionError) else str(cause)
-    return redaction.shorten(redaction.redact(text), 160) or type(cause).__name__
+    return redaction.shorten(redaction.redact(text, secrets), 160) or type(cause).__name__
 
 
 def _proxy_in(causes: list[BaseException]) -> str:

@@ -16,6 +16,7 @@ from requests.auth import AuthBase
 from parlant_sync import checks
 from parlant_sync.deadline import seconds
 from parlant_sync.errors import ConfigurationError, TransportError
+from parlant_sync.interrupt import TlsSocket
 from parlant_sync.redaction import secrets_of
 
 DEFAULT_URL = "http://localhost:8800"
@@ -211,6 +212,8 @@ class Settings:
         from urllib3.util import create_urllib3_context
 
         context = create_urllib3_context()
+        if issubclass(TlsSocket, context.sslsocket_class):  # not where something else (gevent) has come in between
+            context.sslsocket_class = TlsSocket
         if self.verify is False:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -9,19 +9,18 @@ elsewhere.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import requests
 
 from parlant_sync import answers, errors, interrupt, pools, refusals
 from parlant_sync._version import __version__
 from parlant_sync.answers import Answer
-from parlant_sync.deadline import Deadline
+from parlant_sync.deadline import SOCKET_MAX, Deadline
+from parlant_sync.outgoing import Auth, encode
 from parlant_sync.pace import FIRST_POST_GAP, Pace
 from parlant_sync.steady import Common, SteadySession
 
@@ -41,16 +40,6 @@ class Failure:
 
     def __init__(self) -> None:
         self.sent = False
-
-
-def segment(value: str, what: str) -> str:
-    """``value`` as one path segment. Raises :class:`ConfigurationError` for what cannot be one."""
-    if value in ("", ".", "..") or not hasattr(value, "encode"):
-        raise errors.ConfigurationError(f"{what} must be a non-empty string that names one, not {value!r}")
-    try:
-        return quote(value, safe="")
-    except UnicodeEncodeError:
-        raise errors.ConfigurationError(f"{what} holds characters that have no UTF-8: {value!r}") from None
 
 
 class Line:
@@ -184,8 +173,8 @@ class Transport:
         if isinstance(answer, errors.AuthenticationError) and source is not None and source.rotates:
             logger.debug("%s %s: 401; asking for the token once more", method, path)
             answer = once()
-        if isinstance(answer, errors.ApiError):
-            raise answer
+        if isinstance(answer, BaseException):
+            raise answer  # here, where nothing is being handled that would become its context and be shown with it
         return answer
 
     def _once(
@@ -202,49 +191,51 @@ class Transport:
         failure: Failure | None,
         at_most: int | None,
         also: int,
-    ) -> Answer | errors.ApiError:
+    ) -> Answer | BaseException:
         if failure is not None:
             failure.sent = False  # whatever ends this one before it goes; the last one's fate was told already
         headers: dict[str, Any] = {}
         data = None
         if body is not None:
-            data = _encode(body)
+            data = encode(body)
             headers["Content-Type"] = "application/json"
         if at_most is not None:
             headers["Accept-Encoding"] = "identity"  # its length is to be told
-        outer, begun = interrupt.current(), False
+        outer = interrupt.current()
+        auth: Auth | None = None
         try:
             if calls is not None:
                 calls.enter(slot)
             session = session or self._call_session()
             with slot:
-                begun = True
+                auth = Auth(self.settings, session, slot)
                 slot.deadline = deadline = Deadline(limit)
                 response = session.request(
                     method,
                     self.base_url + path,
                     params=params,
                     data=data,
-                    auth=_auth(self.settings, session, slot),
-                    timeout=(min(self.settings.connect_timeout, limit), limit),
+                    auth=auth,
+                    timeout=(min(self.settings.connect_timeout, limit, SOCKET_MAX), min(limit, SOCKET_MAX)),
                     allow_redirects=False,
                     stream=True,
                     **self._arguments(session, headers),
                 )
                 with response:
+                    if response.status_code < 200:  # closes the connection: the answer itself may come yet
+                        raise requests.exceptions.ConnectionError(f"{response.status_code} came, which ends no request")
                     most = at_most if response.status_code < 300 else None
                     content = answers.read(response, deadline, most)
         except refusals.NETWORK_ERRORS as error:
+            # No ``auth``, no request: it was the factory that failed.
+            sent = auth is not None and (slot.sent if slot.seen else not refusals.unsent(error))
             if failure is not None:
-                failure.sent = begun and (slot.sent if slot.seen else not refusals.unconnected(error))
+                failure.sent = sent
             if slot.interrupted:
-                if calls is not None:
-                    calls.check()
-                raise interrupt.Interrupted("the request was cut short by this process") from None
-            # What cannot be a header is quoted by requests' own error, secret or not.
-            hide = isinstance(error, requests.exceptions.InvalidHeader)
-            failed = refusals.no_answer(method, self.base_url, path, error, self._proxy)
-            raise failed from (None if hide else error)
+                ended = None if calls is None else calls.ended()
+                return ended or interrupt.Interrupted("the request was cut short by this process")
+            secrets = [] if auth is None else auth.secrets(self._proxy)
+            return refusals.no_answer(method, self.base_url, path, error, self._proxy, sent=sent, secrets=secrets)
         except errors.ProtocolError:
             if failure is not None:
                 failure.sent = True
@@ -275,29 +266,3 @@ class Transport:
         calls, self._calls = self._calls, None
         if calls is not None:
             pools.drop_inherited(calls)
-
-
-def _auth(settings: Settings, session: requests.Session, slot: interrupt.Slot) -> Any:
-    auth = settings.request_auth(session)
-    if settings.token_source is not None or not callable(auth):
-        return auth
-
-    def asked(request: Any) -> Any:
-        try:
-            return auth(request)
-        except BaseException:
-            slot.seen = True  # it may ask a server itself, and fail at that: of our request nothing has gone
-            raise
-
-    return asked
-
-
-def _encode(body: Any) -> bytes:
-    try:
-        # A lone surrogate has no UTF-8. Escaped, the server would store it, and from then on fail at every list of the
-        # session: better refused here.
-        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise errors.ConfigurationError("what is to be posted holds a lone surrogate, which has no UTF-8") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise errors.ConfigurationError(f"what is to be posted has no JSON: {error}") from None

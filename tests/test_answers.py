@@ -51,6 +51,18 @@ def test_no_body_is_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> No
         answers.read(response, Deadline(60), None)
 
 
+def test_a_body_that_there_is_no_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    response, raw = endless({})
+
+    def read1(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(raw, "read1", read1)
+    with pytest.raises(ProtocolError, match="memory") as caught:
+        answers.read(response, Deadline(60), None)
+    assert caught.value.__context__ is None
+
+
 def test_a_body_has_its_time() -> None:
     response, _ = endless({})
     with pytest.raises(requests.exceptions.ReadTimeout):
@@ -59,8 +71,14 @@ def test_a_body_has_its_time() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "length"),
-    [({"Content-Length": "5"}, 5), ({}, None), ({"Content-Length": "-5"}, None), ({"Content-Length": "x"}, None)],
-    ids=str,
+    [
+        ({"Content-Length": "5"}, 5),
+        ({}, None),
+        ({"Content-Length": "-5"}, None),
+        ({"Content-Length": "x"}, None),
+        ({"Content-Length": "9" * 5000}, None),
+    ],
+    ids=["5", "none", "negative", "letters", "digits"],
 )
 def test_lengths(headers: dict[str, str], length: int | None) -> None:
     assert answers.told_length(headers) == length

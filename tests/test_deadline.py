@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 
 import pytest
 
-from parlant_sync.deadline import Deadline, seconds
+from parlant_sync.deadline import SOCKET_MAX, Deadline, seconds
 from parlant_sync.errors import ConfigurationError
 
 
@@ -54,9 +55,20 @@ def test_a_huge_timeout_is_still_one_that_waits_take() -> None:
     assert limit <= threading.TIMEOUT_MAX
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), "5", True, None])
+@pytest.mark.parametrize("timeout", [1e10, 1e300])
+def test_what_sockets_take_is_less(timeout: float) -> None:
+    with socket.socket() as sock:
+        with pytest.raises(OverflowError):
+            sock.settimeout(timeout)
+        sock.settimeout(Deadline(timeout).for_socket())
+        assert sock.gettimeout() == SOCKET_MAX
+    assert Deadline(5, clock=Clock()).for_socket() == 5
+    assert Deadline(None).for_socket() is None
+
+
+@pytest.mark.parametrize("value", [-1, 10**400, float("nan"), "5", True, None])
 def test_no_duration(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="wait must be"):
+    with pytest.raises(ConfigurationError, match="wait"):
         seconds("wait", value)
 
 

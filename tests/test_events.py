@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from datetime import datetime, timezone
 
 import pytest
 
-from parlant_sync.events import Event, Reply, decode_json, read_agent, read_events, read_session, select
+from parlant_sync.events import Event, Reply, read_agent, read_events, read_session, select
 
 RAW = {
     "id": "e1",
@@ -99,20 +98,6 @@ def test_lists_are_put_in_order_once() -> None:
     assert events[1].raw["grown"]
     with pytest.raises(ValueError, match="list"):
         read_events({"detail": "no"})
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'[{"offset": 1}'])
-def test_broken_json_is_a_value_error(body: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - of any text
-        decode_json(body)
-
-
-def test_strange_json_is_kept() -> None:
-    digits = "7" * 5000
-    assert decode_json(b'{"n": %s}' % digits.encode()) == {"n": digits}
-    assert decode_json(b'"\\ud800"') == "\ud800"
-    assert json.loads(json.dumps(decode_json(b"[NaN, Infinity]"), allow_nan=False)) == ["NaN", "Infinity"]
-    assert decode_json(b"\xef\xbb\xbf[1]") == [1]
 
 
 def test_sessions_and_agents() -> None:

@@ -12,7 +12,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from parlant_sync import SessionClosed, interrupt, pools
+from parlant_sync import SessionClosed, connections, interrupt, pools
 from parlant_sync.deadline import Deadline
 from parlant_sync.interrupt import Calls, Slot
 from parlant_sync.pools import Adapter
@@ -154,7 +154,7 @@ def test_an_idle_connection_is_not_used_again(answering: Listener, monkeypatch: 
     for _ in range(3):
         session.get(answering.url, timeout=5)
     assert len(answering.connections) == 1
-    monkeypatch.setattr(interrupt, "REUSE_WITHIN", -1.0)
+    monkeypatch.setattr(connections, "REUSE_WITHIN", -1.0)
     session.get(answering.url, timeout=5)
     assert len(answering.connections) == 2
     session.close()
@@ -238,7 +238,7 @@ def test_a_collection_while_a_connection_is_closed(answering: Listener, monkeypa
             close(self)
 
         monkeypatch.setattr(socket.socket, "close", collecting)
-        monkeypatch.setattr(interrupt, "REUSE_WITHIN", -1.0)
+        monkeypatch.setattr(connections, "REUSE_WITHIN", -1.0)
         assert session.get(answering.url, timeout=5).text == "ok"
     assert collected[1] > 0
     session.close()
@@ -261,7 +261,7 @@ def test_nothing_is_held_while_a_connection_is_closed(answering: Listener, monke
     with slot:
         session.get(answering.url, timeout=5)
         monkeypatch.setattr(socket.socket, "close", watching)
-        monkeypatch.setattr(interrupt, "REUSE_WITHIN", -1.0)
+        monkeypatch.setattr(connections, "REUSE_WITHIN", -1.0)
         session.get(answering.url, timeout=5)
     monkeypatch.undo()
     assert free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import ssl
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.util import Retry
 
 from parlant_sync import interrupt, pools
-from parlant_sync.interrupt import FreshPool, Slot
+from parlant_sync.connections import FreshPool
+from parlant_sync.interrupt import Slot
 from parlant_sync.pools import Adapter
 
 URL = "http://127.0.0.1:9/"
@@ -124,6 +128,24 @@ def test_idle_connections_are_given_back_in_a_child() -> None:
         assert left.fileno() == -1
         right.close()
         assert pool_of(session).pool.qsize() == 0
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_retries_of_an_adapter_do_not_count_for_us(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Retry] = []
+
+    def urlopen(self: Any, method: str, url: str, body: Any, headers: Any, retries: Retry, **_: Any) -> Any:
+        given.append(retries)
+        raise OSError("no further")
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=Retry(5, allowed_methods=None, status_forcelist=[502])))
+        pools.instrument(session, URL)
+        with Slot() if ours else contextlib.nullcontext(), pytest.raises(requests.ConnectionError):
+            session.post(URL)
+    assert [(retry.total, retry.read) for retry in given] == [(0, False) if ours else (5, None)]
+    assert given[0].is_retry("POST", 502) is not ours
 
 
 @pytest.mark.parametrize("block", [False, True])

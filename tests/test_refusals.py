@@ -88,7 +88,7 @@ def test_a_proxy_that_is_not_reached(known: bool) -> None:
     assert "Connection refused; check the proxy http://proxy.test:3128:" in str(error)
     assert "pa55" not in str(error)
     assert "Parlant server answers" not in str(error)
-    assert refusals.unconnected(pooled(cause))
+    assert refusals.unsent(pooled(cause))
 
 
 @pytest.mark.parametrize("proxy", [None, "http://user:pa55word@proxy.test:3128", "http://[::pa55word"])
@@ -115,6 +115,27 @@ def test_an_address_that_nothing_is_there_for() -> None:
     assert isinstance(no_answer(requests.exceptions.InvalidURL("x")), errors.ConfigurationError)
 
 
+INVALID = requests.exceptions.InvalidHeader(urllib3.exceptions.InvalidHeader("Content-Length: 5,6"))
+
+
+@pytest.mark.parametrize("error", [INVALID, requests.exceptions.InvalidURL("x")])
+def test_what_came_back_is_no_mistake_of_ours(error: Exception) -> None:
+    assert type(refusals.no_answer("GET", URL, "/x", error, None, sent=True)) is errors.TransportError
+    assert type(refusals.no_answer("GET", URL, "/x", error, None, sent=False)) is errors.ConfigurationError
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_cause_is_told_unless_it_shows_a_secret(hidden: bool) -> None:
+    """However deep it is."""
+    cause = OSError("the server said v4lue-of-it" if hidden else "the server said nothing")
+    error = requests.exceptions.ConnectionError("broken")
+    error.__context__ = cause
+    cause.__context__ = error  # no end, as it can be
+    told = refusals.no_answer("GET", URL, "/x", error, None, secrets=["v4lue-of-it"])
+    assert told.__cause__ is (None if hidden else error)
+    assert "v4lue" not in str(refusals.no_answer("GET", URL, "/x", cause, None, secrets=["v4lue-of-it"]))
+
+
 @pytest.mark.parametrize(
     ("error", "proved"),
     [
@@ -127,8 +148,12 @@ def test_an_address_that_nothing_is_there_for() -> None:
             False,
         ),
         (requests.exceptions.SSLError(), False),
+        (requests.exceptions.InvalidHeader("ours"), True),
+        (INVALID, False),
+        (requests.exceptions.InvalidURL("ours"), True),
+        (requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support."), True),
     ],
-    ids=["refused", "no-name", "connect-timeout", "read-timeout", "aborted", "tls"],
+    ids=["refused", "no-name", "connect-timeout", "read-timeout", "aborted", "tls", "header", "theirs", "url", "socks"],
 )
 def test_what_proves_that_there_was_no_connection(error: Exception, proved: bool) -> None:
-    assert refusals.unconnected(error) is proved
+    assert refusals.unsent(error) is proved

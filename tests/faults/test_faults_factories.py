@@ -11,6 +11,7 @@ import requests
 from fault_backends import Backend, connected
 from fault_sends import manual_session
 from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.util import Retry
 
 from parlant_sync import Client, DeliveryUncertain, TransportError
 
@@ -51,7 +52,15 @@ def blocking(url: str) -> requests.Session:
     return session
 
 
-KINDS = [plain, wrapped, used_before, blocking]
+def retrying(url: str) -> requests.Session:
+    """The usual recipe of a "resilient session", for posts as well."""
+    session = requests.Session()
+    retries = Retry(total=3, backoff_factor=0.01, allowed_methods=None, status_forcelist=[502, 503, 504])
+    session.mount("http://", HTTPAdapter(max_retries=retries))
+    return session
+
+
+KINDS = [plain, wrapped, used_before, blocking, retrying]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -64,6 +73,16 @@ def test_a_post_without_an_answer_is_made_once(make: Callable[[str], requests.Se
         proxy.cut_answer(0, lambda e: e.kind == "list", times=float("inf"))
         with pytest.raises(DeliveryUncertain):
             session.post("pay 100")
+        assert len(fake.messages(session.id, "pay 100")) == 1
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_gateway_error_is_not_repeated_below_us(fake: Backend) -> None:
+    assert fake.fake is not None
+    with Client(fake.base_url, session_factory=lambda: retrying(fake.base_url)) as client:
+        session = client.create_session("quick")
+        fake.fake.fail_next("POST /events", 502, stored=True)
+        assert session.send("pay 100", timeout=20).text == "echo: pay 100"
         assert len(fake.messages(session.id, "pay 100")) == 1
 
 

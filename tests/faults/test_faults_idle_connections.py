@@ -11,7 +11,7 @@ import pytest
 from fault_backends import Backend, connected
 from fault_sends import SEED, manual_session
 
-from parlant_sync import interrupt
+from parlant_sync import connections
 
 
 class _Clock:
@@ -30,7 +30,7 @@ def test_500_sends_after_pauses_on_connections_that_are_stale(fake: Backend, mon
     That is the worst moment of the race with a server that closes idle connections: the request is under way.
     """
     clock = _Clock()
-    monkeypatch.setattr(interrupt, "time", clock)
+    monkeypatch.setattr(connections, "time", clock)
     chance = random.Random(SEED)
     with connected(fake) as (proxy, client):
         session = manual_session(fake, client)

@@ -15,13 +15,27 @@ import pytest
 from process_helpers import run
 
 import parlant_sync
-from parlant_sync import Client, Event, Session, idle, interrupt, pools, steady, transport
+from parlant_sync import (
+    Client,
+    Event,
+    Session,
+    connections,
+    dialing,
+    idle,
+    interrupt,
+    outgoing,
+    pools,
+    steady,
+    transport,
+)
 from parlant_sync.testing import FakeServer
 
 HOME = os.path.dirname(parlant_sync.__file__)
 # An interrupt while urllib3 opens a socket, or while requests hands an answer on, drops that socket: closed at once,
 # but with a warning.
-NOT_HERE = tuple(module.__file__ for module in (idle, interrupt, pools, steady, transport))
+NOT_HERE = tuple(
+    module.__file__ for module in (connections, dialing, idle, interrupt, outgoing, pools, steady, transport)
+)
 
 
 # After these CPython looks whether a signal has come; nowhere else does a KeyboardInterrupt begin.

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import requests
-from secret_canaries import HEADERS, TOKEN, check, echoes, found_in
+from raw_server import CLOSE, RawServer
+from secret_canaries import HEADERS, PASSWORD, TOKEN, check, echoes, found_in
 
 from parlant_sync import (
     AgentError,
@@ -95,6 +96,59 @@ def test_every_way_of_echoing(way: str, status: int, server: FakeServer) -> None
             assert not found_in(repr(session.health))
 
 
+# Where a server may put what it was sent, outside of any body: what the client libraries make of it is theirs to quote.
+ODD_PLACES = {
+    "status line": b"%s what?\r\n\r\n",
+    "version": b"%s 200 OK\r\n\r\n",
+    "status": b"HTTP/1.1 %s\r\n\r\n",
+    "reason": b"HTTP/1.1 500 %s\r\nContent-Length: 0\r\n\r\n",
+    "no header": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nnonsense %s\r\nX-Y: z\r\n\r\n[]",
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5, %s\r\n\r\n[]",
+    "lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5,6\r\nX-Y: %s\r\n\r\n[]",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\nabc",
+    "later chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n%s\r\nabc",
+    "encoding": b"HTTP/1.1 200 OK\r\nContent-Encoding: %s, gzip\r\nContent-Length: 2\r\n\r\n[]",
+    "cookie": b"HTTP/1.1 200 OK\r\nSet-Cookie: %s\r\nContent-Length: 1\r\n\r\n[",
+    "location": b"HTTP/1.1 302 Found\r\nLocation: http://x.test/%s\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+def echoing(place: bytes) -> Callable[[bytes, bytes, int], bytes]:
+    def say(head: bytes, body: bytes, number: int) -> bytes:
+        values = (line.partition(b": ")[2] for line in head.split(b"\r\n")[1:])
+        return place % b" ".join(values) + CLOSE
+
+    return say
+
+
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_echoes_in_odd_places(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    with RawServer(echoing(ODD_PLACES[place])) as raw, canary_client(raw.base_url) as client:
+        try:
+            client.agents()
+        except ParlantSyncError as error:
+            check(error)
+        assert found_in(raw.requests[0][0].decode("latin-1"))
+
+
+def test_a_proxy_that_repeats_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    with RawServer(echoing(ODD_PLACES["status line"])) as raw:
+        proxy = raw.base_url.replace("http://", f"http://user:{PASSWORD}@")
+        with Client("http://parlant.example", proxies={"http": proxy}) as client:
+            assert isinstance(raised(client.agents), TransportError)
+        assert found_in(raw.requests[0][0].decode("latin-1"))
+
+
+@pytest.mark.parametrize("rest", ["127.0.0.1:99999", "bad host:1", "[::1:3", "127.0.0.1:1:2"])
+@pytest.mark.parametrize("factory", [None, requests.Session])
+def test_a_proxy_whose_address_is_none(rest: str, factory: Any) -> None:
+    proxies = {"http": f"http://user:{PASSWORD}@{rest}"}
+    with Client("http://parlant.example", proxies=proxies, session_factory=factory) as client:
+        assert isinstance(raised(client.agents), ConfigurationError)
+
+
 def test_a_poller_that_fails_says_nothing(server: FakeServer, nothing_logged: pytest.LogCaptureFixture) -> None:
     body = echoes(ALL)["as a production server"]
     with canary_client(server.base_url) as client:
@@ -145,8 +199,6 @@ def test_a_token_that_cannot_be_sent(token: str, server: FakeServer) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_with_a_password(scheme: str, server: FakeServer) -> None:
-    from secret_canaries import PASSWORD
-
     proxies = {scheme: f"http://user:{PASSWORD}@127.0.0.1:9"}
     with Client(f"{scheme}://parlant.example", proxies=proxies) as client:
         assert isinstance(raised(client.agents), TransportError)

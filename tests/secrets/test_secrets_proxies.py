@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from secret_proxy import TlsProxy
 from secret_tls import Authority, authority
 
-from parlant_sync import Client, TransportError
+from parlant_sync import Client, ParlantSyncError, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer
 
 
@@ -74,3 +76,27 @@ def test_a_fork_with_tls_inside_of_tls(tls: Authority) -> None:
                 os._exit(7 if client.sessions else 0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
             assert session.send("again", timeout=20).text == "echo: again"
+
+
+def test_a_handshake_inside_of_tls_is_ended(tls: Authority) -> None:
+    """The proxy has answered, the server says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, TlsProxy(tls.context()) as proxy:
+        url = f"https://127.0.0.1:{deaf.getsockname()[1]}"
+        client = Client(url, verify=tls.bundle, proxies={"https": proxy.url}, connect_timeout=60, request_timeout=60)
+        raised: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                client.agents()
+            except ParlantSyncError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        conn, _ = deaf.accept()
+        assert conn.recv(1) == b"\x16"  # a handshake has begun
+        client.close()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert [type(error) for error in raised] == [SessionClosed]
+        conn.close()
