@@ -197,7 +197,7 @@ class Delivery:
                 looked = True
             if not looks or until.expired():
                 break
-        if looked and isinstance(cause, errors.ServerError) and cause.status == 500:
+        if looked and isinstance(cause, errors.ServerError) and cause.status == 500 and not cause._of_a_proxy:
             raise cause  # the server itself says that it failed
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "

@@ -109,6 +109,8 @@ class RateLimitedError(ApiError):
 class ServerError(ApiError):
     """5xx: the server, or a proxy before it, failed."""
 
+    _of_a_proxy = False  # a page of HTML, which no Parlant server sends (WIRE.md)
+
 
 class ProtocolError(ParlantSyncError):
     """A successful answer whose body is not what a Parlant server sends."""

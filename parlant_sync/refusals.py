@@ -167,7 +167,10 @@ def refused(method: str, base_url: str, path: str, response: requests.Response, 
     facts: dict[str, Any] = {"status": status, "method": method, "path": path, "detail": detail}
     if kind is errors.RateLimitedError:
         facts["retry_after"] = retry_after(response.headers.get("Retry-After"))
-    return kind(f"{message} ({hint})", **facts)
+    error = kind(f"{message} ({hint})", **facts)
+    if isinstance(error, errors.ServerError):
+        error._of_a_proxy = body.lstrip()[:1] == b"<"
+    return error
 
 
 def _detail(body: bytes) -> str:

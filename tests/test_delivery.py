@@ -82,10 +82,12 @@ def test_a_500_that_was_stored(server: FakeServer, session: Session) -> None:
     assert posted(server, session) == ["the one"]
 
 
-@pytest.mark.parametrize("how", ["cut", "502", "503", "504"])
+@pytest.mark.parametrize("how", ["cut", "500 of a proxy", "502", "503", "504"])
 def test_nobody_can_tell(server: FakeServer, session: Session, how: str) -> None:
     if how == "cut":
         server.cut_next(POST)
+    elif how == "500 of a proxy":
+        server.fail_next(POST, 500, b"\n<html>Internal error</html>")
     else:
         server.fail_next(POST, int(how))
     with pytest.raises(DeliveryUncertain, match="find") as caught:
