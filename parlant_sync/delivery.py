@@ -185,6 +185,8 @@ class Delivery:
                 logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
                 if not unread(error):
                     break  # no patience mends it; what the server holds stays unknown
+                if _redirects(error) and _redirects(cause):
+                    raise cause from None  # the address itself: what is behind it has seen nothing
                 # Not yet a look: the trouble that hid the answer hides the list as well.
                 looks[0] = max(looks[0], 0.5)
                 if isinstance(error, errors.RateLimitedError):
@@ -215,6 +217,10 @@ def _not_stored(error: errors.ParlantSyncError, failure: Failure) -> bool:
         # A redirect and the two of 4xx that speak of time may be a proxy's, about an answer that did not reach it.
         return error.status >= 400 and error.status not in (408, 425)
     return False
+
+
+def _redirects(error: errors.ParlantSyncError) -> bool:
+    return isinstance(error, errors.ApiError) and 300 <= error.status < 400
 
 
 def _keeps_metadata(event: Event) -> bool:
