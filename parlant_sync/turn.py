@@ -333,6 +333,6 @@ def _in_short(detail: str) -> str:
         text = "".join(lines) if isinstance(lines, list) else detail
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         text = detail
-    # Behind the last frame and its line of source, which are indented.
-    said = re.split(r"(?m)^[ \t]+File .*\n(?:[ \t]+.*\n)*", text)[-1]
+    # Behind the last headline, and the last frame with its line of source, which are indented.
+    said = re.split(r"(?m)^(?:Traceback \(.*\n|[ \t]+File .*\n(?:[ \t]+.*\n)*)", text)[-1]
     return shorten(" ".join(said.split()), 300) or "no detail"

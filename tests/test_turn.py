@@ -309,6 +309,7 @@ def test_reply_to_goes_on_where_the_message_cannot_be_looked_for(server: FakeSer
             "ValueError: two lines",
         ),
         (repr(["Traceback:\n", '  File "a.py", line 1\n', "    f()\n", "KeyError: 'x'\n"]), "KeyError: 'x'"),
+        ("Traceback (most recent call last):\nRuntimeError: boom", "RuntimeError: boom"),
         ("", "no detail"),
     ],
 )
