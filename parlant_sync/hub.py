@@ -1,8 +1,8 @@
 """Where a session's one poller meets its many readers: the next offset, and who wants to be told.
 
 Order of locks in this library, outermost first: poller, hub, mailbox; and metrics, registry. Every other one is held
-alone. Where objects are made or let go under a lock, it is reentrant: the collector
-may run a finalizer of the caller's in there, which closes a session.
+alone. Where objects are made or let go under a lock, it is reentrant: the collector may run a finalizer of the caller's
+in there, which closes a session.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Hub:
         self._bases = [0]  # of each epoch, where it was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         self._ending: ParlantSyncError | None = None
-        self.deleting: ParlantSyncError | None = None  # what a 404 means while the session is being deleted from here
+        # What a 404 means while the session is being deleted from here; a single store, made without the lock.
+        self.deleting: ParlantSyncError | None = None
         self._agent_status: str | None = None
         self._posted = -1
         self._last_created: object = None

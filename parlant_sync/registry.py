@@ -175,8 +175,8 @@ class Registry:
         if session._poller.state == "parked":
             self._parked[session.id] = session
             self._open.pop(session.id, None)
+            self._left_off.pop(session.id, None)  # to the end; no move_to_end(), which fails where a __del__ closed it
             self._left_off[session.id] = session._position
-            self._left_off.move_to_end(session.id)
             if len(self._left_off) > _REMEMBERED:
                 self._left_off.popitem(last=False)
         else:

@@ -401,7 +401,8 @@ class Session:
         """End the polling and every call that waits, at once and for everybody. Idempotent; from any thread.
 
         The session stays on the server. Takes milliseconds where the poll waits for data, at most ``timeout`` seconds
-        (default: ``close_timeout``) where its thread is inside DNS or a handshake; that thread is then left to end.
+        (default: ``close_timeout``) where its thread is inside DNS, or in a TLS handshake of a ``session_factory``'s
+        adapter; that thread is then left to end.
         """
         if self._pid != os.getpid():
             return  # the parent's; this process has nothing of it to close

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -228,6 +229,23 @@ def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: Fake
         latest.close()
         server.human(session_id, "and now")
         assert read() == []  # of a session that was closed nothing is remembered
+
+
+def test_one_that_is_closed_while_its_place_is_remembered() -> None:
+    """By a __del__ that a collection runs in there, in the same thread."""
+    registry = Registry()
+    session: Any = FakeSession(state="parked")
+
+    class Remembering(OrderedDict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            super().__setitem__(key, value)
+            session.close()
+            registry.forget(session)
+
+    registry._left_off = Remembering()
+    registry.add(session)
+    assert registry.left_off("s") is None
+    assert not registry.snapshot()
 
 
 def test_what_is_remembered_of_forgotten_sessions_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

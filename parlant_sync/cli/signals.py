@@ -39,7 +39,7 @@ class Signals:
     def __init__(self) -> None:
         self.tolerant = False
         self._ending = False
-        self._handled = 0
+        self._handled = 0  # runs of our handler: written by the main thread alone, read by the watcher
         self._old: dict[int, Any] = {}
         self._old_wakeup = -1
         self._pipe: tuple[int, int] | None = None
