@@ -11,15 +11,16 @@ from typing import Any
 
 import requests
 
-from parlant_sync import changes, checks, errors, shutdown
-from parlant_sync.api import Api
-from parlant_sync.deadline import Deadline, seconds
+from parlant_sync import _process, errors
+from parlant_sync import _validation as check
+from parlant_sync._api.rest import RestApi
+from parlant_sync._deadline import Deadline, seconds
+from parlant_sync._http.codec import segment
+from parlant_sync._http.transport import Transport
+from parlant_sync._registry import Registry
+from parlant_sync._settings import Settings, Verify
 from parlant_sync.events import Agent, ServerInfo, SessionInfo
-from parlant_sync.outgoing import segment
-from parlant_sync.registry import Registry
 from parlant_sync.session import Session
-from parlant_sync.settings import Settings, Verify
-from parlant_sync.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,9 @@ class Client:
             session_factory=session_factory,
         )
         self._transport = Transport(self._settings)
-        self._api = Api(self._transport)
+        self._api = RestApi(self._transport)
         self._registry = Registry(self.base_url)
-        shutdown.watch(self)
+        _process.watch(self)
 
     def __repr__(self) -> str:
         return f"<Client of {self.base_url}, {len(self._registry.snapshot())} open sessions>"
@@ -130,14 +131,14 @@ class Client:
         segment(agent_id, "an agent id")
         optional = {"customer_id": customer_id, "title": title}
         body.update({name: value for name, value in optional.items() if value is not None})
-        checks.mapping("metadata", metadata)
+        check.mapping("metadata", metadata)
         if metadata is not None:
             body["metadata"] = dict(metadata)
-        wanted = checks.labels(labels)
+        wanted = check.labels(labels)
         if wanted is not None:
             body["labels"] = wanted
         info = self._api.create_session(body, allow_greeting=allow_greeting)
-        for what, since in changes.dropped(info, metadata, wanted):
+        for what, since in check.not_kept(info, metadata, wanted):
             logger.warning(
                 "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
                 info.id,
@@ -156,7 +157,7 @@ class Client:
         TransportError, ApiError.
         """
         segment(session_id, "a session id")
-        wanted: int | str = "latest" if since in (None, "latest") else checks.offset(since)
+        wanted: int | str = "latest" if since in (None, "latest") else check.offset(since)
 
         def make() -> Session:
             info = self._api.read_session(session_id)
@@ -218,7 +219,7 @@ class Client:
         """
         self._registry.check_open()
         params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
-        wanted = frozenset(checks.labels(labels) or ())
+        wanted = frozenset(check.labels(labels) or ())
         found = self._api.list_sessions({name: value for name, value in params.items() if value is not None})
         # Filtered here: the server filters after it has cut the page, and so ends early; before 3.2 it knows no labels.
         return (info for info in found if wanted <= set(info.labels))
@@ -282,4 +283,4 @@ class Client:
         """For the fork hook, in the child: empty and usable, without disturbing the parent."""
         for session in self._registry.drop_inherited():
             session._drop_inherited()
-        self._transport.drop_inherited()
+        self._api.drop_inherited()

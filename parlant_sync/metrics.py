@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from parlant_sync.alarms import PollCounts
+from parlant_sync._polling.poll_log import PollCounts
 from parlant_sync.client import Client
 from parlant_sync.session import Session
 

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from types import TracebackType
 
 from parlant_sync import errors
-from parlant_sync.api import Api
-from parlant_sync.asking import unread
-from parlant_sync.claim import Claim
-from parlant_sync.deadline import Deadline
+from parlant_sync._api.calls import unread
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import LEAST
+from parlant_sync._deadline import Deadline
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.poller import Poller
+from parlant_sync._polling.users import Use
+from parlant_sync._single_owner import SingleOwner
+from parlant_sync._turns.streaming import BY_LIST, BY_READ, StreamedMessage
 from parlant_sync.events import Event
-from parlant_sync.feed import Feed, FeedEnd
-from parlant_sync.growing import BY_LIST, BY_READ, Growing
-from parlant_sync.poller import Poller
-from parlant_sync.retry import LEAST
-from parlant_sync.users import Use
 
 
 class Position:
@@ -29,11 +29,11 @@ class Position:
     __slots__ = ("claim", "epoch", "given", "growing", "offset")
 
     def __init__(self, offset: int, epoch: int = 0) -> None:
-        self.claim = Claim()
+        self.claim = SingleOwner()
         self.offset = offset  # of the next event to give
         self.epoch = epoch
         self.given: int | None = None  # the event given last, until the caller asks for the following one
-        self.growing: Growing | None = None  # met last: whether it grows is watched across readers
+        self.growing: StreamedMessage | None = None  # met last: whether it grows is watched across readers
 
     @property
     def cursor(self) -> int:
@@ -52,10 +52,10 @@ class EventReader:
     def __init__(
         self,
         *,
-        api: Api,
+        api: RestApi,
         session_id: str,
         poller: Poller,
-        feed: Feed,
+        feed: EventFeed,
         position: Position,
         check: Callable[[], None],
         timeout: float | None,
@@ -77,7 +77,7 @@ class EventReader:
         self._done = False
         self._listed = False
         self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
-        self._growing: Growing | None = None
+        self._growing: StreamedMessage | None = None
 
     @property
     def cursor(self) -> int:
@@ -122,7 +122,7 @@ class EventReader:
         except StopIteration:
             self._end()
             raise
-        except FeedEnd as end:
+        except FeedEnded as end:
             self._end()
             if isinstance(end.cause, errors.SessionClosed):
                 raise StopIteration from None
@@ -240,13 +240,13 @@ class EventReader:
         return BY_READ if self._partial and self._api.single_reads else BY_LIST
 
     def _watch(self, found: Event) -> None:
-        self._growing = growing = Growing(found, self._every)
+        self._growing = growing = StreamedMessage(found, self._every)
         before = self._position.growing
         if before is not None and before.event.raw == found.raw:
             growing.stale = before.stale
         self._position.growing = growing
 
-    def _look(self, growing: Growing, idle: Deadline) -> bool:
+    def _look(self, growing: StreamedMessage, idle: Deadline) -> bool:
         """Read the message again; True where it has grown. What is to be given lands in ``_ready``."""
         limit = idle.between(LEAST, self._api.transport.settings.request_timeout)
         try:
@@ -265,7 +265,7 @@ class EventReader:
             self._ready.append(now)
         return grew
 
-    def _hold(self, growing: Growing, event: Event, idle: Deadline) -> None:
+    def _hold(self, growing: StreamedMessage, event: Event, idle: Deadline) -> None:
         """An event behind the growing message: it waits, and may say that the message is as whole as it gets."""
         growing.held.append(event)
         if growing.is_followed_by(event) or growing.is_cut_by(event):

@@ -12,17 +12,19 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final
 
-from parlant_sync import changes, checks, errors
-from parlant_sync.api import Api, session_path
-from parlant_sync.deadline import Deadline, seconds
+from parlant_sync import _validation as check
+from parlant_sync import errors
+from parlant_sync._api.rest import RestApi, session_path
+from parlant_sync._deadline import Deadline, seconds
+from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.transport import Failure
+from parlant_sync._polling.event_hub import EventHub
+from parlant_sync._polling.poller import Poller
+from parlant_sync._settings import Settings
+from parlant_sync._turns.starter import TurnStarter
+from parlant_sync._turns.turn_queue import TurnQueue
 from parlant_sync.events import Event, Reply, SessionInfo, select
-from parlant_sync.hub import Hub
-from parlant_sync.interrupt import Calls
-from parlant_sync.poller import Poller
 from parlant_sync.reader import EventReader, Position
-from parlant_sync.settings import Settings
-from parlant_sync.starter import Starter
-from parlant_sync.transport import Failure
 from parlant_sync.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Session:
         self,
         info: SessionInfo,
         *,
-        api: Api,
+        api: RestApi,
         settings: Settings,
         owner: Any,
         next_offset: int,
@@ -80,7 +82,8 @@ class Session:
         self._pid = os.getpid()
         self._lock = threading.Lock()  # guards _entered
         self._entered = 0
-        self._hub = Hub(next_offset)
+        self._turn_queue = TurnQueue()
+        self._hub = EventHub(next_offset, on_end=self._turn_queue.close)
         self._poller = Poller(
             info.id,
             api,
@@ -89,10 +92,16 @@ class Session:
             idle_timeout=settings.idle_timeout,
             on_change=on_change,
         )
-        self._calls = Calls()
+        self._calls = RunningRequests()
         self._api = api = api.scoped(self._calls, self._poller.bell)
-        self._starter = Starter(
-            info.id, api=api, settings=settings, hub=self._hub, poller=self._poller, check=self._check_process
+        self._starter = TurnStarter(
+            info.id,
+            api=api,
+            settings=settings,
+            hub=self._hub,
+            poller=self._poller,
+            turn_queue=self._turn_queue,
+            check=self._check_process,
         )
         self._position = Position(next_offset)
         # No thread refers to this object; when nobody else does either, its thread is told to end.
@@ -208,7 +217,7 @@ class Session:
         participant: Mapping[str, Any] | None = None,
     ) -> Turn:
         """The same turn as it happens; the message is posted before this returns. Arguments, errors: ``send()``."""
-        checks.message(message)
+        check.message(message)
         arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
         return self._starter.stream(message, arguments, self._deadline(timeout), manual=self.mode == "manual")
 
@@ -225,7 +234,7 @@ class Session:
 
         Raises as ``send()``, but never TurnTimeout or AgentError; has ``request_timeout`` seconds.
         """
-        checks.message(message)
+        check.message(message)
         arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
         return self._starter.post(message, arguments)
 
@@ -235,7 +244,7 @@ class Session:
         For after ``post()``, TurnTimeout, a crash. Raises as ``send()``, and ConfigurationError for a message that this
         session does not hold; posts nothing.
         """
-        checks.customer_message(event)
+        check.customer_message(event)
         with self._starter.follow(event, self._deadline(timeout), manual=self.mode == "manual") as turn:
             return turn.reply()
 
@@ -248,7 +257,7 @@ class Session:
         ``"buy_time"``, ``"follow_up"`` or ``"unspecified"``. Without guidelines servers may answer 500 though the turn
         runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
         """
-        with self._starter.trigger(checks.guidelines(guidelines), self._deadline(timeout)) as turn:
+        with self._starter.trigger(check.guidelines(guidelines), self._deadline(timeout)) as turn:
             return turn.reply()
 
     def find(self, key: str) -> Event | None:
@@ -257,7 +266,7 @@ class Session:
         Servers before 3.1 drop the key: there only a message posted by this object is found. Raises as any single
         request: TransportError, ApiError, ProtocolError.
         """
-        checks.key(key)
+        check.key(key)
         with self._starter.using():
             return self._starter.delivery.find(key)
 
@@ -268,7 +277,7 @@ class Session:
 
         Returns it as stored. Not repeated where the server may have taken it. Raises as any single request.
         """
-        checks.mapping("metadata", metadata)
+        check.mapping("metadata", metadata)
         body: dict[str, Any] = {"kind": kind, "source": source, "metadata": dict(metadata or {})}
         if kind == "status":
             status = data if isinstance(data, Mapping) else {"status": data}
@@ -313,7 +322,7 @@ class Session:
             if since is None:
                 feed = self._starter.feed(position.offset, epoch=position.epoch)
             else:
-                feed = self._starter.feed(self._starter.latest() if since == "latest" else checks.offset(since))
+                feed = self._starter.feed(self._starter.latest() if since == "latest" else check.offset(since))
                 position = Position(feed.offset, feed.epoch)
         return EventReader(
             api=self._api,
@@ -323,8 +332,8 @@ class Session:
             position=position,
             check=self._check_process,
             timeout=limit,
-            kinds=checks.names("kinds", kinds),
-            sources=checks.names("sources", sources),
+            kinds=check.names("kinds", kinds),
+            sources=check.names("sources", sources),
             partial=partial,
         )
 
@@ -332,10 +341,10 @@ class Session:
         self, since: int = 0, *, kinds: Iterable[str] | str | None = None, sources: Iterable[str] | str | None = None
     ) -> list[Event]:
         """What the server holds now from offset ``since`` on; never waits for more. Raises as any single request."""
-        wanted = checks.names("kinds", kinds)
+        wanted = check.names("kinds", kinds)
         with self._starter.using():
-            events = self._api.list_events(self.id, checks.offset(since), kinds=wanted)
-        return select(events, wanted, checks.names("sources", sources))
+            events = self._api.list_events(self.id, check.offset(since), kinds=wanted)
+        return select(events, wanted, check.names("sources", sources))
 
     # -- the session itself
 
@@ -352,14 +361,16 @@ class Session:
         3.0 knows only title and mode; where a server drops the rest, InvalidRequestError says so. Raises as any single
         request.
         """
-        checks.mapping("metadata", metadata)
-        wanted = checks.labels(labels)
+        check.mapping("metadata", metadata)
+        wanted = check.labels(labels)
         with self._starter.using():
-            info = self._update(changes.body(self._info, title=title, mode=mode, metadata=metadata, labels=wanted))
+            info = self._update(
+                check.session_changes(self._info, title=title, mode=mode, metadata=metadata, labels=wanted)
+            )
             others = sorted(set(info.labels) - set(wanted or ()))
             if wanted is not None and others:  # somebody else's, of since this object was last read
                 info = self._update({"labels": {"remove": others}})
-        for what, since in changes.dropped(info, metadata, wanted):
+        for what, since in check.not_kept(info, metadata, wanted):
             raise errors.InvalidRequestError(
                 f"{self._starter.where}: this server does not keep {what} of sessions; Parlant does from {since} on. "
                 "What else was to be changed, has been",
@@ -384,7 +395,7 @@ class Session:
         with self._starter.using():
             self._delete(self._api)
 
-    def _delete(self, api: Api) -> None:
+    def _delete(self, api: RestApi) -> None:
         gone = errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()")
         self._hub.deleting = gone
         try:

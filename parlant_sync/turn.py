@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 
 from parlant_sync import errors
-from parlant_sync.api import Api
-from parlant_sync.asking import unread
-from parlant_sync.claim import Claim
-from parlant_sync.deadline import Deadline
+from parlant_sync._api.calls import unread
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import retrying
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.redaction import redact, shorten
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.poller import Poller
+from parlant_sync._polling.users import Use
+from parlant_sync._single_owner import SingleOwner
+from parlant_sync._turns.streaming import BY_LIST, BY_READ
+from parlant_sync._turns.tracker import TurnTracker
+from parlant_sync._turns.transcript import Transcript
+from parlant_sync._turns.turn_queue import TurnTicket
 from parlant_sync.events import Event, Reply
-from parlant_sync.feed import Feed, FeedEnd
-from parlant_sync.gate import Pass
-from parlant_sync.growing import BY_LIST, BY_READ
-from parlant_sync.poller import Poller
-from parlant_sync.redaction import redact, shorten
-from parlant_sync.retry import retrying
-from parlant_sync.transcript import Transcript
-from parlant_sync.turns import TurnTracker
-from parlant_sync.users import Use
 
 # The engine's error follows the end of its turn: one that looks unfinished is looked at again after so long (WIRE.md).
 SECOND_LOOK = 0.5
@@ -42,16 +42,16 @@ class Turn:
     def __init__(
         self,
         *,
-        api: Api,
+        api: RestApi,
         session_id: str,
         poller: Poller,
-        feed: Feed,
+        feed: EventFeed,
         tracker: TurnTracker,
         deadline: Deadline,
         request: Event | None,
         check: Callable[[], None],
         manual: bool = False,
-        entry: Pass | None = None,
+        entry: TurnTicket | None = None,
         started: float | None = None,
         post_error: errors.ParlantSyncError | None = None,
         begin_by: Deadline | None = None,
@@ -71,7 +71,7 @@ class Turn:
         self._post_error = post_error
         self._begin_by = begin_by or Deadline(None)
         self._pid = os.getpid()
-        self._claim = Claim()  # of the thread that drives
+        self._claim = SingleOwner()  # of the thread that drives
         self._begin = feed.offset
         self._outcome: Reply | errors.ParlantSyncError | None = None
         self._left = False
@@ -198,7 +198,7 @@ class Turn:
             tick = Deadline(self._deadline.bound(self._begin_by.bound(None)))
         try:
             event = self._feed.get(tick)
-        except FeedEnd as end:
+        except FeedEnded as end:
             if self._left:
                 raise self._was_left() from None
             raise errors.copy_for_waiter(end.cause) from end.cause
@@ -293,7 +293,7 @@ class Turn:
                 last = tracker.events[-1].offset if tracker.events else -1
                 for event in self._api.list_events(self._session_id, last + 1, deadline=self._step_deadline()):
                     tracker.feed(event)
-        except (FeedEnd, errors.ParlantSyncError):
+        except (FeedEnded, errors.ParlantSyncError):
             pass  # the turn is over all the same; it only cannot be told whether an error would have followed
 
     @property

@@ -63,7 +63,7 @@ _NOT_UNIT = {"batch", "cli", "contract", "docs", "faults", "process", "scripts",
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _NOT_UNIT & set(item.path.relative_to(Path(__file__).parent).parts[:1]):
+        if _NOT_UNIT & set(item.path.relative_to(Path(__file__).parent).parts[:-1]):
             item.add_marker("slow")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
-from batch_checks import posted, results_of
+from support.batch_checks import posted, results_of
 
 from parlant_sync.batch import Batch, Result, Summary
 from parlant_sync.cli import output

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import crashing
 import pytest
-from batch_checks import posted, results_of
+from support import crashing
+from support.batch_checks import posted, results_of
 
 from parlant_sync.testing import FakeServer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_checks import posted, results_of
+from support.batch_checks import posted, results_of
 
 from parlant_sync.batch import run
 from parlant_sync.demo.launcher import DemoServer

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_checks import posted, results_of
+from support.batch_checks import posted, results_of
 from test_batch_files import full_disk
 
 import parlant_sync as ps
+from parlant_sync._api.posting import LOOKS
 from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, rate, run, runner, worker
 from parlant_sync.batch.journal import Journal
-from parlant_sync.delivery import LOOKS
 from parlant_sync.testing import FakeServer
 
 ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(12)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 import parlant_sync.cli.chat as chat
 from parlant_sync.demo.launcher import DemoServer

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

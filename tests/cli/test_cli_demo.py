@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 PYTHON = os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable)
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.cli import checkup, statefiles
 from parlant_sync.cli.base import App

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from cli_runs import COMMAND, Cli, Terminal
+from support.cli_runs import COMMAND, Cli, Terminal
 
 from parlant_sync.testing import FakeServer
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import Cli, Run
+from support.cli_runs import Cli, Run
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

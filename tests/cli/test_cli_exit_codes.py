@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

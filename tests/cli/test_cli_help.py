@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 COMMANDS = ["send", "chat", "tail", "agents", "sessions", "doctor", "batch", "demo"]
 PAGES = [(), *((name,) for name in COMMANDS), *(("sessions", name) for name in ("list", "show", "create", "delete"))]

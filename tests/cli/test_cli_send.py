@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.demo.launcher import DemoServer
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

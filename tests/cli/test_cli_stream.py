@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.testing import FakeServer
 

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync import Client
 from parlant_sync.demo.launcher import DemoServer

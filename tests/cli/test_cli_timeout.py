@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 import parlant_sync.cli.send as send
 from parlant_sync.cli.failures import CommandError

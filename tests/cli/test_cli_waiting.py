@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from cli_runs import Cli
+from support.cli_runs import Cli
 
 from parlant_sync.cli import waiting
 from parlant_sync.cli.live import Live

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from contract_servers import VERSIONS, Fake, Real, Server, Watched, fake_version, server_python
+from support.contract_servers import VERSIONS, Fake, Real, Server, Watched, fake_version, server_python
 
 from parlant_sync import Client
 from parlant_sync.demo.launcher import DemoServer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_steps import Background, eventually, wait_for
+from support.contract_steps import Background, eventually, wait_for
 
 from parlant_sync import Client, NotFoundError, SessionClosed
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from contract_http import Traffic
-from contract_steps import Background, eventually, list_of, texts
+from support.contract_http import Traffic
+from support.contract_steps import Background, eventually, list_of, texts
 
 from parlant_sync import Client
 

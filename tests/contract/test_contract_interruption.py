@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_servers import PREAMBLE, parts
-from contract_steps import Background, list_of, stored, texts, wait_for
+from support.contract_servers import PREAMBLE, parts
+from support.contract_steps import Background, list_of, stored, texts, wait_for
 
 from parlant_sync import Client, Event, Session
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from contract_steps import Background, eventually, list_of, texts
+from support.contract_steps import Background, eventually, list_of, texts
 
 from parlant_sync import Client
 

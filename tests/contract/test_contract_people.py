@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract_steps import Background, list_of, texts, wait_for
+from support.contract_steps import Background, list_of, texts, wait_for
 
 from parlant_sync import Client, TurnTimeout
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_steps import Background, texts
+from support.contract_steps import Background, texts
 
 from parlant_sync import Client, PermissionDeniedError
 

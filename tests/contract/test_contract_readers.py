@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_steps import Background, eventually, list_of, texts
+from support.contract_steps import Background, eventually, list_of, texts
 
 from parlant_sync import Client, ConcurrencyError, Event
 

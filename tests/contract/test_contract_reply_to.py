@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_servers import parts
-from contract_steps import Background, eventually, texts, wait_for
+from support.contract_servers import parts
+from support.contract_steps import Background, eventually, texts, wait_for
 
 from parlant_sync import Client, TurnTimeout
 

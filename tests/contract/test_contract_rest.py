@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from contract_http import Traffic
+from support.contract_http import Traffic
 
 from parlant_sync import Client, InvalidRequestError, NotFoundError, SessionClosed, TransportError
 

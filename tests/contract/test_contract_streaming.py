@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from contract_steps import Background, list_of, texts
+from support.contract_steps import Background, list_of, texts
 
 from parlant_sync import AgentError, Client, Event, Session
 

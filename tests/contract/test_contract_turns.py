@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_servers import BOOM, PREAMBLE, TALKS, parts
-from contract_steps import Background, list_of, texts
+from support.contract_servers import BOOM, PREAMBLE, TALKS, parts
+from support.contract_steps import Background, list_of, texts
 
 from parlant_sync import AgentError, Client, Session
 

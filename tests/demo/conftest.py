@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from demo_wire import Wire
+from support.demo_wire import Wire
 
 from parlant_sync.demo.launcher import DemoServer
 

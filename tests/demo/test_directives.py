@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from demo_wire import Event, Wire, is_preamble, over, plot, shapes, texts
+from support.demo_wire import Event, Wire, is_preamble, over, plot, shapes, texts
 
 from parlant_sync.demo.server.knowledge import load
 

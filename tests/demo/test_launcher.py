@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from demo_wire import PATIENCE, Wire
+from support.demo_wire import PATIENCE, Wire
 
 from parlant_sync.demo import launcher
 from parlant_sync.demo.launcher import DemoServer, DemoServerError

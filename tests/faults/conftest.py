@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from fault_backends import Backend, fake_backend
-from fault_proxy import FaultProxy
+from support.fault_backends import Backend, fake_backend
+from support.fault_proxy import FaultProxy
 
-from parlant_sync import Client, delivery, retry
+from parlant_sync import Client
+from parlant_sync._api import posting, retry
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
@@ -60,4 +61,4 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there in the first looks will not be there: nothing is under way behind these cuts."""
-    monkeypatch.setattr(delivery, "LOOKS", (0.0, 0.1, 0.2))
+    monkeypatch.setattr(posting, "LOOKS", (0.0, 0.1, 0.2))

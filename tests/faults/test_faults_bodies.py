@@ -10,9 +10,11 @@ import textwrap
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected, polling, take
+from support.fault_backends import Backend, connected, polling, take
 
-from parlant_sync import ProtocolError, answers, delivery, errors
+from parlant_sync import ProtocolError, errors
+from parlant_sync._api import posting
+from parlant_sync._http import transport
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -79,7 +81,7 @@ def test_a_poll_survives_it_with_its_offset(body: bytes, fake: Backend) -> None:
 
 @nonsense
 def test_a_call_tells_it(body: bytes, fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LOOKS", (0.0, 0.01))
+    monkeypatch.setattr(posting, "LOOKS", (0.0, 0.01))
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         for kind, call in (("list", session.history), ("other", session.refresh), ("post", lambda: session.post("x"))):
@@ -149,7 +151,7 @@ def test_raw_surrogates_in_utf_8(fake: Backend) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 def test_a_body_beyond_the_limit(packed: bool, fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_BODY", 1_000_000)
+    monkeypatch.setattr(transport, "MAX_BODY", 1_000_000)
     body = b"[" + b" " * 3_000_000 + b"]"
     answer = _ok(gzip.compress(body), b"Content-Encoding: gzip") if packed else _ok(body)
     with connected(fake) as (proxy, client):

@@ -6,9 +6,9 @@ import gzip
 from collections.abc import Callable
 
 import pytest
-from fault_backends import Backend, connected, polling, take
-from fault_orders import split_answer
-from fault_proxy import FaultProxy
+from support.fault_backends import Backend, connected, polling, take
+from support.fault_orders import split_answer
+from support.fault_proxy import FaultProxy
 
 from parlant_sync import Client, Session, TransportError, errors
 

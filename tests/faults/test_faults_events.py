@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected, fake_backend, polling, take
-from fault_orders import split_answer
+from support.fault_backends import Backend, connected, fake_backend, polling, take
+from support.fault_orders import split_answer
 
 from parlant_sync.testing import FakeServer
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import requests
-from fault_backends import Backend, connected
-from fault_sends import manual_session
 from requests.adapters import BaseAdapter, HTTPAdapter
+from support.fault_backends import Backend, connected
+from support.fault_sends import manual_session
 from urllib3.util import Retry
 
 from parlant_sync import Client, DeliveryUncertain, TransportError

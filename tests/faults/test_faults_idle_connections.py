@@ -8,10 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fault_backends import Backend, connected
-from fault_sends import SEED, manual_session
+from support.fault_backends import Backend, connected
+from support.fault_sends import SEED, manual_session
 
-from parlant_sync import connections
+from parlant_sync._http import connection
 
 
 class _Clock:
@@ -30,7 +30,7 @@ def test_500_sends_after_pauses_on_connections_that_are_stale(fake: Backend, mon
     That is the worst moment of the race with a server that closes idle connections: the request is under way.
     """
     clock = _Clock()
-    monkeypatch.setattr(connections, "time", clock)
+    monkeypatch.setattr(connection, "time", clock)
     chance = random.Random(SEED)
     with connected(fake) as (proxy, client):
         session = manual_session(fake, client)

@@ -8,9 +8,10 @@ import time
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected, polling, take
+from support.fault_backends import Backend, connected, polling, take
 
-from parlant_sync import Client, TransportError, retry
+from parlant_sync import Client, TransportError
+from parlant_sync._api import retry
 from parlant_sync.testing import FakeServer
 
 

@@ -12,13 +12,13 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 import pytest
-from fault_backends import connected, fake_backend
-from fault_limits import simulate
-from fault_proxy import FaultProxy
+from support.fault_backends import connected, fake_backend
+from support.fault_limits import simulate
+from support.fault_proxy import FaultProxy
 
 from parlant_sync import Client, RateLimitedError, Session
+from parlant_sync._api.rate_limit import RateLimiter, Waiter
 from parlant_sync.demo.launcher import DemoServer
-from parlant_sync.pace import Pace, Waiter
 from parlant_sync.testing import FakeServer
 
 
@@ -45,7 +45,7 @@ def test_twenty_pollers_keep_to_the_limit_together(think: float, seed: int) -> N
 def test_no_volley_at_the_end_of_a_pause() -> None:
     """Those who wait take turns; and begin anew with that where one of them is refused again."""
     now = 0.0
-    pace = Pace(clock=lambda: now)
+    pace = RateLimiter(clock=lambda: now)
     for _ in range(240):
         assert pace.go()
     pace.limited(None)

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from fault_backends import Backend, connected, fake_backend
-from fault_sends import SEED, cuts, lengths, manual_session, one_cut
+from support.fault_backends import Backend, connected, fake_backend
+from support.fault_sends import SEED, cuts, lengths, manual_session, one_cut
 
 from parlant_sync import DeliveryUncertain
 from parlant_sync.testing import FakeServer

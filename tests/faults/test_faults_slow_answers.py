@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected, polling, take
+from support.fault_backends import Backend, connected, polling, take
 from urllib3.util import connection
 
-from parlant_sync import TransportError, poller
+from parlant_sync import TransportError
+from parlant_sync._polling import poller
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 

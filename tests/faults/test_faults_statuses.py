@@ -8,12 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected, polling, take
+from support.fault_backends import Backend, connected, polling, take
 
-from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed, retry
-from parlant_sync.hub import Hub
-from parlant_sync.pace import Pace, Waiter
-from parlant_sync.poller import Poller
+from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed
+from parlant_sync._api import retry
+from parlant_sync._api.rate_limit import RateLimiter, Waiter
+from parlant_sync._polling.event_hub import EventHub
+from parlant_sync._polling.poller import Poller
 
 
 def _answer(status: int, body: bytes = b"", kind: str = "text/html", **headers: str) -> bytes:
@@ -90,8 +91,8 @@ def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
     world = type("World", (), {"now": 0.0})()
     asked: list[float] = []
     api: Any = type("FakeApi", (), {})()
-    api.transport = type("T", (), {"pace": Pace(clock=lambda: world.now)})()
-    made = Poller("s", api, Hub(0), poll_wait=60, idle_timeout=float("inf"), clock=lambda: world.now)
+    api.list_limiter = RateLimiter(clock=lambda: world.now)
+    made = Poller("s", api, EventHub(0), poll_wait=60, idle_timeout=float("inf"), clock=lambda: world.now)
 
     def wait(seconds: float, _: object) -> None:
         world.now += seconds
@@ -159,7 +160,7 @@ def _closing_in_a_pause(wish: str, fake: Backend) -> float:
         refused = proxy.answer(_answer(429, b"{}", "application/json", **headers), "poll", times=1)
         proxy.cut_all()
         refused.wait()
-        pace = client._transport.pace
+        pace = client._api.list_limiter
         proxy.wait(lambda: pace.pause_left() > 0, what="a pause")
         proxy.wait(lambda: all(s.health.state == "waiting" for s in sessions), what="all of them waiting")
         assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
@@ -195,7 +196,7 @@ def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) 
         thread.start()
         order.wait()
         # Until the refusal has come home: a post that is cut before that is uncertain.
-        proxy.wait(lambda: client._transport.post_pace.pause_left() > 0)
+        proxy.wait(lambda: client._api.post_limiter.pause_left() > 0)
         client.close()
         started = time.monotonic()
         thread.join(5)
@@ -205,7 +206,7 @@ def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) 
 
 @pytest.mark.usefixtures("quick_retries")
 def test_after_a_429_everything_goes_on(fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync.pace.FIRST_RATE_PAUSE", 0.05)
+    monkeypatch.setattr("parlant_sync._api.rate_limit.FIRST_RATE_PAUSE", 0.05)
     with connected(fake) as (proxy, client):
         sessions = [client.create_session("quick") for _ in range(3)]
         proxy.answer(_answer(429), "poll", times=3)
@@ -219,7 +220,7 @@ def test_after_a_429_everything_goes_on(fake: Backend, monkeypatch: pytest.Monke
 
 def test_the_pause_is_bounded_and_shared() -> None:
     now = 0.0
-    pace = Pace(clock=lambda: now)
+    pace = RateLimiter(clock=lambda: now)
     for wish in (None, 1e9, -5.0):
         pace.limited(retry.retry_after(str(wish)) if wish is not None else None)
         assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
@@ -229,5 +230,5 @@ def test_the_pause_is_bounded_and_shared() -> None:
 
 def test_clients_do_not_share_it() -> None:
     with Client("http://127.0.0.1:9") as one, Client("http://127.0.0.1:9") as two:
-        one._transport.pace.limited(5.0)
-        assert two._transport.pace.pause_left() == 0
+        one._api.list_limiter.limited(5.0)
+        assert two._api.list_limiter.pause_left() == 0

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fault_backends import Backend, connected
-from fault_sends import SEED, check, cuts, lengths, manual_session, one_cut, outcome_of, text_of
+from support.fault_backends import Backend, connected
+from support.fault_sends import SEED, check, cuts, lengths, manual_session, one_cut, outcome_of, text_of
 
 from parlant_sync import DeliveryUncertain, TransportError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process_helpers import ROOT, run
+from support.process_helpers import ROOT, run
 
 from parlant_sync import Client, Session, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from process_helpers import command, environment
+from support.process_helpers import command, environment
 
 from parlant_sync.testing import FakeServer
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from process_helpers import PROGRAMS, environment, run
+from support.process_helpers import PROGRAMS, environment, run
 
 from parlant_sync.testing import FakeServer
 

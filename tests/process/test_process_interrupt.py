@@ -12,29 +12,18 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from process_helpers import run
+from support.process_helpers import run
 
 import parlant_sync
-from parlant_sync import (
-    Client,
-    Event,
-    Session,
-    connections,
-    dialing,
-    idle,
-    interrupt,
-    outgoing,
-    pools,
-    steady,
-    transport,
-)
+from parlant_sync import Client, Event, Session
+from parlant_sync._http import adapter, auth, codec, connection, dialing, interrupt, steady, transport
 from parlant_sync.testing import FakeServer
 
 HOME = os.path.dirname(parlant_sync.__file__)
 # An interrupt while urllib3 opens a socket, or while requests hands an answer on, drops that socket: closed at once,
 # but with a warning.
 NOT_HERE = tuple(
-    module.__file__ for module in (connections, dialing, idle, interrupt, outgoing, pools, steady, transport)
+    module.__file__ for module in (adapter, auth, codec, connection, dialing, interrupt, steady, transport)
 )
 
 

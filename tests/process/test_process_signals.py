@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_helpers import environment
+from support.process_helpers import environment
 
 from parlant_sync.testing import FakeServer
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from secret_canaries import found_in
-from secret_tls import Authority, authority
+from support.secret_canaries import found_in
+from support.secret_tls import Authority, authority
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

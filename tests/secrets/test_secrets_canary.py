@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import requests
-from raw_server import CLOSE, RawServer
-from secret_canaries import HEADERS, PASSWORD, TOKEN, check, echoes, found_in
+from support.raw_server import CLOSE, RawServer
+from support.secret_canaries import HEADERS, PASSWORD, TOKEN, check, echoes, found_in
 
 from parlant_sync import (
     AgentError,
@@ -123,7 +123,7 @@ def echoing(place: bytes) -> Callable[[bytes, bytes, int], bytes]:
 
 @pytest.mark.parametrize("place", ODD_PLACES)
 def test_echoes_in_odd_places(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
     with RawServer(echoing(ODD_PLACES[place])) as raw, canary_client(raw.base_url) as client:
         try:
             client.agents()
@@ -133,7 +133,7 @@ def test_echoes_in_odd_places(place: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_proxy_that_repeats_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync.retry.jittered", lambda attempt: 0.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
     with RawServer(echoing(ODD_PLACES["status line"])) as raw:
         proxy = raw.base_url.replace("http://", f"http://user:{PASSWORD}@")
         with Client("http://parlant.example", proxies={"http": proxy}) as client:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from secret_canaries import TOKEN, echoes, found_in
+from support.secret_canaries import TOKEN, echoes, found_in
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer

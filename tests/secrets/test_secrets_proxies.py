@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from secret_proxy import TlsProxy
-from secret_tls import Authority, authority
+from support.secret_proxy import TlsProxy
+from support.secret_tls import Authority, authority
 
 from parlant_sync import Client, ParlantSyncError, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer

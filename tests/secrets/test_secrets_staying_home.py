@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from secret_tls import Authority
+from support.secret_tls import Authority
 
 from parlant_sync import ApiError, Client, ConfigurationError, NotFoundError, TransportError
 from parlant_sync.testing import FakeServer, Response

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from raw_api import Api
+from support.raw_api import Api
 
 from parlant_sync.testing import FakeServer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raw_api import VERSIONS, Api
+from support.raw_api import VERSIONS, Api
 
 INT = "Input should be a valid integer, unable to parse string as an integer"
 

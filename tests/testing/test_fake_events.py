@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from raw_api import VERSIONS, brief, in_background
+from support.raw_api import VERSIONS, brief, in_background
 
 MAIN = "<main>"
 

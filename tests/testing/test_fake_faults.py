@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 import pytest
 import requests
-from raw_api import Api, in_background
+from support.raw_api import Api, in_background
 
 from parlant_sync.testing import FakeServer, Request, Response
 from parlant_sync.testing.faults import matches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raw_api import brief
+from support.raw_api import brief
 
 
 @pytest.mark.parametrize(

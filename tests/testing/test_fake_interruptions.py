@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raw_api import VERSIONS, Api, brief, in_background
+from support.raw_api import VERSIONS, Api, brief, in_background
 
 CANCELLED = ["cancelled", "ready(completed)"]
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from raw_api import brief, in_background
+from support.raw_api import brief, in_background
 
 from parlant_sync.testing import FakeServer
 

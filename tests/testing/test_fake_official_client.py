@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raw_api import VERSIONS, Api
+from support.raw_api import VERSIONS, Api
 
 official = pytest.importorskip("parlant.client", reason="parlant-client, the official client, is not installed here")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from raw_api import Api, brief, in_background
+from support.raw_api import Api, brief, in_background
 
 
 def begin(api: Api, text: object = "a b c", **options: object) -> tuple[str, dict]:

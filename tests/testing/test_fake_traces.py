@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_api import Api, in_background
+from support.raw_api import Api, in_background
 
 TRACES = Path(__file__).parent.parent / "traces"
 FILES = sorted(TRACES.glob("*/*.json"))

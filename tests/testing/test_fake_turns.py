@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from raw_api import Api, brief, in_background
+from support.raw_api import Api, brief, in_background
 
 START = ["acknowledged", "processing(Interpreting)", "typing"]
 END = ["ready", "ready(completed)"]

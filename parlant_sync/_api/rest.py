@@ -1,0 +1,244 @@
+"""The REST calls of a Parlant server that this library uses, typed, with the retries that are safe for each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from parlant_sync import errors
+from parlant_sync._api.calls import ATTEMPTS, ApiCalls, may_pass
+from parlant_sync._api.retry import LEAST
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.codec import segment
+from parlant_sync._http.transport import Failure, PollConnection, told_length
+from parlant_sync.events import (
+    Agent,
+    Event,
+    ServerInfo,
+    SessionInfo,
+    read_agent,
+    read_events,
+    read_session,
+)
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 100
+# Up to this many bytes of history are read to find its end; longer ones are told by their length alone.
+_SMALL_HISTORY = 256 * 1024
+_TYPICAL_EVENT = 450
+
+
+def session_path(session_id: str) -> str:
+    return f"/sessions/{segment(session_id, 'a session id')}"
+
+
+def events_path(session_id: str) -> str:
+    return f"{session_path(session_id)}/events"
+
+
+class RestApi(ApiCalls):
+    """RunningRequests over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
+
+    # -- events
+
+    def poll(
+        self, line: PollConnection, session_id: str, *, min_offset: int, wait: int, slack: float
+    ) -> tuple[list[Event], int]:
+        """One long poll: the events from ``min_offset`` on and the size of the body; a 504 is "nothing new"."""
+        path = events_path(session_id)
+        answer = line.get(path, {"min_offset": min_offset, "wait_for_data": wait}, read_timeout=wait + slack)
+        if answer.status == 504:
+            return [], 0
+        return self.read(answer, "GET", path, read_events), len(answer.body)
+
+    def list_events(
+        self,
+        session_id: str,
+        min_offset: int,
+        *,
+        kinds: frozenset[str] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> list[Event]:
+        """What the server holds now, from ``min_offset`` on."""
+        params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
+        if kinds and kinds <= {"message", "status", "tool", "custom"}:
+            params["kinds"] = ",".join(sorted(kinds))
+        return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
+
+    def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
+        """A streamed message as it stands now."""
+        return self.held(session_id, event, deadline=deadline) or event
+
+    def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event | None:
+        """The event as the server holds it: from 3.2 on read alone, else (or where refused) out of a list; or None."""
+        if self.single_reads:
+            path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
+            try:
+                return self.get(path, Event, deadline=deadline, attempts=1)
+            except errors.ApiError as error:
+                if error.status not in (403, 404, 405):
+                    raise
+                logger.debug("session %s: single events cannot be read (%s); listing instead", session_id, error.status)
+                if error.status != 404:  # which may be this event's alone
+                    self.single_reads = False
+        for found in self.list_events(session_id, event.offset, deadline=deadline, attempts=1):
+            if found.id == event.id:
+                return found
+        return None
+
+    def create_event(
+        self,
+        session_id: str,
+        body: Mapping[str, Any],
+        *,
+        failure: Failure,
+        params: Mapping[str, Any] | None = None,
+        read_timeout: float | None = None,
+    ) -> Event:
+        """Posts once. Whether the server may have taken it after an error is in ``failure``."""
+        path = events_path(session_id)
+        answer = self.request("POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure)
+        return self.read(answer, "POST", path, Event)
+
+    def end_of(self, session_id: str, since: int = 0, *, deadline: Deadline | None = None) -> int:
+        """The offset after the last event, without reading a long history: its length tells where to look.
+
+        ``since``: an offset that the end is known not to be below.
+        """
+        limit = self.transport.settings.request_timeout
+        deadline = deadline or Deadline(limit)
+        low, high = since, None  # there are events below low (or none at all), none from high on
+        probe, step = since, 0
+        while True:
+            if deadline.expired():
+                raise errors.TransportError(
+                    f"session {session_id} on {self.transport.base_url}: the server did not say in time where its "
+                    "events end; try again, or give an offset as since="
+                )
+            events, size = self._peek(session_id, probe, Deadline(deadline.between(LEAST, limit)))
+            if events:
+                return events[-1].offset + 1
+            if events is None:
+                low = probe + 1
+                # Too far is no harm: then the end is between. Where no length is told, each step is twice the last.
+                step = max(2 * step, _SMALL_HISTORY // _TYPICAL_EVENT // 2)
+                if size is not None:
+                    step = size // _TYPICAL_EVENT - _SMALL_HISTORY // _TYPICAL_EVENT // 2
+                probe += step
+            else:
+                high = probe
+            if high is not None:
+                if low >= high:
+                    return high
+                probe = (low + high) // 2
+
+    def _peek(self, session_id: str, min_offset: int, deadline: Deadline) -> tuple[list[Event] | None, int | None]:
+        """The events from there on; None, and how many bytes they are (if that is told), where they are many."""
+        path = events_path(session_id)
+        params = {"min_offset": min_offset, "wait_for_data": 0}
+
+        def once() -> tuple[list[Event] | None, int | None]:
+            left = deadline.between(LEAST, self.transport.settings.request_timeout)
+            answer = self.request("GET", path, params=params, at_most=_SMALL_HISTORY, read_timeout=left)
+            events = self.read(answer, "GET", path, read_events) if answer.whole else None
+            return events, told_length(answer.headers)
+
+        return self.again(once, may_pass, deadline=deadline)
+
+    # -- sessions, agents, server
+
+    def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> SessionInfo:
+        params = {"allow_greeting": "true" if allow_greeting else "false"}
+        return self.write("POST", "/sessions", body, read_session, params=params, body_expected=True)
+
+    def read_session(self, session_id: str) -> SessionInfo:
+        return self.get(session_path(session_id), read_session)
+
+    def update_session(self, session_id: str, body: Mapping[str, Any]) -> SessionInfo | None:
+        def parse(value: Any) -> SessionInfo | None:
+            return None if value is None else read_session(value)
+
+        return self.write("PATCH", session_path(session_id), body, parse)
+
+    def delete_session(self, session_id: str) -> None:
+        self.write("DELETE", session_path(session_id), None, lambda _: None)
+
+    def list_sessions(self, params: Mapping[str, Any]) -> Iterator[SessionInfo]:
+        """Pages from 3.1 on; 3.0 ignores ``limit`` and sends a plain list."""
+        cursor: str | None = None
+        seen: set[str] = set()
+        while True:
+            page = {**params, "limit": _PAGE, **({"cursor": cursor} if cursor else {})}
+            items, following = self.get("/sessions", _read_page, params=page)
+            yield from items
+            if following is None or following in seen:
+                return
+            seen.add(following)
+            cursor = following
+
+    def list_agents(self) -> list[Agent]:
+        def parse(value: Any) -> list[Agent]:
+            if isinstance(value, dict):
+                value = value.get("items")
+            if not isinstance(value, list):
+                raise ValueError("a list of agents was expected")
+            return [read_agent(item) for item in value]
+
+        return self.get("/agents", parse)
+
+    def read_agent(self, agent_id: str) -> Agent:
+        return self.get(f"/agents/{segment(agent_id, 'an agent id')}", read_agent)
+
+    def server_info(self) -> ServerInfo:
+        """Raises TransportError where nothing answers; a server that hides its state counts as healthy."""
+        healthy = True
+        self._health()  # opens the connection, so that the next one measures the server alone
+        started = time.monotonic()
+        status = self._health()
+        latency = time.monotonic() - started
+        if status is not None:
+            healthy = status in ("ok", "healthy")
+        return ServerInfo(self._version(), healthy, latency)
+
+    def _health(self) -> str | None:
+        def parse(value: Any) -> str:
+            found = value.get("status") if isinstance(value, dict) else value
+            if not isinstance(found, str):
+                raise ValueError("the state of a server was expected")
+            return found
+
+        try:
+            return self.get("/healthz", parse, attempts=1)
+        except errors.ServerError as error:
+            return f"failing ({error.status})"
+        except errors.ProtocolError:
+            return "not a Parlant server's"
+        except errors.ApiError:
+            return None  # 3.0 has no such page, a production server shows it to nobody
+
+    def _version(self) -> str | None:
+        def parse(value: Any) -> str | None:
+            info = value.get("info") if isinstance(value, dict) else None
+            version = info.get("version") if isinstance(info, dict) else None
+            # 3.0 says 0.1.0, the default of its framework (WIRE.md): that is not telling.
+            return version if isinstance(version, str) and version != "0.1.0" else None
+
+        try:
+            return self.get("/openapi.json", parse, attempts=1)
+        except (errors.ApiError, errors.ProtocolError):
+            return None
+
+
+def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:
+    following: str | None = None
+    if isinstance(value, dict):
+        if value.get("has_more") and isinstance(value.get("next_cursor"), str):
+            following = value["next_cursor"]
+        value = value.get("items")
+    if not isinstance(value, list):
+        raise ValueError("a list of sessions was expected")
+    return [read_session(item) for item in value], following

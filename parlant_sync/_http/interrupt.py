@@ -1,0 +1,190 @@
+"""Waking a thread that waits for the headers of a long poll.
+
+There is no response object to close while a long poll waits, and closing the connection object does not wake its
+reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So ``connection.py`` publishes
+sockets in the :class:`RunningRequest` of the thread that makes the request. To get that thread back, call ``stop()`` or
+``kick()`` on it, or ``stop()`` on the :class:`RunningRequests` it is among. Only the reader itself closes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from parlant_sync.errors import ParlantSyncError, copy_for_waiter
+
+if TYPE_CHECKING:
+    from parlant_sync._deadline import Deadline
+
+# Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
+CAN_WAKE = sys.platform != "win32"
+
+# ``here.slot``: the slot of the request that this thread makes.
+here = threading.local()
+
+
+def current() -> RunningRequest | None:
+    return getattr(here, "slot", None)
+
+
+def real(sock: Any) -> socket.socket | None:
+    """The socket itself: what urllib3 makes of TLS inside of TLS only holds one."""
+    while sock is not None and not isinstance(sock, socket.socket):
+        sock = getattr(sock, "socket", None)
+    return sock
+
+
+class Interrupted(OSError):
+    """The request was cut short by this process, on purpose."""
+
+
+class RunningRequest:
+    """Where a thread's running request can be reached. ``stop`` and ``kick`` may be called from any thread."""
+
+    __slots__ = ("_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "deadline", "seen", "sent")
+
+    def __init__(self) -> None:
+        # Guards _sock against being closed between a look at it and its shutdown; held for no more than those, and
+        # entered again where a signal handler comes in between.
+        self._lock = threading.RLock()
+        self._sock: socket.socket | None = None
+        self._kicked = False
+        self._stopped = False
+        self._pid = os.getpid()
+        self._outer: RunningRequest | None = (
+            None  # of a request inside this one: a token callable may ask a server, too
+        )
+        self.seen = False  # a pool of ours took the request, and so would have told of its bytes
+        self.sent = False
+        self.deadline: Deadline | None = None  # of the whole answer, its head and its body
+
+    def rearm(self) -> None:
+        """Forget earlier kicks. Before the caller looks at what a kick would tell it, or that kick is lost."""
+        self._kicked = False
+
+    def __enter__(self) -> RunningRequest:
+        self.seen = self.sent = False
+        self._outer, here.slot = current(), self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outer, here.slot = None, self._outer
+        self.unpublish(self._sock)
+
+    @property
+    def interrupted(self) -> bool:
+        return self._kicked or self._stopped
+
+    def publish(self, sock: Any) -> None:
+        sock = real(sock)
+        with self._lock:
+            self._sock = sock
+        self.check()  # after publishing: a stop from before it has found no socket to wake
+
+    def check(self) -> None:
+        if self._kicked or self._stopped:
+            raise Interrupted("the request was cut short by this process")
+
+    def unpublish(self, sock: Any) -> socket.socket | None:
+        """``sock`` is about to be closed, without the lock: a collection in there closes whatever it finds.
+
+        Returns it, or None where it is not the one that is published: such are those that a finalizer closes.
+        """
+        found = self._sock
+        if found is None or found is not real(sock):
+            return None
+        with self._lock:
+            self._sock = None
+        return found
+
+    def kick(self) -> None:
+        """End the request that runs now, if one does."""
+        self._kicked = True
+        self._shut()
+
+    def stop(self) -> None:
+        """End the request that runs now, and every later one at once. One-way."""
+        self._stopped = True
+        self._shut()
+
+    def stop_without_lock(self) -> None:
+        """``stop()`` for finalizers, which may run in any thread, whoever holds the lock."""
+        self._stopped = True
+        if self._pid == os.getpid():
+            _shut(self._sock)
+
+    def _shut(self) -> None:
+        # In a forked child this is the parent's connection, which it would cut, and the lock may be another thread's.
+        if self._pid == os.getpid():
+            with self._lock:
+                _shut(self._sock)
+
+    def drop_inherited(self) -> None:
+        """In a forked child: give the descriptor back without a word to the peer, who still talks with the parent."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            socket.socket.close(sock)
+
+
+def _shut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        try:
+            # Unbound: SSLSocket.shutdown would tear down state under its reader.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
+
+
+class TlsSocket(ssl.SSLSocket):
+    """What contexts of ours make: ``wrap_socket`` takes the descriptor out of the socket that was published before, and
+    gives this one away only after the handshake, which can hang."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        slot = current()
+        if slot is None:
+            return super().do_handshake(block)
+        try:
+            slot.publish(self)
+            super().do_handshake(block)
+        except BaseException:
+            slot.unpublish(self)  # its maker closes it
+            raise
+
+
+class RunningRequests:
+    """The requests of one owner that run now, to be ended together.
+
+    No lock: single operations of a set, each whole by itself, so that a signal handler may stop them at any moment.
+    """
+
+    __slots__ = ("cause", "running")
+
+    def __init__(self) -> None:
+        self.running: set[RunningRequest] = set()
+        self.cause: ParlantSyncError | None = None  # why they were ended; what later requests fail with, too
+
+    def enter(self, slot: RunningRequest) -> None:
+        """A request begins. Raises what they were stopped with. Whoever calls it takes ``slot`` out of ``running``."""
+        self.running.add(slot)
+        # After adding: whoever stops them from now on finds it.
+        self.check()
+
+    def check(self) -> None:
+        ended = self.ended()
+        if ended is not None:
+            raise ended
+
+    def ended(self) -> BaseException | None:
+        """What they were stopped with, a copy for whoever asks."""
+        return None if self.cause is None else copy_for_waiter(self.cause)
+
+    def stop(self, cause: ParlantSyncError) -> None:
+        """End those that run, and every later one at once. One-way; the first cause stays."""
+        if self.cause is None:
+            self.cause = cause
+        for slot in self.running.copy():
+            slot.stop()

@@ -1,0 +1,1 @@
+"""One poller per session, and the mailboxes it delivers to."""

@@ -1,0 +1,267 @@
+"""What a client was told: arguments and environment, checked once, so that a mistake is one clear line at once."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from parlant_sync import _validation as check
+from parlant_sync._deadline import seconds
+from parlant_sync._http.interrupt import TlsSocket
+from parlant_sync._http.redaction import secrets_of
+from parlant_sync.errors import ConfigurationError, TransportError
+
+DEFAULT_URL = "http://localhost:8800"
+Verify = bool | str | os.PathLike[str]
+
+
+def check_base_url(url: object, name: str = "base_url") -> str:
+    """``url`` with its scheme in lower case, without a slash at its end.
+
+    Raises :class:`ConfigurationError` that says what is wrong with ``name``. The text itself may hold a password, and
+    the errors of the standard library quote it: neither is repeated.
+    """
+    if not isinstance(url, str) or not url:
+        raise ConfigurationError(f"{name} must be a URL like {DEFAULT_URL}, not {type(url).__name__}")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ConfigurationError(f"{name} holds blanks, backslashes or characters that cannot be printed")
+    # Before anything is parsed: whatever stands before it may be a password.
+    if "@" in url:
+        raise ConfigurationError(
+            f"{name} holds an @, as of a user name or password; use token= or auth= instead (in a path, write %40)"
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(f"{name} is no URL: its host or port cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{name} must start with http:// or https:// and name a host, like {DEFAULT_URL}")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ConfigurationError(f"{name} has a query or fragment; give the address of the server alone")
+    if port == 0 or any(part in (".", "..") for part in parts.path.split("/")):
+        raise ConfigurationError(f"{name} has port 0, or a dot segment in its path")
+    return parts.scheme + url[len(parts.scheme) :].rstrip("/")
+
+
+class TokenSource(AuthBase):
+    """Puts the bearer token on a request; a callable is asked each time, so that it can rotate. Prints no secret."""
+
+    def __init__(self, token: str | Callable[[], str], base_url: str) -> None:
+        self.rotates = callable(token)
+        self._base_url = base_url
+        self._ask: Callable[[], str] = token if callable(token) else lambda: token
+        self.header = ""  # the one sent last
+        if not self.rotates:
+            _check_token(token)
+
+    def __call__(self, request: Any) -> Any:
+        try:
+            token = self._ask()
+        except Exception as error:
+            raise TransportError(
+                f"nothing was sent to {self._base_url}: the callable given as token= failed with "
+                f"{type(error).__name__}; look into what it asks for the token"
+            ) from error
+        _check_token(token, "what the callable given as token= returns")
+        self.header = request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    def __repr__(self) -> str:
+        return "TokenSource([redacted])"
+
+
+def _check_token(token: object, name: str = "the token") -> None:
+    if not isinstance(token, str) or not token or not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigurationError(f"{name} must be a non-empty string of printable ASCII without blanks or line ends")
+
+
+def _check_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ConfigurationError(f"{name!r} cannot be the name of a header")
+        # The value may be a secret: the message does not repeat it.
+        if not isinstance(value, str) or not re.fullmatch(r"(?![ \t])[\t\x20-\x7e\x80-\xff]*", value):
+            raise ConfigurationError(f"the value of header {name} must be Latin-1 text without control characters")
+    return dict(headers)
+
+
+def _check_auth(auth: Any) -> Any:
+    if auth is not None and not callable(auth) and not (isinstance(auth, tuple) and len(auth) == 2):
+        # Not repeated: it may be a secret in the wrong place.
+        raise ConfigurationError(f"auth must be (user, password) or an auth object of requests, not {_kind(auth)}")
+    return auth
+
+
+def _check_cert(cert: Any) -> str | tuple[str, str] | None:
+    if cert is None:
+        return None
+    if not isinstance(cert, (tuple, list)):
+        return _check_path("cert", cert)
+    if len(cert) != 2:
+        raise ConfigurationError(f"cert must be a path, or the paths of certificate and key, not {len(cert)} of them")
+    return _check_path("cert", cert[0]), _check_path("cert", cert[1])
+
+
+def _check_path(name: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path:
+        what = "True, False or the path of a bundle of certificates" if name == "verify" else "the path of a file"
+        raise ConfigurationError(f"{name} must be {what}, not {_kind(value)}")
+    return path
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__}"
+
+
+class _NoAuth(AuthBase):
+    """Stands where nothing was given: with nothing at all, requests would look into netrc."""
+
+    def __call__(self, request: Any) -> Any:
+        return request
+
+
+class Settings:
+    """The checked configuration of one client. Not changed after it was made; its ``repr`` holds no secret."""
+
+    def __init__(
+        self,
+        base_url: str | None,
+        *,
+        token: str | Callable[[], str] | None,
+        headers: Mapping[str, str] | None,
+        auth: Any,
+        verify: Verify,
+        cert: str | tuple[str, str] | None,
+        proxies: Mapping[str, str] | None,
+        poll_wait: float,
+        connect_timeout: float,
+        request_timeout: float,
+        turn_timeout: float | None,
+        close_timeout: float,
+        idle_timeout: float | None,
+        backlog_limit: int,
+        session_factory: Callable[[], requests.Session] | None,
+    ) -> None:
+        if base_url not in (None, ""):
+            self.base_url = check_base_url(base_url)
+        else:
+            self.base_url = check_base_url(os.environ.get("PARLANT_SERVER") or DEFAULT_URL, "$PARLANT_SERVER")
+        check.mapping("headers", headers)
+        check.mapping("proxies", proxies)
+        self.headers = _check_headers(headers or {})
+        if token is not None and auth is not None:
+            raise ConfigurationError("give token= or auth=, not both")
+        authorized = any(name.lower() == "authorization" for name in self.headers)
+        if token is None and auth is None and not authorized:  # what was given beats what lies around
+            token = os.environ.get("PARLANT_TOKEN") or None
+            if token is not None:
+                _check_token(token, "$PARLANT_TOKEN")
+        self.token_source = TokenSource(token, self.base_url) if token is not None else None
+        self.auth = _check_auth(auth)
+        self.verify = verify if isinstance(verify, bool) else _check_path("verify", verify)
+        self.cert = _check_cert(cert)
+        self.proxies = dict(proxies or {})
+        self.poll_wait = max(1, math.ceil(_finite("poll_wait", poll_wait)))
+        self.connect_timeout = _finite("connect_timeout", connect_timeout, minimum=0.001)
+        self.request_timeout = _finite("request_timeout", request_timeout, minimum=0.001)
+        self.turn_timeout = turn_timeout
+        seconds("turn_timeout", turn_timeout, none_is_ok=True)
+        self.close_timeout = seconds("close_timeout", close_timeout)
+        self.idle_timeout = seconds("idle_timeout", idle_timeout, none_is_ok=True)
+        if type(backlog_limit) is not int or backlog_limit < 1:
+            raise ConfigurationError(
+                f"backlog_limit must be a whole number of events, at least 1, not {backlog_limit!r}"
+            )
+        self.backlog_limit = backlog_limit
+        if session_factory is not None and not callable(session_factory):
+            raise ConfigurationError("session_factory must be a callable that returns a requests.Session")
+        self.session_factory = session_factory
+
+    def __repr__(self) -> str:
+        return f"Settings(base_url={self.base_url!r})"
+
+    def secrets(self) -> list[str]:
+        """What no text of a server is to repeat: the caller's headers and the token."""
+        token = {"Authorization": self.token_source.header} if self.token_source is not None else {}
+        return secrets_of({**self.headers, **token})
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The one context of all connections: each would otherwise load the authorities again (28 ms, 670 KiB)."""
+        if not self.base_url.startswith("https:") or self.session_factory is not None:
+            return None
+        context = self._trusting_context()
+        if self.cert is not None:
+            chain = (self.cert,) if isinstance(self.cert, str) else self.cert
+            try:
+                context.load_cert_chain(*chain)
+            except OSError as error:
+                raise ConfigurationError(f"cert={self.cert!r} cannot be loaded: {error}") from None
+        return context
+
+    def _trusting_context(self) -> ssl.SSLContext:
+        from urllib3.util import create_urllib3_context
+
+        context = create_urllib3_context()
+        if issubclass(TlsSocket, context.sslsocket_class):  # not where something else (gevent) has come in between
+            context.sslsocket_class = TlsSocket
+        if self.verify is False:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context.verify_mode = ssl.CERT_REQUIRED
+            self._load_authorities(context)
+        return context
+
+    def proxy_tls_context(self, proxy: str | None, server: ssl.SSLContext | None) -> ssl.SSLContext | None:
+        """For the handshake with an ``https://`` proxy, which is not shown the certificate that is for the server."""
+        if self.session_factory is not None or not (proxy or "").lower().startswith("https:"):
+            return None
+        return server if server is not None and self.cert is None else self._trusting_context()
+
+    def _load_authorities(self, context: ssl.SSLContext) -> None:
+        place = self.verify if isinstance(self.verify, str) else ""
+        place = (
+            place
+            or os.environ.get("REQUESTS_CA_BUNDLE")
+            or os.environ.get("CURL_CA_BUNDLE")
+            or requests.utils.DEFAULT_CA_BUNDLE_PATH
+        )
+        try:
+            if os.path.isdir(place):
+                context.load_verify_locations(capath=place)
+            else:
+                context.load_verify_locations(cafile=place)
+        except OSError as error:
+            raise ConfigurationError(f"verify={place!r} is no usable bundle of certificates: {error}") from None
+
+    def request_auth(self, session: requests.Session) -> Any:
+        """What authenticates a request; never None, for that would be netrc's turn."""
+        return self.token_source or self.auth or session.auth or _NoAuth()
+
+    def tls_arguments(self) -> dict[str, Any]:
+        """How a caller's own session is told ``verify`` and ``cert``; ours has them in its context."""
+        if self.session_factory is None:
+            return {"verify": self.verify is not False}
+        arguments: dict[str, Any] = {}
+        if self.verify is not True:
+            arguments["verify"] = self.verify
+        if self.cert is not None:
+            arguments["cert"] = self.cert
+        return arguments
+
+
+def _finite(name: str, value: object, *, minimum: float = 0.0) -> float:
+    number = seconds(name, value, minimum=minimum)
+    if math.isinf(number):
+        raise ConfigurationError(f"{name} must be a finite number of seconds")
+    return number

@@ -1,0 +1,279 @@
+"""Starting turns: post and follow, trigger and follow, follow only; and the feeds that readers and turns begin with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from parlant_sync import errors
+from parlant_sync._api.calls import unread
+from parlant_sync._api.posting import MessagePoster
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import LEAST
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.transport import Failure
+from parlant_sync._polling.event_feed import EventFeed
+from parlant_sync._polling.event_hub import EventHub, LogPosition
+from parlant_sync._polling.poller import Poller
+from parlant_sync._polling.users import Use
+from parlant_sync._settings import Settings
+from parlant_sync._turns.tracker import TurnTracker
+from parlant_sync._turns.turn_queue import TurnQueue, TurnTicket
+from parlant_sync.events import Event, Reply
+from parlant_sync.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+# A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
+_TRIGGER_ANSWER = 2.0
+_TRIGGER_BEGIN = 10.0
+
+
+def _created(text: object) -> datetime | None:
+    return Event({"offset": 0, "creation_utc": text}).created
+
+
+class TurnStarter:
+    """What the calls of one session begin with. Thread-safe.
+
+    ``check`` is the session's own: it raises in a forked process, and keeps the session alive while a turn runs.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        api: RestApi,
+        settings: Settings,
+        hub: EventHub,
+        poller: Poller,
+        turn_queue: TurnQueue,
+        check: Callable[[], None],
+    ) -> None:
+        self.delivery = MessagePoster(session_id, api, poller.bell)
+        self.where = f"session {session_id} on {settings.base_url}"
+        self._session_id = session_id
+        self._api = api
+        self._settings = settings
+        self._hub = hub
+        self._poller = poller
+        self._turn_queue = turn_queue
+        self._check_process = check
+
+    def check(self) -> None:
+        """Raises in a forked process, and what has ended the session where something has."""
+        self._check_process()
+        ending = self._hub.ending
+        if ending is not None:
+            raise errors.copy_for_waiter(ending) from ending
+
+    def using(self) -> Use:
+        self.check()
+        return Use(self._poller)
+
+    def feed(self, offset: int | None, deadline: Deadline | None = None, *, epoch: int | None = None) -> EventFeed:
+        """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
+        api, session_id, settings = self._api, self._session_id, self._settings
+
+        def lister(since: int) -> list[Event]:
+            # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
+            most = settings.request_timeout
+            limit = most if deadline is None else deadline.between(LEAST, most)
+            try:
+                return api.list_events(session_id, since, deadline=Deadline(limit), attempts=1)
+            except errors.RateLimitedError as error:
+                api.list_limiter.limited(error.retry_after)  # the pollers pause, too
+                raise
+
+        return EventFeed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
+
+    def latest(self, deadline: Deadline | None = None) -> int:
+        """The offset after the last event that the server has now. Asks it: what the poller knows may be old."""
+        return self._api.end_of(self._session_id, since=self._hub.latest(), deadline=deadline)
+
+    def note_posted(self, event: Event, place: LogPosition, deadline: Deadline, *, found: bool = False) -> None:
+        """The server has taken ``event``; ``place`` was the hub's before it was sent. ``found``: in its list, perhaps
+        from an earlier call with the same key. Looks whether the server's numbering went back, and if so, where to."""
+        self._poller.cut_pause()  # it answers again, so there is no reason to wait
+        if not self._hub.note_posted(event.offset, place):
+            return
+        start = self._start_of_numbering(event, deadline, found)
+        if start is not None and self._hub.renumber(start, place):
+            logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
+            self._poller.poll_now()
+
+    def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
+        """The first offset that was given anew, as far as it can be told; None where none was."""
+        before = _created(self._hub.last_created)
+        if found and (before is None or event.created is None or event.created <= before):
+            return None  # an old message, found by a key that was used again
+        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+        try:
+            held = self._api.list_events(self._session_id, 0, deadline=limit)
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
+            logger.debug("session %s: cannot look for the start of the numbering: %s", self._session_id, error)
+            held = []
+        newer = [e.offset for e in held if before is not None and (e.created or before) > before]
+        return min([event.offset, *newer])
+
+    def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
+        """Post, and follow nothing."""
+        with self.using():
+            place = self._hub.place
+            deadline = Deadline(self._settings.request_timeout)
+            event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
+            self.note_posted(event, place, deadline, found=found)
+            return event
+
+    def stream(self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, manual: bool) -> Turn:
+        """Post, and follow the turn that answers."""
+        started = time.monotonic()
+        entry = self._enter(deadline, started)
+        feed: EventFeed | None = None
+        try:
+            with self.using():
+                place = self._hub.place
+                feed = self.feed(None, deadline)  # before the post, so that nothing can be missed
+                event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
+                self.note_posted(event, place, deadline, found=found)
+                feed.start_at(event.offset + 1)
+                if found:
+                    feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
+            # Also where the session was closed meanwhile: the message is stored, and the turn tells the rest.
+            return self._turn(
+                feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
+            )
+        except BaseException as error:
+            entry.release()
+            if feed is not None:
+                feed.leave()
+            if isinstance(error, errors.TransportError | errors.ApiError):
+                self.check()  # where close() has cut the post short, that is the reason
+            raise
+
+    def follow(self, event: Event, deadline: Deadline, *, manual: bool) -> Turn:
+        """The turn that answers a message posted before; takes no place in the queue."""
+        self.check()
+        self._check_held(event, deadline)
+        feed = self.feed(event.offset + 1, deadline)
+        feed.start_at(event.offset + 1)
+        return self._turn(feed, TurnTracker(event), deadline, request=event, manual=manual)
+
+    def _check_held(self, event: Event, deadline: Deadline) -> None:
+        """An offset alone would follow a turn of this session that answers another message."""
+        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+        try:
+            held = self._api.held(self._session_id, event, deadline=limit)
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
+            logger.debug("session %s: cannot look for the message to follow: %s", self._session_id, error)
+            return  # an outage passes, and is no reason not to wait
+        if held is None or held.offset != event.offset:
+            raise errors.ConfigurationError(
+                f"{self.where} does not hold the message {event.id!r} at offset {event.offset}: call reply_to() of the "
+                "session that it was posted to (or send it anew, if the server has lost it)"
+            )
+
+    def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
+        """Ask the agent to speak, and follow that turn. Where the answer does not tell, the events decide."""
+        body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
+        if guidelines:
+            body["guidelines"] = guidelines
+        started = time.monotonic()
+        entry = self._enter(deadline, started)
+        feed: EventFeed | None = None
+        try:
+            with self.using():
+                place = self._hub.place
+                feed = self.feed(None, deadline)
+                feed.start_at(self._latest_in_time(deadline, started))
+                failure = Failure()
+                post_error: errors.ParlantSyncError | None = None
+                trace: str | None = None
+                limit = deadline.bound(None if guidelines else _TRIGGER_ANSWER)
+                try:
+                    event = self._api.create_event(
+                        self._session_id,
+                        body,
+                        failure=failure,
+                        read_timeout=None if limit is None else max(limit, 0.001),
+                    )
+                    if guidelines:
+                        trace = event.trace_id
+                        self.note_posted(event, place, deadline)
+                        if event.offset < feed.offset:
+                            feed.start_at(event.offset)  # of a new numbering
+                except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
+                    if not failure.sent:
+                        raise
+                    post_error = error
+            tracker = TurnTracker(trace=trace, unannounced=bool(guidelines) and trace is None)
+            return self._turn(feed, tracker, deadline, entry=entry, started=started, post_error=post_error)
+        except BaseException:
+            entry.release()
+            if feed is not None:
+                feed.leave()
+            raise
+
+    def _enter(self, deadline: Deadline, started: float) -> TurnTicket:
+        with self.using():
+            entry = self._turn_queue.enter(deadline)
+        try:
+            self.check()
+        except BaseException:
+            if entry is not None:
+                entry.release()
+            raise
+        if entry is None:
+            why = "nothing was posted, for another turn of it was running all the time (reply() or close() ends that)"
+            raise self._nothing_posted(why, started)
+        return entry
+
+    def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
+        return errors.TurnTimeout(
+            f"{self.where}: {why}; wait longer, or use a session for each conversation",
+            partial=Reply("", "empty", duration=time.monotonic() - started),
+        )
+
+    def _latest_in_time(self, deadline: Deadline, started: float) -> int:
+        try:
+            return self.latest(deadline)
+        except errors.ParlantSyncError as error:
+            if deadline.remaining() > LEAST or not unread(error):
+                raise
+            why = "nothing was posted, for the server did not say in time where its events end"
+            raise self._nothing_posted(why, started) from error
+
+    def _turn(
+        self,
+        feed: EventFeed,
+        tracker: TurnTracker,
+        deadline: Deadline,
+        *,
+        request: Event | None = None,
+        entry: TurnTicket | None = None,
+        started: float | None = None,
+        post_error: errors.ParlantSyncError | None = None,
+        manual: bool = False,
+    ) -> Turn:
+        return Turn(
+            api=self._api,
+            session_id=self._session_id,
+            poller=self._poller,
+            feed=feed,
+            tracker=tracker,
+            deadline=deadline,
+            request=request,
+            check=self._check_process,
+            manual=manual,
+            entry=entry,
+            started=started,
+            post_error=post_error,
+            begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
+        )

@@ -1,0 +1,68 @@
+"""What a request takes with it. (Bodies are in test_transport.py, by what is posted.)"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from parlant_sync import errors
+from parlant_sync._http.auth import Auth
+from parlant_sync._http.codec import segment
+from parlant_sync._http.interrupt import RunningRequest
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [("abc", "abc"), ("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("a\nb", "a%0Ab"), ("é", "%C3%A9"), ("%2e", "%252e")],
+)
+def test_segments(value: str, quoted: str) -> None:
+    assert segment(value, "an id") == quoted
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", None, 7, "\ud800"])
+def test_what_is_no_segment(value: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="an id"):
+        segment(value, "an id")
+
+
+def authenticated(auth: Any) -> tuple[Auth, Any]:
+    settings: Any = SimpleNamespace(request_auth=lambda session: auth)
+    with requests.Session() as session:
+        made = Auth(settings, session, RunningRequest())
+    request = requests.Request("GET", "http://h/", headers={"X-Vault": "v4lue-of-it"}).prepare()
+    return made, made(request)
+
+
+def bearer(request: Any) -> Any:
+    request.headers["Authorization"] = "Bearer t0ken-of-it"
+    return request
+
+
+def test_what_went_is_known_whoever_put_it_there() -> None:
+    secrets = authenticated(bearer)[0].secrets(None)
+    assert {"v4lue-of-it", "t0ken-of-it"} <= set(secrets)
+
+
+def test_a_pair_is_user_and_password() -> None:
+    auth, request = authenticated(("user", "pa55word"))
+    assert request.headers["Authorization"] == "Basic dXNlcjpwYTU1d29yZA=="
+    assert "dXNlcjpwYTU1d29yZA" in auth.secrets(None)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "found"),
+    [
+        ("http://user:pa%35%35word@proxy.test:3128", {"pa55word", "pa%35%35word", "dXNlcjpwYTU1d29yZA"}),
+        ("http://user:wörd@proxy.test:3128", {"wörd"}),
+        ("http://user@proxy.test:3128", set()),
+        ("http://[::1", set()),
+        (None, set()),
+    ],
+)
+def test_a_proxy_s_password_is_one_too(proxy: str | None, found: set[str]) -> None:
+    before = set(authenticated(bearer)[0].secrets(None))
+    assert set(authenticated(bearer)[0].secrets(proxy)) >= found | before
+    assert bool(set(authenticated(bearer)[0].secrets(proxy)) - before) is bool(found)

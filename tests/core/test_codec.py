@@ -1,0 +1,88 @@
+"""Reading JSON: what is refused, what is kept, and what it may cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from parlant_sync._http import codec
+from parlant_sync._http.codec import MAX_DEPTH, MAX_MARKS, decode_json, is_deep
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'[{"offset": 1}'])
+def test_broken_json_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of any text
+        decode_json(body)
+
+
+def test_strange_json_is_kept() -> None:
+    digits = "7" * 5000
+    assert decode_json(b'{"n": %s}' % digits.encode()) == {"n": digits}
+    assert decode_json(b'"\\ud800"') == "\ud800"
+    assert json.loads(json.dumps(decode_json(b"[NaN, Infinity]"), allow_nan=False)) == ["NaN", "Infinity"]
+    assert decode_json(b"\xef\xbb\xbf[1]") == [1]
+
+
+def lists(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def objects(depth: int) -> bytes:
+    return b'{"a":' * depth + b"0" + b"}" * depth
+
+
+def with_neighbours(depth: int) -> bytes:
+    pairs, odd = divmod(depth - 1, 2)
+    return b'[{},{"a":' * pairs + b"[" * odd + b"[]" + b"]" * odd + b',"b":[]},[]]' * pairs
+
+
+def with_brackets_in_texts(depth: int) -> bytes:
+    return b'["}]]",' * depth + b"0" + b"]" * depth
+
+
+@pytest.mark.parametrize("nest", [lists, objects, with_neighbours, with_brackets_in_texts])
+def test_how_deep_it_may_be(nest: Callable[[int], bytes]) -> None:
+    assert decode_json(nest(MAX_DEPTH))
+    assert not is_deep(decode_json(nest(MAX_DEPTH)))
+    assert is_deep(json.loads(nest(MAX_DEPTH + 1)))
+    with pytest.raises(ValueError, match="too deeply"):
+        decode_json(nest(MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "}" * 5000, "[]" * 5000, "{[" * 5000])
+def test_brackets_in_a_text_are_none(text: str) -> None:
+    body = json.dumps([{"offset": 1, "text": text}])
+    assert decode_json(body.encode()) == json.loads(body)
+
+
+def test_everybody_comes_to_the_same_result() -> None:
+    """However deep in its own calls: Python's limit is one for both."""
+    body = lists(MAX_DEPTH)
+
+    def deeper(levels: int) -> Any:
+        return deeper(levels - 1) if levels else decode_json(body)
+
+    assert deeper(sys.getrecursionlimit() // 2) == decode_json(body)
+
+
+def test_how_many_values_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is made of it."""
+    monkeypatch.setattr(codec, "_decoded", lambda body: "made")
+    assert decode_json(b"[" + b"{}," * (MAX_MARKS // 3 - 2) + b"{}]") == "made"
+    for many in (b"{},", b"[],", b"0,,,"):
+        with pytest.raises(ValueError, match="more than 8,000,000"):
+            decode_json(b"[" + many * (MAX_MARKS // 3 + 1) + b"0]")
+
+
+def test_no_memory_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(body: bytes) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(codec, "_decoded", decoded)
+    with pytest.raises(ValueError, match="memory") as caught:
+        decode_json(b"[]")
+    assert caught.value.__context__ is None  # whose frames would hold what there was no memory for

@@ -1,0 +1,118 @@
+"""What our connections do besides: over real sockets, against a server that says exactly what it is told to."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from typing import Any
+
+import pytest
+from support.raw_server import CLOSE, RawServer, answer
+
+from parlant_sync import Client, TransportError
+from parlant_sync._http.transport import Failure
+
+
+def ask(client: Client, method: str = "POST", body: Any = None, **options: Any) -> tuple[bytes, bool]:
+    failure = Failure()
+    got = client._transport.request(method, "/x", body=body, failure=failure, **options)
+    return got.body, failure.sent
+
+
+# -- interim answers
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 What"])
+def test_interim_answers_are_none(status: bytes) -> None:
+    """Taken for one, each later request of the connection would get the answer to the one before."""
+    interim = b"HTTP/1.1 " + status + b"\r\nLink: </x>\r\n\r\n"
+    with RawServer(lambda head, body, number: interim * 2 + answer(b"%d" % number)) as server:
+        with Client(server.base_url) as client:
+            assert [ask(client) for _ in range(3)] == [(b"0", True), (b"1", True), (b"2", True)]
+        assert len(server.connections) == 1
+
+
+def test_an_answer_that_ends_no_request_is_no_answer() -> None:
+    """101 is the one that is not passed over: what follows it is no HTTP."""
+
+    def say(head: bytes, body: bytes, number: int) -> bytes:
+        return b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + answer(b"late") if number == 0 else answer(b"second")
+
+    with RawServer(say) as server, Client(server.base_url) as client:
+        failure = Failure()
+        with pytest.raises(TransportError, match="101"):
+            client._transport.request("POST", "/x", failure=failure)
+        assert failure.sent
+        assert ask(client) == (b"second", True)
+        assert len(server.connections) == 2
+
+
+# -- the time to send
+
+
+def test_sending_has_the_request_s_time_not_that_of_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib3 gives it the latter. In pieces, since TLS counts a timeout anew with each record."""
+    sent: list[tuple[int, float]] = []
+    send = http.client.HTTPConnection.send
+
+    def noting(self: Any, data: Any) -> None:
+        sent.append((len(data), self.sock.gettimeout()))
+        send(self, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", noting)
+    with RawServer(lambda head, body, number: answer(b"%d" % len(body))) as server:
+        with Client(server.base_url, connect_timeout=5, request_timeout=60) as client:
+            for _ in range(2):  # on a new connection, and on one that was used before
+                assert ask(client, body="m" * 100_000) == (b"100002", True)
+    assert sum(size for size, _ in sent) > 200_000
+    assert max(size for size, _ in sent) <= 16 * 1024
+    assert all(30 < left <= 60 for _, left in sent)
+
+
+def test_sending_ends_with_the_request_s_time() -> None:
+    """Nobody reads: more than the kernel takes on its own is never sent."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        with Client(f"http://127.0.0.1:{deaf.getsockname()[1]}", connect_timeout=20, request_timeout=0.3) as client:
+            started = time.monotonic()
+            failure = Failure()
+            with pytest.raises(TransportError, match="did not go out in time"):
+                client._transport.request("POST", "/x", body="m" * 20_000_000, failure=failure)
+            assert failure.sent
+            assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("forever", [1e10, 1e300])
+def test_a_time_that_no_socket_takes(forever: float) -> None:
+    with RawServer(lambda *_: answer(b"ok")) as server:
+        with Client(server.base_url, connect_timeout=forever, request_timeout=forever) as client:
+            assert [ask(client, body={}) for _ in range(2)] == [(b"ok", True)] * 2
+
+
+# -- heads
+
+
+@pytest.mark.parametrize("lengths", [b"5,6", b"5, 6", b"5\r\nContent-Length: 6", b"5, x"])
+def test_lengths_that_contradict_each_other(lengths: bytes) -> None:
+    """No fault of our configuration, as urllib3's error for it would say; and the request has gone."""
+    with RawServer(lambda *_: b"HTTP/1.1 201 Created\r\nContent-Length: " + lengths + b"\r\n\r\nhello") as server:
+        with Client(server.base_url) as client:
+            failure = Failure()
+            with pytest.raises(TransportError, match="several lengths"):
+                client._transport.request("POST", "/x", failure=failure)
+            assert failure.sent
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 5, 5", b"Content-Length: 5\r\nContent-Length: 5"])
+def test_lengths_that_agree(head: bytes) -> None:
+    with RawServer(lambda *_: b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\nhello" + CLOSE) as server:
+        with Client(server.base_url) as client:
+            assert ask(client) == (b"hello", True)
+
+
+def test_a_head_that_is_broken_in_the_middle(caplog: pytest.LogCaptureFixture) -> None:
+    """What is before counts, as ever. But urllib3 logs the rest, whatever it repeats."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nno header\r\nX-Y: z\r\n\r\n"
+    with RawServer(lambda *_: head + b"hello") as server, Client(server.base_url) as client:
+        assert ask(client) == (b"hello", True)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

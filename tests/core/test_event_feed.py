@@ -1,0 +1,346 @@
+"""A reader's place: in order, each once, from the mailbox or the list."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from parlant_sync._deadline import Deadline
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.event_hub import EventHub
+from parlant_sync.errors import (
+    ApiError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitedError,
+    SessionClosed,
+    TransportError,
+)
+from parlant_sync.events import Event
+
+
+class Server:
+    """A log that the hub is fed from and that the feed lists."""
+
+    def __init__(self, length: int = 0, start: int = 0) -> None:
+        self.log = [Event({"offset": i}) for i in range(length)]
+        self.hub = EventHub(start)
+        self.lists: list[int] = []
+        self.failures: list[Exception] = []
+
+    def lister(self, since: int) -> list[Event]:
+        self.lists.append(since)
+        if self.failures:
+            raise self.failures.pop(0)
+        return [e for e in self.log if e.offset >= since]
+
+    def add(self, count: int = 1) -> None:
+        start = self.log[-1].offset + 1 if self.log else 0
+        self.log += [Event({"offset": start + i}) for i in range(count)]
+
+    def poll(self) -> None:
+        place = self.hub.place
+        self.hub.deliver([e for e in self.log if e.offset >= place.next], place)
+
+    def feed(self, offset: int | None = None, limit: int = 100) -> EventFeed:
+        return EventFeed(self.hub, self.lister, limit, offset=offset)
+
+
+def drain(feed: EventFeed) -> list[int]:
+    found = []
+    while (event := feed.get(Deadline(0))) is not None:
+        found.append(event.offset)
+    return found
+
+
+def test_from_now_on_costs_no_list() -> None:
+    server = Server(5, start=5)
+    feed = server.feed()
+    server.add(2)
+    server.poll()
+    assert drain(feed) == [5, 6]
+    assert server.lists == []
+
+
+def test_behind_lists_then_follows() -> None:
+    server = Server(5, start=5)
+    feed = server.feed(2)
+    assert drain(feed) == [2, 3, 4]
+    assert server.lists == [2]
+    server.add()
+    server.poll()
+    assert drain(feed) == [5]
+    assert server.lists == [2]
+
+
+def test_what_comes_by_both_ways_is_given_once() -> None:
+    server = Server(3)
+    feed = server.feed(1)
+    first = feed.get(Deadline(0))
+    assert first is not None
+    server.poll()  # the list had these already
+    assert [first.offset, *drain(feed)] == [1, 2]
+
+
+def test_an_overflow_is_read_again() -> None:
+    server = Server()
+    feed = server.feed(limit=3)
+    for _ in range(10):
+        server.add(2)
+        server.poll()
+    assert drain(feed) == list(range(20))
+    assert server.lists == [0]
+
+
+def test_left_it_gives_what_had_arrived() -> None:
+    server = Server()
+    feed = server.feed()
+    server.add(2)
+    server.poll()
+    feed.leave()
+    server.add(2)
+    server.poll()
+    assert [e.offset for e in (feed.get(Deadline(30)), feed.get(Deadline(30))) if e] == [0, 1]
+    with pytest.raises(FeedEnded):
+        feed.get(Deadline(30))
+
+
+def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(3, start=3)
+    server.failures = [TransportError("down")] * 1000
+    feed = server.feed(0)
+
+    def pause(attempt: int) -> float:
+        thread.start()
+        return 60.0
+
+    thread = threading.Thread(target=feed.leave)
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", pause)
+    with pytest.raises(FeedEnded):
+        feed.get(Deadline(None))
+    thread.join()
+    assert len(server.lists) == 1
+
+
+def test_now_is_tried_as_often_as_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [TransportError("down")] * 2
+    feed = server.feed(0)
+    feed.list_now()
+    assert [e.offset for e in (feed.pop(), feed.pop()) if e] == [0, 1]
+    server.failures = [TransportError("down")] * 3
+    with pytest.raises(TransportError):
+        feed.list_now()
+
+
+def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KeyboardInterrupt after ``Queue.get`` took the item, before anybody had it."""
+    server = Server()
+    feed = server.feed()
+    server.add(3)
+    server.poll()
+    mailbox = feed._mailbox
+    take = mailbox.take
+
+    def interrupted(timeout: float | None) -> object:
+        take(timeout)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mailbox, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        feed.get(Deadline(0))
+    monkeypatch.undo()
+    assert drain(feed) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    """The time is over, or the reader was left, but there is more to give: only the server has it."""
+    server = Server()
+    feed = server.feed(limit=1)
+    mailbox, take = feed._mailbox, feed._mailbox.take
+
+    def late(timeout: float | None) -> object:
+        try:
+            return take(timeout)
+        except queue.Empty:
+            monkeypatch.undo()
+            for _ in range(2):
+                server.add()
+                server.poll()
+            assert mailbox.is_behind()
+            raise
+
+    monkeypatch.setattr(mailbox, "take", late)
+    if left:
+        feed._left = SessionClosed("left")  # the first half of leave(): the hub tells it still
+    assert [e.offset for e in (feed.get(Deadline(0)), feed.get(Deadline(0))) if e] == [0, 1]
+
+
+def test_a_failing_list_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    server = Server(3, start=3)
+    server.failures = [TransportError("down")] * 3
+    event = server.feed(0).get(Deadline(30))
+    assert event is not None
+    assert event.offset == 0
+    assert server.lists == [0, 0, 0, 0]
+
+
+def test_what_no_patience_mends_is_raised() -> None:
+    server = Server(3, start=3)
+    server.failures = [NotFoundError("gone", status=404)]
+    with pytest.raises(NotFoundError):
+        server.feed(0).get(Deadline(30))
+
+
+def test_the_end_comes_after_what_had_arrived() -> None:
+    server = Server()
+    feed = server.feed()
+    server.add(2)
+    server.poll()
+    server.hub.end(SessionClosed("closed"))
+    assert [e.offset for e in (feed.get(Deadline(30)), feed.get(Deadline(30))) if e] == [0, 1]
+    with pytest.raises(FeedEnded) as end:
+        feed.get(Deadline(30))
+    assert isinstance(end.value.cause, SessionClosed)
+
+
+@pytest.mark.parametrize("how", ["end", "close"])
+def test_a_waiting_reader_is_woken(how: str) -> None:
+    server = Server()
+    feed = server.feed()
+    ended = threading.Event()
+
+    def read() -> None:
+        with pytest.raises(FeedEnded):
+            feed.get(Deadline(None))
+        ended.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    if how == "end":
+        server.hub.end(SessionClosed("closed"))
+    else:
+        feed.leave()
+    assert ended.wait(5)
+    thread.join()
+
+
+def test_a_pause_between_lists_ends_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(1, start=1)
+
+    def pause(attempt: int) -> float:
+        server.hub.end(SessionClosed("closed"))
+        return 60.0
+
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", pause)
+    server.failures = [TransportError("down")] * 99
+    with pytest.raises(FeedEnded):
+        server.feed(0).get(Deadline(None))
+
+
+def wiped(server: Server, keep: int, more: int) -> None:
+    """The server deletes what is from ``keep`` on, counts again, and gets ``more`` events: the last one is ours."""
+    known = server.hub.place
+    server.log = server.log[:keep]
+    server.add(more)
+    assert server.hub.note_posted(server.log[-1].offset, known)
+    assert server.hub.renumber(keep, known)
+
+
+@pytest.mark.parametrize(
+    ("taken", "keep", "more", "given"), [(3, 0, 2, [0, 1]), (3, 1, 2, [1, 2]), (3, 2, 1, [2]), (1, 2, 1, [1, 2])]
+)
+def test_numbering_that_goes_back_is_followed(taken: int, keep: int, more: int, given: list[int]) -> None:
+    server = Server()
+    feed = server.feed()
+    server.add(3)
+    server.poll()
+    assert [e.offset for e in (feed.get(Deadline(0)) for _ in range(taken)) if e] == list(range(taken))
+    wiped(server, keep, more)
+    server.poll()
+    assert drain(feed) == given
+    assert drain(EventFeed(server.hub, server.lister, 100, offset=taken, epoch=0)) == given
+
+
+def test_numbering_that_goes_back_twice_between_two_looks() -> None:
+    """The second time from further above: what the first one gave anew is not forgotten."""
+    server = Server()
+    feed = server.feed()
+    server.add(5)
+    server.poll()
+    assert drain(feed) == [0, 1, 2, 3, 4]
+    wiped(server, 2, more=1)
+    server.add(5)
+    server.poll()
+    wiped(server, 6, more=1)
+    server.poll()
+    assert drain(feed) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("status", [302, 304, 400, 408, 410, 425, 451])
+def test_an_odd_answer_to_a_list_does_not_end_it(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's, as likely as not; the poller bears it, too. What ends a session ends a reader."""
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    assert drain(server.feed(0)) == []  # no time for another try
+    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    event = server.feed(0).get(Deadline(5))
+    assert event is not None
+    for gone in (NotFoundError("gone", status=404), PermissionDeniedError("no", status=403)):
+        server.failures = [gone]
+        with pytest.raises(type(gone)):
+            server.feed(0).get(Deadline(5))
+
+
+def test_a_list_that_was_refused_for_now_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    server = Server(2, start=2)
+    server.failures = [RateLimitedError("slow down", status=429, retry_after=30.0)]
+    assert server.feed(0).get(Deadline(0.05)) is None
+    assert server.lists == [0]
+
+
+def test_what_is_never_wanted_stays_unwanted() -> None:
+    """A turn begins behind its message, whatever numbering is noticed later, from further below."""
+    server = Server(5, start=5)
+    feed = server.feed()
+    wiped(server, 1, more=3)
+    feed.start_at(3)
+    known = server.hub.place
+    assert server.hub.renumber(0, known)
+    server.add()
+    server.poll()
+    assert drain(feed) == [3, 4]
+
+
+def test_a_numbering_noticed_while_it_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(20, start=20)
+    feed = server.feed(0)
+    assert len(drain(feed)) == 20
+    feed.back_to(20)
+    mailbox, catch_up = feed._mailbox, feed._mailbox.catch_up
+
+    def noticed() -> None:
+        monkeypatch.undo()
+        catch_up()
+        wiped(server, 0, more=5)
+
+    monkeypatch.setattr(mailbox, "catch_up", noticed)
+    assert drain(feed) == [0, 1, 2, 3, 4]
+
+
+def test_back_to_gives_again() -> None:
+    server = Server()
+    feed = server.feed()
+    server.add(3)
+    server.poll()
+    assert drain(feed) == [0, 1, 2]
+    feed.back_to(1)
+    assert drain(feed) == [1, 2]

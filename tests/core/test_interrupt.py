@@ -1,0 +1,371 @@
+"""Waking a request, over real sockets; and what a slot knows of it."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from parlant_sync import SessionClosed
+from parlant_sync._deadline import Deadline
+from parlant_sync._http import adapter, connection, interrupt
+from parlant_sync._http.adapter import Adapter
+from parlant_sync._http.interrupt import RunningRequest, RunningRequests
+
+
+class Listener:
+    """Accepts, reads the request, answers what it is told, or nothing."""
+
+    def __init__(self, answer: bytes = b"") -> None:
+        self.answer = answer
+        self.asked = threading.Semaphore(0)
+        self.connections: list[socket.socket] = []
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}/"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                conn, _ = self._sock.accept()
+            except OSError:
+                return
+            self.connections.append(conn)
+            self._threads.append(threading.Thread(target=self._serve, args=(conn,)))
+            self._threads[-1].start()
+
+    def _serve(self, conn: socket.socket) -> None:
+        try:
+            while conn.recv(65536):
+                self.asked.release()
+                if self.answer:
+                    conn.sendall(self.answer)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._threads[0].join(5)  # it may be at a connection it has just accepted
+        for conn in self.connections:
+            try:
+                conn.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            conn.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def silent() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def answering() -> Iterator[Listener]:
+    listener = Listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    yield listener
+    listener.close()
+
+
+def ours() -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    return session
+
+
+def callers_own() -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter())
+    assert adapter.instrument(session, "http://h")
+    assert adapter.instrument(session, "http://h")  # twice does no harm
+    return session
+
+
+@pytest.mark.parametrize("make", [ours, callers_own])
+@pytest.mark.parametrize("how", ["kick", "stop", "stop_without_lock"])
+def test_a_waiting_request_is_woken(silent: Listener, make: type, how: str) -> None:
+    slot, session = RunningRequest(), make()
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            with slot:
+                session.get(silent.url, timeout=60)
+        except requests.RequestException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert silent.asked.acquire(timeout=5)
+    started = time.monotonic()
+    getattr(slot, how)()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert time.monotonic() - started < 5
+    assert failed
+    assert slot.interrupted
+    assert slot.sent
+    session.close()
+
+
+def test_a_stopped_slot_asks_nothing(silent: Listener) -> None:
+    slot, session = RunningRequest(), ours()
+    slot.stop()
+    with slot, pytest.raises(requests.ConnectionError) as caught:
+        session.get(silent.url, timeout=5)
+    assert "cut short" in str(caught.value)
+    assert not slot.sent
+    assert not silent.asked.acquire(blocking=False)
+    session.close()
+
+
+def test_a_kick_is_for_one_request(answering: Listener) -> None:
+    slot, session = RunningRequest(), ours()
+    slot.kick()
+    slot.rearm()
+    with slot:
+        assert session.get(answering.url, timeout=5).text == "ok"
+    slot.kick()  # nothing runs: nothing happens
+    session.close()
+
+
+def test_a_refused_connection_sent_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    slot, session = RunningRequest(), ours()
+    with slot, pytest.raises(requests.ConnectionError):
+        session.get(f"http://127.0.0.1:{port}/", timeout=5)
+    assert not slot.sent
+    session.close()
+
+
+def test_an_idle_connection_is_not_used_again(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = ours()
+    for _ in range(3):
+        session.get(answering.url, timeout=5)
+    assert len(answering.connections) == 1
+    monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
+    session.get(answering.url, timeout=5)
+    assert len(answering.connections) == 2
+    session.close()
+
+
+def test_keepalive_is_set(answering: Listener) -> None:
+    slot, session = RunningRequest(), ours()
+    seen: list[int] = []
+    publish = RunningRequest.publish
+
+    class Watching(RunningRequest):
+        __slots__ = ()
+
+        def publish(self, sock: socket.socket | None) -> None:
+            if sock is not None:
+                seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            publish(self, sock)
+
+    with Watching():
+        session.get(answering.url, timeout=5)
+    assert seen
+    assert all(seen)
+    assert slot.sent is False
+    session.close()
+
+
+def test_a_request_inside_a_request(answering: Listener) -> None:
+    outer, inner, session = RunningRequest(), RunningRequest(), ours()
+    with outer:
+        with inner:
+            session.get(answering.url, timeout=5)
+        assert not outer.sent
+        session.get(answering.url, timeout=5)
+        assert outer.sent
+    session.close()
+
+
+def test_a_body_is_woken_whose_connection_is_closed_already() -> None:
+    """After ``Connection: close`` the connection lets go of its socket while the body is still being read."""
+    listener = Listener(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok")
+    slot, session = RunningRequest(), ours()
+    failed = threading.Event()
+    headed = threading.Event()
+
+    def ask() -> None:
+        try:
+            with slot:
+                slot.deadline = Deadline(60)
+                with session.get(listener.url, timeout=60, stream=True) as response:
+                    headed.set()
+                    response.content  # noqa: B018
+        except requests.RequestException:
+            failed.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert headed.wait(5)
+    slot.stop()
+    thread.join(5)
+    assert failed.is_set()
+    session.close()
+    listener.close()
+
+
+def test_a_collection_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs the finalizers of other pools, which close their connections in the middle of this close."""
+    slot, session = RunningRequest(), ours()
+    with slot:
+        session.get(answering.url, timeout=5)
+        forgotten = ours()
+        forgotten.get(answering.url, timeout=5)
+        forgotten.me = forgotten  # type: ignore[attr-defined]
+        del forgotten
+        close = socket.socket.close
+        collected: list[int] = []
+
+        def collecting(self: socket.socket) -> None:
+            if not collected:
+                collected.append(0)
+                collected.append(gc.collect())
+            close(self)
+
+        monkeypatch.setattr(socket.socket, "close", collecting)
+        monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
+        assert session.get(answering.url, timeout=5).text == "ok"
+    assert collected[1] > 0
+    session.close()
+
+
+def test_nothing_is_held_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the finalizers of users, which may wait for whoever stops this slot."""
+    slot, session = RunningRequest(), ours()
+    close = socket.socket.close
+    free: list[bool] = []
+
+    def watching(self: socket.socket) -> None:
+        thread = threading.Thread(
+            target=lambda: free.append(slot._lock.acquire(timeout=5) and not slot._lock.release())
+        )
+        thread.start()
+        thread.join()
+        close(self)
+
+    with slot:
+        session.get(answering.url, timeout=5)
+        monkeypatch.setattr(socket.socket, "close", watching)
+        monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
+        session.get(answering.url, timeout=5)
+    monkeypatch.undo()
+    assert free
+    assert all(free)
+    session.close()
+
+
+def test_a_signal_handler_may_stop_the_request_it_came_into() -> None:
+    """It runs in the same thread, wherever that is: inside of a publish as well."""
+    slot = RunningRequest()
+    with slot._lock:
+        slot.stop()
+        slot.kick()
+    assert slot.interrupted
+
+
+def test_tls_inside_of_tls_is_reached() -> None:
+    """urllib3's SSLTransport is no socket; it holds one."""
+    left, right = socket.socketpair()
+
+    class Transport:
+        socket = left
+
+    class Nested:
+        socket = Transport()
+
+    slot = RunningRequest()
+    slot.publish(Nested())
+    assert interrupt.real(Nested()) is left
+    slot.stop()
+    assert right.recv(1) == b""  # shut down
+    slot.drop_inherited()
+    assert left.fileno() == -1
+    right.close()
+
+
+def test_what_a_pool_of_ours_took_is_known(answering: Listener) -> None:
+    slot, session = RunningRequest(), ours()
+    with slot:
+        assert (slot.seen, slot.sent) == (False, False)
+        session.get(answering.url, timeout=5)
+        assert (slot.seen, slot.sent) == (True, True)
+    with slot:
+        assert (slot.seen, slot.sent) == (False, False)
+    session.close()
+
+
+# -- RunningRequests
+
+
+def test_calls_are_ended_together(silent: Listener) -> None:
+    calls, sessions = RunningRequests(), [ours() for _ in range(3)]
+    slots = [RunningRequest() for _ in sessions]
+    failed: list[BaseException] = []
+
+    def ask(session: requests.Session, slot: RunningRequest) -> None:
+        try:
+            calls.enter(slot)
+            with slot:
+                session.get(silent.url, timeout=60)
+        except requests.RequestException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask, args=each) for each in zip(sessions, slots, strict=True)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert silent.asked.acquire(timeout=5)
+    calls.stop(SessionClosed("why"))
+    for thread in threads:
+        thread.join(5)
+    assert len(failed) == 3
+    with pytest.raises(SessionClosed, match="why"):
+        calls.enter(RunningRequest())
+    for session in sessions:
+        session.close()
+
+
+def test_the_first_cause_of_an_end_stays() -> None:
+    calls = RunningRequests()
+    calls.stop(SessionClosed("first"))
+    calls.stop(SessionClosed("second"))
+    with pytest.raises(SessionClosed, match="first") as one:
+        calls.check()
+    with pytest.raises(SessionClosed, match="first") as other:
+        calls.check()
+    assert one.value is not other.value  # each waiter has its own traceback
+
+
+class Racing(set[RunningRequest]):
+    """Somebody ends the calls just before a request is among them."""
+
+    def __init__(self, calls: RunningRequests) -> None:
+        self._calls = calls
+
+    def add(self, slot: RunningRequest) -> None:
+        self._calls.stop(SessionClosed("why"))
+        super().add(slot)
+
+
+def test_a_request_begun_while_all_are_ended_is_not_sent() -> None:
+    """They were stopped without it, so it has to look itself."""
+    calls = RunningRequests()
+    calls.running = Racing(calls)
+    with pytest.raises(SessionClosed, match="why"):
+        calls.enter(RunningRequest())

@@ -1,0 +1,588 @@
+"""The poller's loop, step by step, without a thread where that will do."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from parlant_sync import errors
+from parlant_sync._api.rate_limit import RateLimiter
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.interrupt import Interrupted, RunningRequest
+from parlant_sync._polling.event_hub import EventHub, LogPosition
+from parlant_sync._polling.poller import Poller
+from parlant_sync.events import Event
+
+GONE = errors.NotFoundError("gone", status=404)
+
+
+class Somebody:
+    """Uses a session."""
+
+
+USER = Somebody()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeLine:
+    wakeable = True
+
+    def __init__(self) -> None:
+        self.slot = RunningRequest()
+        self.session = requests.Session()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeApi:
+    """Answers polls from a script: lists of offsets, exceptions, or callables."""
+
+    def __init__(self, *script: Any) -> None:
+        self.script = list(script)
+        self.asked: list[tuple[int, int]] = []
+        self.lines: list[FakeLine] = []
+        self.transport = SimpleNamespace(base_url="http://there", line=self._line)
+        self.list_limiter = RateLimiter()
+
+    def _line(self) -> FakeLine:
+        self.lines.append(FakeLine())
+        return self.lines[-1]
+
+    def poll(self, line: FakeLine, session_id: str, *, min_offset: int, wait: int, slack: float) -> Any:
+        self.asked.append((min_offset, wait))
+        step = self.script.pop(0) if self.script else GONE
+        if callable(step):
+            step = step()
+        if isinstance(step, BaseException):
+            raise step
+        return [Event({"offset": o}) for o in step], 10
+
+
+def poller(api: FakeApi, hub: EventHub | None = None, **options: Any) -> Poller:
+    options = {"poll_wait": 60, "idle_timeout": float("inf"), "backoff": lambda n: 0.0, **options}
+    return Poller("s1", api, hub or EventHub(0), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("parlant-sync"):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def run_to_the_end(p: Poller) -> None:
+    p.use(USER)
+    assert p.join(Deadline(10))
+
+
+def test_asks_for_what_comes_after_the_largest_seen() -> None:
+    api, hub = FakeApi([0, 1, 2], [5], [5, 4, 9], []), EventHub(0)
+    run_to_the_end(poller(api, hub))
+    assert [offset for offset, _ in api.asked] == [0, 3, 6, 10, 10]
+    assert hub.place.next == 10
+
+
+def test_an_empty_poll_that_came_in_time_is_asked_again_at_once() -> None:
+    clock = Clock()
+    pauses: list[int] = []
+
+    def in_time() -> list[int]:
+        clock.now += 60
+        return []
+
+    api = FakeApi(in_time, in_time)
+    run_to_the_end(poller(api, clock=clock, backoff=lambda n: pauses.append(n) or 0.0))
+    assert pauses == []
+
+
+def test_early_empty_answers_back_off() -> None:
+    pauses: list[int] = []
+    run_to_the_end(poller(FakeApi([], [], []), clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
+    assert pauses == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        errors.TransportError("down"),
+        errors.ServerError("failed", status=502),
+        errors.ProtocolError("html"),
+        errors.InvalidRequestError("?", status=422),
+        errors.ApiError("redirect", status=302),
+        RuntimeError("a bug of ours, or of a token callable"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_trouble_backs_off_and_goes_on_at_the_same_offset(trouble: Exception) -> None:
+    pauses: list[int] = []
+    api, hub = FakeApi([0], trouble, trouble, [1], trouble), EventHub(0)
+    p = poller(api, hub, backoff=lambda n: pauses.append(n) or 0.0)
+    run_to_the_end(p)
+    assert [offset for offset, _ in api.asked] == [0, 1, 1, 1, 2, 2]
+    assert pauses == [1, 2, 1]
+    assert p.counts.failures == 3
+    assert p.counts.reconnects == 1
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [GONE, errors.AuthenticationError("no", status=401), errors.PermissionDeniedError("no", status=403)],
+    ids=lambda e: type(e).__name__,
+)
+def test_what_ends_it_is_told(cause: errors.ApiError) -> None:
+    states: list[str] = []
+    api, hub = FakeApi([0], cause), EventHub(0)
+    p = poller(api, hub)
+    p._on_change = lambda: states.append(p.state if hub.ending is None else "ended")
+    run_to_the_end(p)
+    assert hub.ending is cause
+    assert p.state == "ended"
+    assert "ended" in states
+    assert api.lines[0].closed
+    assert p.counts.last_error == str(cause)
+
+
+def test_a_429_slows_all_pollers_of_the_client() -> None:
+    api = FakeApi(errors.RateLimitedError("slow down", status=429, retry_after=30.0))
+    p = poller(api)
+
+    def told() -> float:
+        p.stop()
+        return 0.0
+
+    p._backoff = lambda n: told()
+    run_to_the_end(p)
+    assert api.list_limiter.pause_left() > 20
+
+
+def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
+    hub = EventHub(0)
+    run_to_the_end(poller(FakeApi(SystemExit("strange")), hub))
+    assert isinstance(hub.ending, errors.ParlantSyncError)
+    assert "the poller failed" in caplog.text
+
+
+def blocked(gate: threading.Event, line: Callable[[], FakeLine]) -> Callable[[], BaseException]:
+    def step() -> BaseException:
+        gate.set()
+        slot = line().slot
+        deadline = time.monotonic() + 10
+        while not slot.interrupted and time.monotonic() < deadline:
+            threading.Event().wait(0.001)
+        return Interrupted("woken")
+
+    return step
+
+
+def test_stop_wakes_a_poll() -> None:
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0])]
+    hub = EventHub(0)
+    p = poller(api, hub)
+    p.use(USER)
+    assert gate.wait(5)
+    p.stop()
+    assert p.join(Deadline(5))
+    assert p.state == "ended"
+    assert len(api.asked) == 1
+    # One-way: a later use starts nothing.
+    p.use(USER)
+    assert len(api.asked) == 1
+
+
+def test_stop_cuts_a_pause() -> None:
+    paused = threading.Event()
+
+    def backoff(attempt: int) -> float:
+        paused.set()
+        return 60.0
+
+    p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
+    p.use(USER)
+    assert paused.wait(5)
+    started = time.monotonic()
+    p.stop()
+    assert p.join(Deadline(10))
+    assert time.monotonic() - started < 5
+
+
+def test_poll_now_asks_again() -> None:
+    gate = threading.Event()
+    hub = EventHub(7)
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0]), GONE]
+    p = poller(api, hub)
+    p.use(USER)
+    assert gate.wait(5)
+    assert hub.renumber(2, hub.place)
+    p.poll_now()
+    assert p.join(Deadline(5))
+    assert [offset for offset, _ in api.asked] == [7, 2]
+
+
+def test_joining_oneself_does_not_wait() -> None:
+    p = poller(FakeApi())
+    joined: list[bool] = []
+    p._on_change = lambda: joined.append(p.join(Deadline(60)))  # from both threads
+    run_to_the_end(p)
+    assert joined == [True, True]
+
+
+def test_parked_after_idle_time_and_started_again() -> None:
+    clock = Clock()
+    parked = threading.Event()
+    unused = threading.Event()
+    hub = EventHub(0)
+
+    def idle() -> list[int]:
+        # The clock stands until the session is out of use: the thread may be here before use() has even returned.
+        assert unused.wait(5)
+        clock.now += 60
+        return []
+
+    api = FakeApi(idle, idle)
+    p = poller(api, hub, idle_timeout=100, clock=clock)
+    p._on_change = lambda: parked.set() if p.state == "parked" else None
+    p.use(USER)
+    p.unuse(USER)
+    unused.set()
+    assert parked.wait(5)
+    assert p.state == "parked"
+    # 60 s, then only as long as it may stay: 40 s
+    assert api.asked == [(0, 60), (0, 40)]
+    assert hub.ending is None
+    api.script = [[0, 1]]
+    run_to_the_end(p)
+    assert api.asked[2][0] == 0
+    assert hub.place.next == 2
+    assert len(api.lines) == 2
+
+
+class ParkingLock:
+    """The poller's lock, and somebody who parks the poller just before a caller gets it."""
+
+    def __init__(self, lock: Any, park: Callable[[], None]) -> None:
+        self._lock = lock
+        self._park: Callable[[], None] | None = park
+
+    def __enter__(self) -> None:
+        park, self._park = self._park, None
+        if park is not None:
+            park()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
+    clock = Clock()
+    gate, unused, parked = threading.Event(), threading.Event(), threading.Event()
+
+    def idle() -> list[int]:
+        gate.set()
+        assert unused.wait(5)
+        clock.now += 600
+        return []
+
+    api = FakeApi(idle)
+    p = poller(api, idle_timeout=100, clock=clock)
+    p._on_change = lambda: parked.set() if p.state == "parked" else None
+    p.use(USER)
+    p.unuse(USER)
+    assert gate.wait(5)
+
+    def park() -> None:
+        unused.set()
+        assert parked.wait(5)
+
+    assert p.state == "polling"
+    p._lock = ParkingLock(p._lock, park)  # type: ignore[assignment]
+    run_to_the_end(p)
+    assert len(api.asked) == 2
+
+
+def test_not_parked_while_somebody_is_inside() -> None:
+    clock = Clock()
+
+    def idle() -> list[int]:
+        clock.now += 600
+        return []
+
+    api = FakeApi(idle, idle, idle)
+    p = poller(api, idle_timeout=100, clock=clock)
+    run_to_the_end(p)  # use() without unuse()
+    assert len(api.asked) == 4
+    assert p.state == "ended"
+
+
+def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    api = FakeApi([0])
+    p = poller(api)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(errors.TransportError, match=r"on http://there: no thread can be started .* close sessions"):
+        p.use(USER)
+    assert p.state == "new"
+    assert api.lines[0].closed
+    monkeypatch.undo()
+    run_to_the_end(p)  # a later call tries again
+    assert len(api.asked) == 2
+
+
+def test_the_thread_keeps_nobody_alive() -> None:
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0])]
+
+    class Owner:
+        def __init__(self) -> None:
+            self.poller = poller(api)
+            weakref.finalize(self, self.poller.abandon)
+
+    owner = Owner()
+    owner.poller.use(USER)
+    assert gate.wait(5)
+    thread = owner.poller._thread
+    assert thread is not None
+    assert thread.daemon
+    assert thread.name == "parlant-sync-poll-s1"
+    del owner
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_server_that_was_seen_to_answer_ends_a_pause() -> None:
+    paused = threading.Event()
+
+    def backoff(attempt: int) -> float:
+        paused.set()
+        return 60.0
+
+    api = FakeApi(errors.TransportError("down"), [0])
+    p = poller(api, backoff=backoff)
+    p.use(USER)
+    assert paused.wait(5)
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    started = time.monotonic()
+    p.cut_pause()
+    assert p.join(Deadline(30))
+    assert time.monotonic() - started < 10
+    assert len(api.asked) == 3
+
+
+def test_it_ends_the_pause_of_this_poller_alone() -> None:
+    """The bell has other waiters, a post's pauses: none of them must take what is the poller's, nor be woken by it."""
+    paused = threading.Event()
+
+    def backoff(attempt: int) -> float:
+        paused.set()
+        return 60.0
+
+    p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
+    others = [threading.Thread(target=p.bell.wait, args=(60,)) for _ in range(3)]
+    for other in others:
+        other.start()
+    while len(p.bell._naps) < 3:
+        threading.Event().wait(0.001)
+    p.use(USER)
+    assert paused.wait(5)
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    p.cut_pause()
+    assert p.join(Deadline(30))
+    assert [other.is_alive() for other in others] == [True] * 3
+    p.stop()
+    for other in others:
+        other.join(5)
+        assert not other.is_alive()
+
+
+def test_but_not_the_pause_after_a_429() -> None:
+    api = FakeApi([0])
+    api.list_limiter.limited(60.0)
+    p = poller(api)
+    p.use(USER)
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    thread = p._thread
+    assert thread is not None
+    p.cut_pause()
+    thread.join(0.05)
+    assert (p.state, api.asked) == ("waiting", [])
+    started = time.monotonic()
+    p.stop()
+    assert p.join(Deadline(5))
+    assert time.monotonic() - started < 2
+    assert api.asked == []
+
+
+def collected_in_the_middle(monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], None]) -> None:
+    """Have ``act`` run where a thread is made or started, as a collection may run a user's ``__del__`` there."""
+    original = getattr(threading.Thread, method)
+
+    def patched(self: threading.Thread, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("name", getattr(self, "_name", "")) == "parlant-sync-poll-s1":
+            monkeypatch.undo()
+            act()
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(threading.Thread, method, patched)
+
+
+@pytest.mark.parametrize("method", ["__init__", "start"])
+def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same thread, which holds the lock."""
+    api = FakeApi([0])
+    p = poller(api)
+    collected_in_the_middle(monkeypatch, method, p.stop)
+    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
+    user.start()
+    user.join(5)
+    assert not user.is_alive()
+    assert p.join(Deadline(5))
+    assert (p.state, api.asked) == ("ended", [])
+
+
+def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is but one thread."""
+    gate = threading.Event()
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[1])]
+    p = poller(api)
+    collected_in_the_middle(monkeypatch, "__init__", lambda: p.use(USER))
+    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
+    user.start()
+    user.join(5)
+    assert not user.is_alive()
+    assert gate.wait(5)
+    assert [line.closed for line in api.lines] == [True, False]
+    p.stop()
+    assert p.join(Deadline(5))
+    assert len(api.asked) == 1
+
+
+def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pause there is no request, and the connection is idle in its pool."""
+    dropped: list[object] = []
+    monkeypatch.setattr("parlant_sync._http.adapter.drop_inherited", dropped.append)
+    p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
+    p.use(USER)
+    while p.state != "waiting":
+        threading.Event().wait(0.001)
+    thread, line = p._thread, p._line
+    lock = p._lock
+    with lock:  # held by a thread that the child does not have
+        child = threading.Thread(target=p.drop_inherited, daemon=True)
+        child.start()
+        child.join(5)
+        assert not child.is_alive()
+    assert thread is not None
+    assert line is not None
+    assert dropped == [line.session]
+    assert p.state == "ended"
+    p.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_used_again_before_its_old_thread_is_out() -> None:
+    """The old one, on its way out, lets go of its own line and not of the new one, by which stop() wakes."""
+    clock = Clock()
+    unused, gate = threading.Event(), threading.Event()
+
+    def idle() -> list[int]:
+        assert unused.wait(5)
+        clock.now += 600
+        return []
+
+    api = FakeApi()
+    api.script = [idle, blocked(gate, lambda: api.lines[1])]
+    p = poller(api, idle_timeout=100, clock=clock)
+    p._on_change = lambda: p.use(USER) if p.state == "parked" else None  # by the thread that has just parked it
+    somebody = Somebody()
+    p.use(somebody)
+    old = p._thread
+    assert old is not None
+    p.unuse(somebody)
+    unused.set()
+    old.join(5)
+    assert gate.wait(5)
+    try:
+        p.stop()
+        assert api.lines[1].slot.interrupted
+        assert p.join(Deadline(5))
+    finally:
+        api.lines[1].slot.stop()
+    assert [line.closed for line in api.lines] == [True, True]
+
+
+class Moving(EventHub):
+    """Another thread notices a new numbering just after the poller has looked where it is."""
+
+    poller: Poller | None = None
+
+    @property
+    def place(self) -> LogPosition:
+        found = super().place
+        waker, self.poller = self.poller, None
+        if waker is not None:
+            assert self.renumber(2, found)
+            waker.poll_now()
+        return found
+
+
+def test_a_kick_just_before_the_request_is_not_lost() -> None:
+    """It would be a minute before the poller looked again."""
+    hub, api = Moving(7), FakeApi()
+    kicked: list[bool] = []
+
+    def step() -> BaseException:
+        kicked.append(api.lines[0].slot.interrupted)  # what publish() looks at
+        return Interrupted("woken")
+
+    api.script = [step, GONE]
+    p = poller(api, hub)
+    hub.poller = p
+    run_to_the_end(p)
+    assert kicked == [True]
+    assert [offset for offset, _ in api.asked] == [7, 2]
+
+
+def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
+    """The numbering went back meanwhile; what the server has now is to be asked for at once."""
+    hub, pauses = EventHub(7), list[int]()
+
+    def renumbered() -> list[int]:
+        assert hub.renumber(2, hub.place)
+        return []
+
+    api = FakeApi(renumbered)
+    run_to_the_end(poller(api, hub, clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
+    assert [offset for offset, _ in api.asked] == [7, 2]
+    assert pauses == []

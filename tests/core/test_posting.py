@@ -1,0 +1,337 @@
+"""A message is posted at most once, and its fate is found out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from parlant_sync import (
+    Client,
+    DeliveryUncertain,
+    RateLimitedError,
+    ServerError,
+    Session,
+    SessionClosed,
+    TransportError,
+    TurnTimeout,
+)
+from parlant_sync.events import Event
+from parlant_sync.testing import FakeServer
+
+POST = "POST /events"
+
+
+@pytest.fixture(params=["3.3", "3.0"], ids=["keys kept", "keys dropped (3.0)"])
+def server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+    with FakeServer(request.param) as server:
+        server.agent("a")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._api.posting.LOOKS", (0.0, 0.05, 0.05))
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.01)
+
+
+@pytest.fixture
+def session(server: FakeServer) -> Iterator[Session]:
+    with Client(server.base_url, request_timeout=2) as client:
+        yield client.create_session("a")
+
+
+def look(request: object) -> bool:
+    """The list that a lost message is looked for in."""
+    return getattr(request, "query", {}).get("kinds") == "message"
+
+
+def posted(server: FakeServer, session: Session) -> list[str]:
+    return [e["data"]["message"] for e in server.events(session.id) if e["source"] == "customer"]
+
+
+@pytest.mark.parametrize("how", ["cut", "reset", "502", "504 html", "html", "half a body", "held"])
+def test_stored_but_not_told(server: FakeServer, session: Session, how: str) -> None:
+    """The server has it, and the caller gets its reply: by one copy."""
+    session.send("before")
+    hold = None
+    if how in ("cut", "reset"):
+        server.cut_next(POST, stored=True, reset=how == "reset")
+    elif how == "half a body":
+        server.cut_next(POST, after=None)
+    elif how == "held":
+        hold = server.hold_next(POST)
+    elif how == "html":
+        server.fail_next(POST, 200, stored=True)
+    else:
+        server.fail_next(POST, int(how[:3]), stored=True)
+    assert session.send("the one").text == "echo: the one"
+    assert posted(server, session) == ["before", "the one"]
+    if hold is not None:
+        hold.release()
+
+
+def test_a_500_that_was_stored(server: FakeServer, session: Session) -> None:
+    server.fail_next(POST, 500, b"Internal Server Error", stored=True)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, 500, b"Internal Server Error")
+    with pytest.raises(ServerError):
+        session.send("not this one")
+    assert posted(server, session) == ["the one"]
+
+
+@pytest.mark.parametrize("how", ["cut", "500 of a proxy", "502", "503", "504"])
+def test_nobody_can_tell(server: FakeServer, session: Session, how: str) -> None:
+    if how == "cut":
+        server.cut_next(POST)
+    elif how == "500 of a proxy":
+        server.fail_next(POST, 500, b"\n<html>Internal error</html>")
+    else:
+        server.fail_next(POST, int(how))
+    with pytest.raises(DeliveryUncertain, match="find") as caught:
+        session.send("lost?", key="my-key")
+    assert (caught.value.key, caught.value.session_id) == ("my-key", session.id)
+    assert session.find("my-key") is None
+    assert posted(server, session) == []
+    assert session.send("next").text == "echo: next"
+
+
+@pytest.mark.parametrize("status", [302, 408, 425, 520, 524])
+def test_what_a_proxy_says_of_a_post_is_looked_behind(server: FakeServer, session: Session, status: int) -> None:
+    server.fail_next(POST, status, b"", stored=True)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, status, b"")
+    with pytest.raises(DeliveryUncertain):
+        session.send("perhaps")
+    assert posted(server, session) == ["the one"]
+
+
+@pytest.mark.parametrize("status", [302, 408, 425])
+def test_a_look_that_meets_something_odd_is_repeated(server: FakeServer, session: Session, status: int) -> None:
+    server.cut_next(POST, stored=True)
+    server.fail_next(look, status, b"")
+    assert session.send("the one").text == "echo: the one"
+
+
+def test_a_look_that_is_refused_for_now_pauses_the_polls_as_well(server: FakeServer, session: Session) -> None:
+    server.cut_next(POST, stored=True)
+
+    server.fail_next(look, 429, b"{}", headers={"Retry-After": "1"})
+    assert session.send("the one").text == "echo: the one"
+    assert session._api.transport.pace._changed_at > 0
+
+
+def test_of_posts_with_one_text_each_finds_another(session: Session) -> None:
+    """3.0 drops the keys: what one post has found is no other one's."""
+    event = Event({"id": "e1", "offset": 0, "kind": "message", "source": "customer", "data": {"message": "same"}})
+    delivery = session._starter.delivery
+    assert delivery._match([event], "one", "same") is event
+    assert delivery._match([event], "two", "same") is None
+    assert delivery._match([event], "one", "same") is event
+
+
+def test_it_turns_up_later(server: FakeServer, session: Session) -> None:
+    server.cut_next(POST)
+    with pytest.raises(DeliveryUncertain) as caught:
+        session.send("late", key="k")
+    key = caught.value.key
+    server.say(session.id, "late", metadata={"parlant_sync_key": key})  # the server stored it after all
+    server.wait_idle()
+    found = session.find(key)
+    assert found is not None
+    assert found.message == "late"
+    assert session.reply_to(found).text == "echo: late"
+
+
+def test_a_429_is_repeated_and_pauses_all_posts(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parlant_sync._api.rate_limit.FIRST_RATE_PAUSE", 0.3)
+    monkeypatch.setattr(session._api.transport.post_pace, "_pause", 0.3)
+    server.fail_next(POST, 429, b'{"detail": "slow down"}')
+    started = time.monotonic()
+    assert session.send("patience").text == "echo: patience"
+    assert time.monotonic() - started >= 0.3
+    server.fail_next(POST, 429, b'{"detail": "slow down"}', times=None)
+    with pytest.raises(RateLimitedError):
+        session.send("never", timeout=0.5)
+    assert posted(server, session) == ["patience"]
+
+
+def test_a_server_that_comes_back(server: FakeServer, session: Session) -> None:
+    """Refused connections prove that nothing was sent: the post waits for the server."""
+    server.stop()
+    with pytest.raises(TransportError, match="refused"):
+        session.send("nobody there", timeout=0.5)
+    server.restart(keep=True)
+    assert session.send("somebody there").text == "echo: somebody there"
+    assert posted(server, session) == ["somebody there"]
+
+
+def test_out_of_time_over_a_held_post(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    hold = server.hold_next(POST)
+    with pytest.raises(TurnTimeout) as caught:
+        session.send("held", timeout=0.5)
+    assert caught.value.event is not None
+    assert caught.value.event.message == "held"
+    hold.release()
+
+
+def test_keys(server: FakeServer, session: Session) -> None:
+    event = session.post("with a key", key="mine", metadata={"other": 1})
+    assert session.find("mine") == event
+    assert session.find("unknown") is None
+    if server.version != "3.0":
+        assert event.metadata["other"] == 1
+
+
+def test_the_same_text_twice_is_two_messages(server: FakeServer, session: Session) -> None:
+    """Without keys (3.0) a lost message is told from its twin by what the other posts gave back."""
+    session.post("same")
+    server.wait_idle()
+    server.cut_next(POST)
+    with pytest.raises(DeliveryUncertain):
+        session.send("same")
+    server.cut_next(POST, stored=True)
+    assert session.send("same").outcome == "answered"
+    assert posted(server, session) == ["same", "same"]
+
+
+def test_a_broken_answer_leaves_it_open(server: FakeServer, session: Session) -> None:
+    server.fail_next(POST, 201, b"<html>hello</html>")
+    with pytest.raises(DeliveryUncertain) as caught:
+        session.send("who knows")
+    assert caught.value.key
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>a proxy's page</html>"), (403, b'{"detail": "no"}'), (404, b'{"detail": "gone"}')],
+    ids=["no list", "refused", "gone"],
+)
+def test_what_the_look_meets_tells_nothing_of_the_message(
+    server: FakeServer, session: Session, status: int, body: bytes
+) -> None:
+    """An error of the list is not the outcome of the post, which may be stored."""
+    server.cut_next(POST, stored=True)
+
+    server.fail_next(look, status, body, times=1 if status == 200 else None)
+    if status == 200:
+        assert session.send("the one").text == "echo: the one"
+    else:
+        with pytest.raises(DeliveryUncertain) as caught:
+            session.send("the one")
+        server.clear_faults()
+        found = session.find(caught.value.key)
+        assert found is not None
+        assert session.reply_to(found).text == "echo: the one"
+    assert posted(server, session) == ["the one"]
+
+
+def test_a_post_gives_up_soon_where_nothing_answers(server: FakeServer, session: Session) -> None:
+    server.stop()
+    started = time.monotonic()
+    with pytest.raises(TransportError):
+        session.post("anybody?")
+    assert time.monotonic() - started < 1.5  # and not request_timeout, 2 s
+    server.restart(keep=True)
+
+
+def test_a_key_used_again_is_no_new_numbering(server: FakeServer, session: Session) -> None:
+    first = session.post("buy", key="k")
+    server.wait_idle()
+    events = [e.offset for e in session.iter_events(timeout=0.5)]
+    server.fail_next(POST, 502)
+    assert session.post("buy", key="k").id == first.id
+    assert events == [e.offset for e in session.history()]
+    assert list(session.iter_events(timeout=0.5)) == []
+    server.fail_next(POST, 502)
+    assert session.send("buy", key="k", timeout=10).text == "echo: buy"  # the turn that has answered it
+    assert posted(server, session) == ["buy"]
+
+
+def test_found_below_after_a_wipe_is_a_new_numbering(server: FakeServer) -> None:
+    with FakeServer("3.2") as old, Client(old.base_url, request_timeout=2) as client:
+        old.agent("a")
+        session = client.create_session("a")
+        session.send("one")
+        session.send("two")
+        old.wipe(session.id)
+        old.cut_next(POST, stored=True)
+        assert session.send("three", timeout=10).text == "echo: three"
+        assert session.send("four", timeout=10).text == "echo: four"
+
+
+@pytest.mark.slow
+def test_a_500_that_nobody_could_look_behind(server: FakeServer, session: Session) -> None:
+    """That the server says it failed does not mean that it has not stored it."""
+    server.fail_next(POST, 500, stored=True)
+    server.fail_next(lambda r: r.query.get("wait_for_data") == "0", 503, times=None)
+    with pytest.raises(DeliveryUncertain):
+        session.send("q", timeout=3)
+    server.clear_faults()
+    assert posted(server, session) == ["q"]
+
+
+def test_close_reaches_a_post_that_is_under_way(server: FakeServer, session: Session) -> None:
+    for call in (session.send, session.post):
+        opened = session if not session.closed else server_client_session(session)
+        hold = server.hold_next(POST)
+        with ThreadPoolExecutor(1) as pool:
+            posting = pool.submit(getattr(opened, call.__name__), "under way")
+            hold.wait()
+            started = time.monotonic()
+            opened.close()
+            with pytest.raises(DeliveryUncertain):
+                posting.result(10)
+            assert time.monotonic() - started < 1.0  # and not request_timeout, 2 s
+        hold.release()
+
+
+def server_client_session(session: Session) -> Session:
+    """The same session, opened again."""
+    return session._owner.session(session.id)
+
+
+def test_close_reaches_a_list_that_is_under_way(server: FakeServer, session: Session) -> None:
+    hold = server.hold_next(lambda r: r.query.get("wait_for_data") == "0")
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(session.history)
+        hold.wait()
+        session.close()
+        with pytest.raises(SessionClosed, match="was closed"):
+            listing.result(1.5)
+    hold.release()
+
+
+def test_what_an_old_server_drops_is_told_once(
+    server: FakeServer, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.post("a", metadata={"mine": 1})
+    session.post("b", metadata={"mine": 1})
+    found = [r for r in caplog.records if "drops the metadata of messages" in r.getMessage()]
+    assert len(found) == (1 if server.version == "3.0" else 0)
+    caplog.clear()
+    fresh = server_client_session(close(session))
+    assert fresh.find("nobody's") is None
+    found = [r for r in caplog.records if "drops the keys" in r.getMessage()]
+    assert len(found) == (1 if server.version == "3.0" else 0)
+
+
+def close(session: Session) -> Session:
+    session.close()
+    return session
+
+
+def test_a_key_used_again_after_the_end_of_the_log_was_deleted(server: FakeServer, session: Session) -> None:
+    session.send("1", key="k1")
+    length = len(session.history())
+    session.send("2")
+    assert len(list(session.iter_events(timeout=1))) > length
+    server.wipe(session.id, length)
+    server.fail_next(POST, 502)
+    assert session.send("1", key="k1", timeout=10).text == "echo: 1"
+    assert list(session.iter_events(timeout=1)) == []

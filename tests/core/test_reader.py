@@ -1,0 +1,504 @@
+"""``iter_events()``: in order, each once, from where and until when it was asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session
+from parlant_sync.testing import FakeServer, Response
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        server.agent("a")
+        yield server
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Iterator[Client]:
+    with Client(server.base_url, backlog_limit=50) as client:
+        yield client
+
+
+@pytest.fixture
+def session(client: Client) -> Session:
+    return client.create_session("a")
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        threading.Event().wait(0.01)
+
+
+def offsets(events: object) -> list[int]:
+    return [e.offset for e in events]  # type: ignore[attr-defined]
+
+
+def test_each_event_once_over_several_loops(server: FakeServer, session: Session) -> None:
+    session.send("one")
+    first = offsets(session.iter_events(timeout=0))
+    session.send("two")
+    second = offsets(session.iter_events(timeout=0))
+    assert first + second == offsets(session.history())
+    assert first
+    assert second
+    assert offsets(session.iter_events(timeout=0)) == []
+
+
+def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) -> None:
+    session.send("one")
+    for event in session.iter_events(timeout=0):
+        if event.offset == 2:
+            assert session.cursor == 2  # until the following one is asked for
+            break
+    assert offsets(session.iter_events(timeout=0))[0] == 3
+    assert session.cursor == session.history()[-1].offset + 1
+
+
+def test_two_readers_share_the_default_place(session: Session) -> None:
+    session.send("one")
+    one, two = session.iter_events(timeout=0), session.iter_events(timeout=0)
+    assert [next(one).offset, next(two).offset, next(one).offset, next(two).offset] == [0, 1, 2, 3]
+    one.close()
+    two.close()
+
+
+def test_independent_readers(session: Session) -> None:
+    session.send("one")
+    everything = offsets(session.history())
+    assert offsets(session.iter_events(since="beginning", timeout=0)) == everything
+    assert offsets(session.iter_events(since=3, timeout=0)) == everything[3:]
+    latest = session.iter_events(since="latest", timeout=5)
+    session.post("two")
+    assert next(latest).offset == everything[-1] + 1
+    latest.close()
+    assert offsets(session.iter_events(timeout=0))[0] == 0  # the default place was not touched
+
+
+def test_it_starts_where_it_is_called(session: Session) -> None:
+    with session.iter_events(since="latest", timeout=5) as reader:
+        posted = session.post("hello")
+        assert next(reader).offset == posted.offset
+
+
+def test_latest_of_an_attached_session(server: FakeServer, client: Client) -> None:
+    session_id = server.create_session("a")
+    server.fill(session_id, 5000)
+    server.forget_requests()
+    session = client.session(session_id)
+    assert session.cursor == 5000
+    server.say(session_id, "after the attach")
+    with session.iter_events(timeout=5) as reader:
+        event = next(reader)
+    assert (event.offset, event.message) == (5000, "after the attach")
+    # "costs no download of the history": the length told where the end is
+    assert client.stats().bytes < 20_000
+
+
+def test_filters(session: Session) -> None:
+    session.send("one")
+    assert {e.kind for e in session.iter_events(since=0, timeout=0, kinds="message")} == {"message"}
+    assert [e.message for e in session.iter_events(since=0, timeout=0, sources=["customer"])] == ["one"]
+    assert [e.message for e in session.history(kinds=["message"], sources="ai_agent")] == ["echo: one"]
+
+
+def test_timeout_counts_filtered_events(server: FakeServer, session: Session) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        reader = session.iter_events(timeout=1.0, kinds="custom")
+        reading = pool.submit(list, reader)
+        session.post("x")
+        assert reading.result(30) == []
+    assert session.cursor == len(session.history())
+
+
+def test_gaps_and_repeats(server: FakeServer, client: Client) -> None:
+    session_id = server.create_session("a")
+    server.fill(session_id, 10)
+    server.drop_events(session_id, [0, 4, 5])
+    session = client.session(session_id, since="beginning")
+    server.add_event(session_id, "custom", {"x": 1}, offset=20)
+    assert offsets(session.iter_events(timeout=0)) == [1, 2, 3, 6, 7, 8, 9, 20]
+
+
+def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> None:
+    """More than ``backlog_limit`` events wait: they are let go of, and read again."""
+    slow, fast = session.iter_events(timeout=5), session.iter_events(since=0, timeout=5)
+    total = 0
+    for _ in range(10):
+        server.fill(session.id, 20)
+        total += 20
+        while next(fast).offset < total - 1:
+            pass
+    assert session.health.backlog <= 50
+    assert offsets(next(slow) for _ in range(total)) == list(range(total))
+    slow.close()
+    fast.close()
+
+
+def test_close_ends_a_loop_in_another_thread(session: Session) -> None:
+    reader = session.iter_events()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, reader)
+        reader.close()
+        assert reading.result(5) == []
+    assert not session.closed
+
+
+def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
+    reader = session.iter_events()
+    inside = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: (inside.set(), next(reader))[1])
+        assert inside.wait(5)
+        server.wait_polls(1)
+        while not session._position.claim.taken():  # until the thread is inside its next
+            threading.Event().wait(0.001)
+        with pytest.raises(ConcurrencyError, match="since="):
+            session.iter_events()
+        with pytest.raises(ConcurrencyError, match="since="):
+            next(reader)
+        server.say(session.id, "hello")
+        assert reading.result(5).message == "hello"
+    reader.close()
+
+
+def test_a_session_that_is_gone_raises(server: FakeServer, session: Session) -> None:
+    with session.iter_events() as reader:
+        server.wait_polls(1)
+        server.delete_session(session.id)
+        with pytest.raises(NotFoundError, match=session.id):
+            next(reader)
+        assert list(reader) == []
+
+
+def test_an_outage_does_not_end_it(server: FakeServer, session: Session) -> None:
+    reader = session.iter_events(timeout=30)
+    session.post("one")
+    server.wait_idle()
+    assert next(reader).message == "one"
+    server.restart(keep=True)
+    server.say(session.id, "two")
+    assert "two" in (event.message for event in reader)
+    reader.close()
+
+
+def test_a_streamed_message_is_given_whole_and_once(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    session.post("go")
+    found = [e for e in session.iter_events(timeout=2) if e.source == "ai_agent" and e.kind == "message"]
+    assert [(e.message, e.is_partial) for e in found] == [("a b c", False)]
+    assert session.cursor == session.history()[-1].offset + 1
+
+
+@pytest.mark.slow
+def test_trouble_while_a_streamed_message_is_read_again_does_not_end_the_reader(
+    server: FakeServer, session: Session
+) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
+    server.fail_next("GET /sessions/*/events/*", 200)  # a proxy's page
+    session.post("go")
+    found = [e.message for e in session.iter_events(timeout=3, sources="ai_agent", kinds="message")]
+    assert found == ["a b c"]
+
+
+def test_partial_gives_it_as_it_grows(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c ", "d"], every=0.4)
+    session.post("go")
+    reader = session.iter_events(timeout=2, partial=True)
+    found = [e for e in reader if e.source == "ai_agent" and e.kind == "message"]
+    texts = [e.message or "" for e in found]
+    assert len(texts) >= 3
+    assert all(b.startswith(a) for a, b in itertools.pairwise(texts))
+    assert texts[-1] == "a b c d"
+    assert [e.is_partial for e in found][-1] is False
+    assert len({e.offset for e in found}) == 1
+
+
+def test_a_stream_that_was_cut_off_comes_with_the_end_of_its_turn(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["half ", "never"], every=0.1).waits("g", at="answer")
+    session.post("go")
+    server.reached("g")
+    server.add_event(session.id, "message", {"message": "half ", "chunks": ["half "]}, trace="t9")
+    server.add_event(session.id, "status", {"status": "cancelled", "data": {}}, trace="t9")
+    with session.iter_events(timeout=5, kinds="message", sources="ai_agent") as reader:
+        event = next(reader)
+    assert (event.message, event.is_partial) == ("half ", True)
+
+
+def test_numbering_that_went_back() -> None:
+    with FakeServer("3.2") as server:
+        server.agent("a")
+        with Client(server.base_url) as old:
+            session = old.create_session("a")
+            session.send("one")
+            assert len(offsets(session.iter_events(timeout=0))) == len(session.history())
+            server.wipe(session.id)
+            assert session.send("two").text == "echo: two"
+            assert [e.message for e in session.iter_events(timeout=0, kinds="message")] == ["two", "echo: two"]
+
+
+def test_two_default_readers_in_one_thread_give_each_event_once(server: FakeServer, session: Session) -> None:
+    """The events behind a streamed message are held by the reader that met it; another one may be given them first."""
+    server.agent("a").streams("one two three", every=0.1)
+    session.post("hi")
+    outer, inner = [], []
+    for event in session.iter_events(timeout=1):
+        outer.append(event.offset)
+        if event.message == "one two three":
+            inner = offsets(session.iter_events(timeout=1))
+    assert sorted(outer + inner) == [e.offset for e in session.history()]
+    assert offsets(session.iter_events(timeout=0)) == []
+
+
+@pytest.mark.slow
+def test_a_partial_reader_left_behind_repeats_nothing(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c"], every=0.3)
+    session.post("hi")
+    partial = session.iter_events(timeout=2, partial=True)
+    found = next(e for e in partial if e.is_partial)
+    rest = offsets(session.iter_events(timeout=2))
+    assert rest[0] == found.offset
+    assert offsets(partial) == []
+
+
+@pytest.mark.parametrize("keep", [0, 6])
+def test_what_a_wipe_left_and_what_others_wrote_after_it_is_given(keep: int) -> None:
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 10)
+        wait_for(lambda: session.health.next_offset == 10)
+        unread = session.iter_events(timeout=1)
+        read = session.iter_events(since="latest", timeout=1)
+        server.wipe(session.id, keep)
+        server.add_event(session.id)
+        server.add_event(session.id)
+        session.post("hello")
+        assert offsets(unread) == list(range(keep + 3))
+        assert offsets(read) == list(range(keep, keep + 3))
+
+
+def test_latest_is_what_the_server_has_now(server: FakeServer) -> None:
+    """Not what the poller knows: it may have been parked, or be late."""
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
+        server.agent("a")
+        session = client.create_session("a")
+        session.send("hi")
+        wait_for(lambda: session.health.state == "parked")
+        server.add_event(session.id, "custom", {"old": True})
+        with session.iter_events(since="latest", timeout=1, kinds="custom") as reader:
+            server.add_event(session.id, "custom", {"new": True})
+            assert [e.data for e in reader] == [{"new": True}]
+
+
+def test_a_trigger_after_parking_is_not_an_old_turn(server: FakeServer) -> None:
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
+        server.agent("a").replies("old").replies("older").replies("spoken now")
+        session = client.create_session("a")
+        session.send("one")
+        wait_for(lambda: session.health.state == "parked")
+        server.say(session.id, "by somebody else")
+        server.wait_idle()
+        assert session.trigger().text == "spoken now"
+
+
+def test_a_stream_that_is_dead_does_not_stop_short_loops(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server was stopped in the middle of it, and nothing says that its turn is over."""
+    monkeypatch.setattr("parlant_sync._turns.streaming.STALE", 1.0)
+    server.agent("a").streams("one two three four", every=0.3).waits("never", at="chunk")
+    session.post("q")
+    wait_for(lambda: any(e.is_partial for e in session.history()))
+    server.restart(keep=True)
+    server.human(session.id, "I am human")
+    found: list[int] = []
+    wait_for(lambda: found.extend(offsets(session.iter_events(timeout=0))) or len(found) == len(session.history()))
+    assert found == [e.offset for e in session.history()]
+
+
+def test_a_dead_stream_is_told_by_the_clock_of_the_server(server: FakeServer, session: Session) -> None:
+    """For readers that never wait, each in a process of its own."""
+    server.add_event(session.id, "message", {"message": "half", "chunks": ["half"]})
+    server.add_event(session.id, "custom", {"young": True})
+    assert offsets(session.iter_events(since=0, timeout=0)) == []
+
+    def age(response: Any) -> None:
+        events = json.loads(response.body)
+        events[0]["creation_utc"] = "2020-01-01T00:00:00+00:00"
+        response.body = json.dumps(events).encode()
+
+    server.alter_next(lambda r: r.query.get("wait_for_data") == "0", age)
+    assert offsets(session.iter_events(since=0, timeout=0)) == [0, 1]
+
+
+def test_a_list_that_failed_is_asked_again(server: FakeServer, session: Session) -> None:
+    server.fill(session.id, 3)
+    wait_for(lambda: session.health.next_offset == 3)
+    reader = session.iter_events(timeout=0)
+    server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=3)
+    with pytest.raises(ServerError):
+        next(reader)
+    assert offsets(reader) == [0, 1, 2]
+
+
+def test_growth_is_seen_though_other_events_keep_coming(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams("one two three four five six", every=0.3)
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.wait(0.05):
+            server.add_event(session.id, "custom", {})
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        with session.stream("q") as turn:
+            assert len(list(turn.text)) >= 4
+        session.post("again")
+        texts = []
+        for event in session.iter_events(timeout=5, partial=True, kinds="message", sources="ai_agent"):
+            texts.append(event.message)
+            if len(texts) > 4 and not event.is_partial:
+                break
+        assert len(texts) >= 5
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_hanging_request_does_not_outlast_the_loop(server: FakeServer) -> None:
+    with Client(server.base_url, request_timeout=20) as client:
+        server.agent("a").streams(["word "] * 1000, every=0.1)
+        session = client.create_session("a")
+        hold = server.hold_next("GET /sessions/*/events/*", times=None)
+        session.post("q")
+        started = time.monotonic()
+        list(session.iter_events(timeout=1))
+        assert time.monotonic() - started < 10
+        reading = threading.Thread(target=lambda: list(session.iter_events(timeout=30)))
+        before = hold.count
+        reading.start()
+        hold.wait(count=before + 1)
+        started = time.monotonic()
+        session.close()
+        reading.join(10)
+        assert time.monotonic() - started < 5
+        hold.release()
+
+
+def test_a_reader_closed_from_another_thread_gives_what_had_arrived(server: FakeServer, session: Session) -> None:
+    reader = session.iter_events()
+    server.fill(session.id, 5)
+    wait_for(lambda: session.health.backlog == 5)
+    reader.close()
+    server.fill(session.id, 1)
+    wait_for(lambda: session.health.next_offset == 6)
+    assert offsets(reader) == [0, 1, 2, 3, 4]
+    assert session.cursor == 5
+    assert offsets(session.iter_events(timeout=0)) == [5]
+
+
+def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: Session) -> None:
+    server.fill(session.id, 3)
+    wait_for(lambda: session.health.next_offset == 3)
+    reader = session.iter_events(since="beginning")
+    server.stop()
+    reading = threading.Thread(target=lambda: list(reader))
+    reading.start()
+    wait_for(lambda: session.health.consecutive_failures > 0)
+    reader.close()
+    reading.join(5)
+    assert not reading.is_alive()
+
+
+def test_refused_while_it_learns_of_a_new_numbering() -> None:
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 10)
+        wait_for(lambda: session.health.next_offset == 10)
+        assert len(list(session.iter_events(timeout=1))) == 10
+        reader = session.iter_events(timeout=0)
+        server.wipe(session.id)
+        session.post("hello")
+        server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=None)
+        with pytest.raises(ServerError):
+            next(reader)
+        server.clear_faults()
+        assert offsets(reader) == [0]
+        assert offsets(session.iter_events(timeout=0)) == []
+
+
+@pytest.mark.slow
+def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeServer, session: Session) -> None:
+    """It has waited, taken half, for the end of the first."""
+
+    def stored(text: str, *, whole: bool) -> dict[str, Any]:
+        return {"message": text, "chunks": [text, None] if whole else [text]}
+
+    ended = threading.Event()
+
+    def grow(response: Any) -> Any:
+        if not ended.is_set():
+            return Response(503)  # the looks at the end of the first
+        events = json.loads(response.body)
+        for event in events if isinstance(events, list) else [events]:
+            if event["kind"] == "message":
+                event["data"] = stored(event["data"]["message"] + " done", whole=True)
+        response.body = json.dumps(events).encode()
+        return None
+
+    server.alter_next("GET /sessions/*/events/*", grow, times=None)
+    server.add_event(session.id, "message", stored("first", whole=False), trace="T")
+    got: list[tuple[int, str | None, bool]] = []
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(
+            lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
+        )
+        wait_for(lambda: session._position.growing is not None)
+        server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
+        server.add_event(session.id, "message", stored("second", whole=False), trace="T")
+        wait_for(lambda: session.health.next_offset == 3)
+        ended.set()
+        reading.result(30)
+    assert got == [(0, "first done", False), (1, None, False), (2, "second done", False)]
+
+
+def test_closed_after_an_overflow_it_gives_what_had_arrived(server: FakeServer) -> None:
+    with Client(server.base_url, backlog_limit=10) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        reader = session.iter_events()
+        for count in range(1, 5):
+            server.fill(session.id, 8)
+            wait_for(lambda count=count: session.health.next_offset == 8 * count)  # type: ignore[misc]
+        reader.close()
+        assert offsets(reader) == list(range(32))
+
+
+def test_two_default_readers_over_a_numbering_that_went_back_give_each_event_once() -> None:
+    """What the first has given of the new numbering, the second is told when it learns of that."""
+    with FakeServer("3.2") as server, Client(server.base_url) as client:
+        server.agent("a").ignores()
+        session = client.create_session("a")
+        server.fill(session.id, 3)
+        wait_for(lambda: session.health.next_offset == 3)
+        assert offsets(session.iter_events(timeout=0)) == [0, 1, 2]
+        late = session.iter_events(timeout=0)
+        server.wipe(session.id)
+        server.add_event(session.id)
+        session.post("hello")
+        assert next(session.iter_events(timeout=0)).offset == 0
+        assert offsets(late) == [1]

@@ -1,0 +1,703 @@
+"""One id, one object, one poller; and their common end."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from parlant_sync import Client, errors
+from parlant_sync import _registry as registry_module
+from parlant_sync._deadline import Deadline
+from parlant_sync._registry import Registry
+from parlant_sync.reader import Position
+from parlant_sync.testing import FakeServer
+
+
+@pytest.fixture
+def server() -> Any:
+    with FakeServer() as server:
+        server.agent("a")
+        yield server
+
+
+def pollers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("parlant-sync-poll-")]
+
+
+def wait_until(true: Callable[[], bool], what: str, timeout: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
+        threading.Event().wait(0.005)
+
+
+def together(count: int, call: Callable[[], Any]) -> list[Any]:
+    """``call`` in so many threads at the same moment; results, or what was raised."""
+    barrier = threading.Barrier(count)
+
+    def one(_: int) -> Any:
+        barrier.wait()
+        try:
+            return call()
+        except errors.ParlantSyncError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_a_hundred_openers_share_one_attach(server: FakeServer) -> None:
+    session_id = server.create_session("a")
+    with Client(server.base_url) as client:
+        opened = together(100, lambda: client.session(session_id))
+        assert len({id(s) for s in opened}) == 1
+        assert len(pollers()) == 1
+        reads = [r for r in server.requests if r.path == f"/sessions/{session_id}"]
+        assert len(reads) == 1
+        assert list(client.sessions) == [session_id]
+
+
+def test_they_share_its_failure_too(server: FakeServer) -> None:
+    hold = server.hold_next("GET /sessions/nowhere")
+    with Client(server.base_url) as client:
+        threading.Thread(target=lambda: (server.wait_requests("GET /sessions/nowhere"), hold.release())).start()
+        results = together(50, lambda: client.session("nowhere"))
+        assert {type(r) for r in results} == {errors.NotFoundError}
+        assert len({id(r) for r in results}) == 50  # each has an instance, and a traceback, of its own
+        assert not client.sessions
+        assert pollers() == []
+
+
+def test_since_that_differs_is_refused(server: FakeServer) -> None:
+    session_id = server.create_session("a")
+    with Client(server.base_url) as client:
+        session = client.session(session_id, since=0)
+        assert client.session(session_id) is session
+        assert client.session(session_id, since="beginning") is session
+        for other in ("latest", 3):
+            with pytest.raises(errors.ConcurrencyError, match="iter_events"):
+                client.session(session_id, since=other)
+        for bad in (-1, "soon", 1.5, True):
+            with pytest.raises(errors.ConfigurationError):
+                client.session(session_id, since=bad)  # type: ignore[arg-type]
+
+
+def test_the_last_one_out_of_with_closes(server: FakeServer) -> None:
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        with session, client.session(session.id) as same:
+            assert same is session
+            with session:
+                pass
+            assert not session.closed
+        assert session.closed
+        assert session.id not in client.sessions
+
+
+def test_close_is_at_once_and_for_everybody(server: FakeServer) -> None:
+    client = Client(server.base_url)
+    session = client.create_session("a")
+    server.wait_polls(1)
+    server.agent("a").ignores()
+    reader = session.iter_events()
+    with ThreadPoolExecutor(3) as pool:
+        sending = pool.submit(session.send, "hello")
+        reading = pool.submit(list, reader)
+        second = pool.submit(session.send, "waits for the first")
+        server.wait_events(session.id, 1)
+        started = time.monotonic()
+        session.close()
+        for waiting in (sending, second):
+            with pytest.raises(errors.SessionClosed, match=session.id):
+                waiting.result(5)
+        assert [e.kind for e in reading.result(5)] in ([], ["message"])
+        assert time.monotonic() - started < 5
+    session.close()
+    with pytest.raises(errors.SessionClosed):
+        session.send("x")
+    client.close()
+    client.close()
+    for call in (client.agents, lambda: client.session("x"), lambda: client.create_session("a")):
+        with pytest.raises(errors.SessionClosed):
+            call()
+
+
+def test_two_hundred_sessions_end_together(server: FakeServer) -> None:
+    client = Client(server.base_url)
+    sessions = [client.create_session("a") for _ in range(200)]
+    server.wait_polls(200, timeout=30)
+    assert client.stats().sessions == 200
+    started = time.monotonic()
+    client.close()
+    assert time.monotonic() - started < 5
+    assert pollers() == []
+    assert all(s.closed for s in sessions)
+
+
+def test_an_opener_that_comes_too_late(server: FakeServer) -> None:
+    """The client is closed while an attach is under way."""
+    session_id = server.create_session("a")
+    client = Client(server.base_url)
+    hold = server.hold_next(f"GET /sessions/{session_id}")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(client.session, session_id)
+        server.wait_requests(f"GET /sessions/{session_id}")
+        client.close()
+        hold.release()
+        with pytest.raises(errors.SessionClosed):
+            opening.result(10)
+    assert pollers() == []
+
+
+def test_parked_and_used_again_nothing_missed(server: FakeServer) -> None:
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
+        session = client.create_session("a")
+        wait_until(lambda: session.health.state == "parked", "parked", 10)
+        wait_until(lambda: pollers() == [], "no thread")
+        assert client.session(session.id) is session  # while anybody refers to it
+        server.say(session.id, "from elsewhere")
+        server.wait_idle()
+        assert next(e.message for e in session.iter_events(timeout=0, kinds="message")) == "from elsewhere"
+        assert session.send("back again").text == "echo: back again"
+
+
+def test_parked_and_forgotten(server: FakeServer) -> None:
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
+        session_id = client.create_session("a").id
+        held = weakref.ref(client.sessions[session_id])
+        wait_until(lambda: gc.collect() >= 0 and held() is None, "collected", 10)
+        assert session_id not in client.sessions
+        assert client.session(session_id).id == session_id
+
+
+@pytest.mark.parametrize(
+    "delete", [lambda client, session: session.delete(), lambda client, session: client.delete_session(session.id)]
+)
+def test_deleted_from_here_it_is_told_as_that_whoever_notices_first(
+    server: FakeServer, delete: Callable[[Client, Any], None]
+) -> None:
+    """The poller may meet the 404 before the answer to the DELETE is in."""
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        refused = client.create_session("a")
+        server.wait_polls(1, session.id)
+        hold = server.hold_next("DELETE")
+        with ThreadPoolExecutor(2) as pool:
+            reading = pool.submit(list, session.iter_events())
+            deleting = pool.submit(delete, client, session)
+            assert reading.result(5) == []  # the end of a loop, and no error
+            assert not deleting.done()
+            hold.release()
+            deleting.result(5)
+        with pytest.raises(errors.SessionClosed, match="was deleted"):
+            session.send("x")
+        server.fail_next("DELETE", 403, b"{}")
+        with pytest.raises(errors.PermissionDeniedError):
+            delete(client, refused)
+        assert refused.send("still here").text == "echo: still here"
+        server.delete_session(refused.id)
+        with pytest.raises(errors.NotFoundError):
+            list(refused.iter_events())
+
+
+def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: FakeServer) -> None:
+    """As a web application uses it: whoever asks for a session by its id holds nothing from one request to the next."""
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
+        session_id = client.create_session("a").id
+
+        def read() -> list[str | None]:
+            return [e.message for e in client.session(session_id).iter_events(timeout=0, kinds="message")]
+
+        client.session(session_id).send("one")
+        assert read() == ["one", "echo: one"]
+        wait_until(lambda: gc.collect() >= 0 and session_id not in client.sessions, "forgotten", 10)
+        server.human(session_id, "Dana here")
+        assert read() == ["Dana here"]
+        assert read() == []
+        wait_until(lambda: gc.collect() >= 0 and session_id not in client.sessions, "forgotten", 10)
+        server.human(session_id, "still here")
+        latest = client.session(session_id, since="latest")  # who says so means it
+        assert list(latest.iter_events(timeout=0)) == []
+        latest.close()
+        server.human(session_id, "and now")
+        assert read() == []  # of a session that was closed nothing is remembered
+
+
+def test_one_that_is_closed_while_its_place_is_remembered() -> None:
+    """By a __del__ that a collection runs in there, in the same thread."""
+    registry = Registry()
+    session: Any = FakeSession(state="parked")
+
+    class Remembering(OrderedDict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            super().__setitem__(key, value)
+            session.close()
+            registry.forget(session)
+
+    registry._left_off = Remembering()
+    registry.add(session)
+    assert registry.left_off("s") is None
+    assert not registry.snapshot()
+
+
+def test_what_is_remembered_of_forgotten_sessions_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_REMEMBERED", 3)
+    registry = Registry()
+    for number in range(5):
+        registry.add(FakeSession(str(number), state="parked"))  # type: ignore[arg-type]
+    assert [registry.left_off(str(number)) for number in range(5)] == [None, None, 0, 0, 0]
+
+
+def test_a_closed_session_leaves_nothing_to_its_finalizer(server: FakeServer) -> None:
+    """An interrupt that falls into a finalizer is printed and lost."""
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        finalizer = session._finalizer
+        assert finalizer.alive
+        session.close()
+        assert not finalizer.alive
+
+
+def test_not_parked_inside_a_call(server: FakeServer) -> None:
+    server.agent("a").waits("g").replies("late")
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client, ThreadPoolExecutor(1) as pool:
+        session = client.create_session("a")
+        sending = pool.submit(session.send, "q")
+        server.reached("g")
+        server.wait_requests(f"GET /sessions/{session.id}/events", count=4, timeout=10)  # polls on, empty as they are
+        assert session.health.state == "polling"
+        server.release("g")
+        assert sending.result(10).text == "late"
+
+
+def test_a_dead_session_is_let_go_of_and_opened_anew(server: FakeServer) -> None:
+    with Client(server.base_url) as client:
+        session = client.create_session("a")
+        server.wait_polls(1)
+        server.fail_next(f"GET /sessions/{session.id}/events", 403)
+        server.say(session.id, "x")
+        wait_until(lambda: session.closed, "ended")
+        with pytest.raises(errors.PermissionDeniedError):
+            session.send("x")
+        wait_until(lambda: session.id not in client.sessions, "forgotten")
+        again = client.session(session.id)
+        assert again is not session
+        assert again.send("hello").text == "echo: hello"
+
+
+def test_a_client_nobody_refers_to_ends_its_threads(server: FakeServer) -> None:
+    client = Client(server.base_url)
+    session = client.create_session("a")
+    server.wait_polls(1)
+    del client
+    gc.collect()
+    assert len(pollers()) == 1  # a session keeps its client
+    assert session.send("hello").text == "echo: hello"
+    server.wait_polls(1)
+    del session
+    gc.collect()
+    wait_until(lambda: pollers() == [], "no thread")
+
+
+def test_no_thread_is_a_typed_error_and_leaves_nothing(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("parlant-sync"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    session_id = server.create_session("a")
+    with Client(server.base_url) as client:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for call in (lambda: client.session(session_id), lambda: client.create_session("a")):
+            with pytest.raises(errors.TransportError, match="no thread"):
+                call()
+        assert not client.sessions
+        monkeypatch.undo()
+        assert client.session(session_id).send("x").text == "echo: x"
+
+
+# -- the registry alone
+
+
+class FakePoller:
+    def __init__(self, state: str = "polling", trouble: BaseException | None = None) -> None:
+        self.state = state
+        self.trouble = trouble
+
+    def use(self, user: object) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    def unuse(self, user: object) -> None: ...
+
+
+class FakeSession:
+    """What the registry asks of a session."""
+
+    def __init__(self, session_id: str = "s", **poller: Any) -> None:
+        self.id = session_id
+        self.closed = False
+        self._poller = FakePoller(**poller)
+        self._position = Position(0)
+
+    def close(self, timeout: float | None = None) -> None:
+        self.closed = True
+
+    _begin_close = close
+
+    def _end_close(self, deadline: Deadline) -> None: ...
+
+
+def get(registry: Registry, make: Callable[[], Any], timeout: float = 5.0) -> Any:
+    return registry.get_or_open("s", make, timeout)
+
+
+class Around:
+    """The registry's lock, and what happens when it has been taken, or given back."""
+
+    def __init__(
+        self, lock: Any, *, taken: Callable[[], object] | None = None, left: Callable[[], object] | None = None
+    ) -> None:
+        self._lock, self._taken, self._left = lock, taken, left
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        act, self._taken = self._taken, None
+        try:
+            if act is not None:
+                act()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        act, self._left = self._left, None
+        if act is not None:
+            act()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_as_an_opening_begins_leaves_the_id_free() -> None:
+    """It is in the book, but nobody is at work on it yet."""
+    registry = Registry()
+    registry._lock = Around(registry._lock, left=interrupt)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        get(registry, FakeSession)
+    assert not get(registry, FakeSession, timeout=0).closed
+
+
+def test_an_interrupt_as_an_opening_ends_leaves_the_id_free() -> None:
+    """It should clear up, and does not come to it."""
+    registry = Registry()
+    lock: Any = registry._lock
+    interrupted: Any = Around(lock, taken=interrupt)
+
+    def make() -> Any:
+        registry._lock = Around(lock, left=lambda: setattr(registry, "_lock", interrupted))  # type: ignore[assignment]
+        return FakeSession()
+
+    with pytest.raises(KeyboardInterrupt):
+        get(registry, make)
+    opened = get(registry, FakeSession, timeout=0)
+    opened.close()
+    assert not get(registry, FakeSession, timeout=0).closed
+
+
+def test_those_who_wait_for_an_opener_that_is_interrupted_open_it_themselves() -> None:
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def interrupted() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(get, registry, interrupted)
+        assert began.wait(5)
+        others = [pool.submit(get, registry, FakeSession) for _ in range(7)]
+        go_on.set()
+        with pytest.raises(KeyboardInterrupt):
+            first.result(5)
+        assert len({id(other.result(5)) for other in others}) == 1
+
+
+def test_an_interrupted_waiter_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has just been woken, and was to wake the next one."""
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        return FakeSession()
+
+    class Latch:
+        def __init__(self, queue: Any) -> None:
+            self.queue = queue
+            self.put = queue.put
+            self.interrupts = [KeyboardInterrupt()]
+
+        def get(self, timeout: float | None) -> None:
+            self.queue.get(timeout=timeout)
+            if self.interrupts:
+                raise self.interrupts.pop()
+
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(get, registry, make)
+        assert began.wait(5)
+        opening = registry._opening["s"]
+        opening.latch = Latch(opening.latch)  # type: ignore[assignment]
+        others = [pool.submit(get, registry, FakeSession) for _ in range(4)]
+        go_on.set()
+        outcomes = [other.exception(5) for other in others]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) in (
+        ["NoneType"] * 4,
+        ["KeyboardInterrupt"] + ["NoneType"] * 3,
+    )
+    assert get(registry, FakeSession) is first.result(5)
+
+
+@pytest.mark.parametrize(
+    "trouble", [KeyboardInterrupt(), errors.TransportError("no thread")], ids=["interrupt", "error"]
+)
+def test_what_cannot_be_handed_over_is_closed_and_collected(trouble: BaseException) -> None:
+    registry = Registry()
+    made: list[weakref.ref[FakeSession]] = []
+    states: list[FakeSession] = []
+
+    def make() -> FakeSession:
+        session = FakeSession(trouble=trouble)
+        made.append(weakref.ref(session))
+        states.append(session)
+        return session
+
+    gc.disable()  # nothing must hold it in a circle
+    try:
+        for call in (lambda: get(registry, make), lambda: registry.add(make())):  # type: ignore[arg-type]
+            with pytest.raises(type(trouble)):
+                call()
+            trouble.__traceback__ = None
+            assert states.pop().closed
+            assert made.pop()() is None
+    finally:
+        gc.enable()
+    assert not registry.snapshot()
+
+
+def test_a_failure_is_shared_without_what_it_was_about() -> None:
+    """No circle from the opening through its error's traceback to itself."""
+    registry = Registry()
+
+    def fail() -> Any:
+        opened.append(weakref.ref(registry._opening["s"]))
+        raise errors.NotFoundError("no such session", status=404)
+
+    class Opening(registry_module._Opening):
+        __slots__ = ("__weakref__",)
+
+    opened: list[weakref.ref[Any]] = []
+    original, registry_module._Opening = registry_module._Opening, Opening  # type: ignore[misc]
+    gc.disable()
+    try:
+        with pytest.raises(errors.NotFoundError):
+            get(registry, fail)
+        assert opened[0]() is None
+    finally:
+        gc.enable()
+        registry_module._Opening = original  # type: ignore[misc]
+
+
+def test_an_error_of_another_kind_is_told_to_those_who_wait() -> None:
+    registry = Registry("http://there")
+
+    def fail() -> Any:
+        assert began.wait(5)
+        raise ZeroDivisionError
+
+    began = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, registry, fail)
+        while "s" not in registry._opening:
+            threading.Event().wait(0.001)
+        opening = registry._opening["s"]
+        began.set()
+        with pytest.raises(ZeroDivisionError):
+            first.result(5)
+    assert opening.wait(5)
+    assert isinstance(opening.error, errors.TransportError)
+    assert "session s on http://there: another thread's attach failed with ZeroDivisionError" in str(opening.error)
+
+
+def test_who_was_to_share_what_was_closed_meanwhile_looks_again() -> None:
+    registry = Registry()
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        session = FakeSession()
+        session.closed = True  # at once, by its server
+        return session
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(get, registry, make)
+        assert began.wait(5)
+        second = pool.submit(get, registry, FakeSession)
+        go_on.set()
+        assert first.result(5).closed
+        assert not second.result(5).closed
+
+
+def test_the_texts_name_the_server_and_what_to_do() -> None:
+    registry = Registry("http://there")
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        return FakeSession()
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(get, registry, make)
+        assert began.wait(5)
+        with pytest.raises(errors.TransportError, match=r"session s on http://there: .*did not end in time; try again"):
+            get(registry, FakeSession, timeout=0.01)
+        go_on.set()
+        slow.result(5)
+    registry.close(Deadline(1))
+    with pytest.raises(errors.SessionClosed, match="of http://there was closed; make a new Client"):
+        get(registry, FakeSession)
+
+
+def test_a_snapshot_of_parked_sessions_that_are_collected_meanwhile() -> None:
+    registry = Registry()
+    sessions = [FakeSession(str(number), state="parked") for number in range(3)]
+    for session in sessions:
+        registry.add(session)  # type: ignore[arg-type]
+    del session
+
+    class Vanishing(weakref.WeakValueDictionary[str, Any]):
+        """Between the look at what there is and the taking of it."""
+
+        def keys(self) -> Any:
+            found = list(super().keys())
+            sessions.clear()
+            return found
+
+        def valuerefs(self) -> Any:
+            found = super().valuerefs()
+            sessions.clear()
+            return found
+
+    registry._parked = Vanishing(registry._parked)
+    assert dict(registry.snapshot()) == {}
+
+
+def test_parked_before_it_was_in_the_book() -> None:
+    registry = Registry()
+    session: Any = FakeSession(state="parked")
+    registry.add(session)
+    assert registry.snapshot() == {"s": session}
+    gone = weakref.ref(session)
+    del session
+    assert gone() is None
+    assert registry.snapshot() == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda registry, session: registry.snapshot(),
+        lambda registry, session: get(registry, FakeSession),
+        lambda registry, session: registry.note(session),
+        lambda registry, session: registry.forget(session),
+        lambda registry, session: registry.add(FakeSession()),
+        lambda registry, session: registry.close(Deadline(0)),
+        lambda registry, session: registry.stop_pollers(Deadline(0)),
+    ],
+)
+def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callable[..., object]) -> None:
+    """A collection runs a user's ``__del__`` that closes its session, wherever this thread is."""
+    registry = Registry()
+    session: Any = registry.add(FakeSession())  # type: ignore[arg-type]
+    session._poller.stop = session._poller.join = lambda *_: None
+
+    def collect() -> None:
+        session.close()
+        registry.forget(session)
+
+    registry._lock = Around(registry._lock, taken=collect)  # type: ignore[assignment]
+    thread = threading.Thread(target=call, args=(registry, session), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert session not in registry.snapshot().values()
+    assert session not in registry._open.values()
+
+
+def test_collections_run_a_user_s_del_in_the_middle_of_anything(server: FakeServer) -> None:
+    class Chat:
+        def __init__(self, session: Any) -> None:
+            self.session = session
+            self.me = self
+
+        def __del__(self) -> None:
+            self.session.close(0)
+
+    with Client(server.base_url) as client:
+        for allocations in range(1, 30):
+            gc.disable()
+            gc.collect()
+            Chat(client.create_session("a"))
+
+            def work(allocations: int = allocations) -> None:
+                threshold = gc.get_threshold()
+                gc.set_threshold(gc.get_count()[0] + allocations, 10_000, 10_000)
+                gc.enable()
+                try:
+                    dict(client.sessions)
+                finally:
+                    gc.set_threshold(*threshold)
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("state", ["polling", "parked"])
+@pytest.mark.parametrize(
+    "call",
+    [lambda registry, session: registry.add(session), lambda registry, session: get(registry, lambda: session)],
+    ids=["add", "get_or_open"],
+)
+def test_one_that_ends_before_it_is_in_the_book_is_not_held(call: Callable[..., object], state: str) -> None:
+    """Its first poll was refused: what told the registry so found nothing to let go of, and comes no more."""
+    registry = Registry()
+    session: Any = FakeSession(state=state)
+    started = session._poller.use
+
+    def ends_at_once(user: object) -> None:
+        started(user)
+        session.closed = True
+        registry.note(session)
+
+    session._poller.use = ends_at_once
+    assert call(registry, session) is session
+    assert list(registry._open.values()) == []
+    assert list(registry._parked.values()) == []

@@ -1,0 +1,272 @@
+"""Single calls: the time they may take, what of them is repeated, who can end them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from parlant_sync import Client, errors
+from parlant_sync._api.calls import may_repeat, not_taken
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import LEAST, Bell
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.transport import Failure, HttpAnswer
+from parlant_sync.events import read_events
+from parlant_sync.testing import FakeServer, Response
+
+
+class FakeTransport:
+    """Answers everything with an empty list, and remembers how long it was given."""
+
+    base_url = "http://test"
+    settings = SimpleNamespace(request_timeout=30.0)
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+
+    def request(self, method: str, path: str, *, read_timeout: float, **_: Any) -> HttpAnswer:
+        self.limits.append(read_timeout)
+        return HttpAnswer(200, {}, b"[]")
+
+
+@pytest.fixture
+def transport() -> FakeTransport:
+    return FakeTransport()
+
+
+@pytest.mark.parametrize(
+    ("left", "given"), [(0.0, LEAST), (0.1, LEAST), (3.0, 3.0), (None, 30.0), (1000.0, 30.0)], ids=str
+)
+def test_a_list_has_what_is_left_of_its_deadline(transport: FakeTransport, left: float | None, given: float) -> None:
+    assert RestApi(transport).list_events("s", 0, deadline=Deadline(left)) == []  # type: ignore[arg-type]
+    assert transport.limits == [pytest.approx(given, abs=0.5 if given == 3.0 else 1e-9)]
+
+
+# -- the end of a history
+
+
+class Log:
+    """A server with a history; counts what it sends."""
+
+    base_url = "http://test"
+    settings = SimpleNamespace(request_timeout=30.0)
+
+    def __init__(self, count: int, size: int = 300, *, tells: bool = True) -> None:
+        self.count = count
+        self.size = size
+        self.tells = tells
+        self.asked: list[int] = []
+        self.troubles: list[Exception] = []
+
+    def request(self, method: str, path: str, *, params: dict[str, int], at_most: int, **_: Any) -> HttpAnswer:
+        if self.troubles:
+            raise self.troubles.pop()
+        first = params["min_offset"]
+        self.asked.append(first)
+        length = max(0, self.count - first) * (self.size + 2) + 2
+        headers = {"Content-Length": str(length)} if self.tells else {}
+        if length > at_most:
+            return HttpAnswer(200, headers, b"", whole=False)
+        events = [{"offset": at, "data": "x" * (self.size - 30)} for at in range(first, self.count)]
+        return HttpAnswer(200, headers, json.dumps(events).encode())
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["length", "chunked"])
+@pytest.mark.parametrize("size", [50, 300, 5000, 400_000])
+@pytest.mark.parametrize("count", [0, 1, 100, 3000, 50_000])
+def test_the_end_of_a_history(count: int, size: int, tells: bool) -> None:
+    log = Log(count, size, tells=tells)
+    assert RestApi(log).end_of("s") == count  # type: ignore[arg-type]
+    assert len(log.asked) <= 30
+    for since in {0, count // 2, count}:
+        assert RestApi(log).end_of("s", since) == count  # type: ignore[arg-type]
+
+
+def test_a_known_place_near_the_end_saves_the_search() -> None:
+    log = Log(50_000)
+    assert RestApi(log).end_of("s", 49_990) == 50_000  # type: ignore[arg-type]
+    assert log.asked == [49_990]
+
+
+def test_an_end_that_never_comes_nearer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a front that ignores the offset and always sends much."""
+
+    class Endless(Log):
+        settings = SimpleNamespace(request_timeout=0.05)
+
+        def request(self, method: str, path: str, **_: Any) -> HttpAnswer:
+            return HttpAnswer(200, {"Content-Length": "300000"}, b"", whole=False)
+
+    with pytest.raises(errors.TransportError, match="where its events end"):
+        RestApi(Endless(0)).end_of("s")  # type: ignore[arg-type]
+
+
+def test_pages_that_come_again_end_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Circle(Log):
+        def request(self, method: str, path: str, *, params: dict[str, Any], **_: Any) -> HttpAnswer:
+            following = {"a": "b", "b": "a"}[params.get("cursor", "b")]
+            self.asked.append(0)
+            assert len(self.asked) < 9
+            return HttpAnswer(200, {}, json.dumps({"items": [], "has_more": True, "next_cursor": following}).encode())
+
+    assert list(RestApi(Circle(0)).list_sessions({})) == []  # type: ignore[arg-type]
+
+
+def test_passing_trouble_while_the_end_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+    log = Log(10)
+    log.troubles = [errors.ServerError("503", status=503), errors.TransportError("cut")]
+    assert RestApi(log).end_of("s") == 10  # type: ignore[arg-type]
+    log.troubles = [errors.NotFoundError("gone", status=404)]
+    with pytest.raises(errors.NotFoundError):
+        RestApi(log).end_of("s")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as fake:
+        fake.agent("quick").echoes()
+        yield fake
+
+
+# -- ending
+
+
+def test_the_requests_of_one_owner_are_ended_alone(server: FakeServer) -> None:
+    session_id = server.create_session("quick")
+    with Client(server.base_url) as client:
+        api = client._api
+        one, other = api.scoped(RunningRequests(), Bell()), api.scoped(RunningRequests(), Bell())
+        raised: list[BaseException] = []
+        waiting = {"min_offset": 100, "wait_for_data": 60}
+
+        def ask() -> None:
+            try:
+                one.get(f"/sessions/{session_id}/events", read_events, params=waiting)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        server.wait_requests(lambda r: r.waits, 1)
+        cause = errors.SessionClosed("closed by a test")
+        one.stop(cause)
+        thread.join(5)
+        assert not thread.is_alive()
+        assert [str(error) for error in raised] == ["closed by a test"]
+        assert raised[0] is not cause
+        failure = Failure()
+        with pytest.raises(errors.SessionClosed, match="closed by a test"):
+            one.create_event(session_id, {}, failure=failure)
+        assert not failure.sent
+        assert other.read_session(session_id).id == session_id
+        assert api.read_session(session_id).id == session_id
+        assert not one.calls.running | other.calls.running | api.calls.running
+
+
+def test_an_end_cuts_a_pause_short(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its caller is told is the end, not the trouble that the pause was for."""
+    server.fail_next("GET /agents", 503, times=None)
+    with Client(server.base_url) as client:
+        api = client._api
+
+        def pause(attempt: int) -> float:
+            api.stop(errors.SessionClosed("closed in a pause"))
+            return 20.0
+
+        monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
+        started = time.monotonic()
+        with pytest.raises(errors.SessionClosed, match="closed in a pause"):
+            api.list_agents()
+        assert time.monotonic() - started < 5
+
+
+def test_a_post_that_was_cut_is_known_to_have_gone(server: FakeServer) -> None:
+    session_id = server.create_session("quick")
+    with Client(server.base_url) as client:
+        api = client._api.scoped(RunningRequests(), Bell())
+        failure = Failure()
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold(answer: Response) -> Response:
+            held.set()
+            go_on.wait(10)
+            return answer
+
+        server.alter_next("POST /sessions/*/events", hold)
+        raised: list[BaseException] = []
+
+        def post() -> None:
+            try:
+                api.create_event(session_id, {"kind": "custom", "source": "customer_ui", "data": {}}, failure=failure)
+            except errors.SessionClosed as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        assert held.wait(5)
+        api.stop(errors.SessionClosed("closed"))
+        thread.join(5)
+        go_on.set()
+        assert raised
+        assert failure.sent
+
+
+def test_what_was_learnt_of_the_server_is_shared(server: FakeServer) -> None:
+    with Client(server.base_url) as client:
+        client._api.scoped(RunningRequests(), Bell()).single_reads = False
+        assert not client._api.scoped(RunningRequests(), Bell()).single_reads
+
+
+# -- no hope
+
+
+def test_what_never_heals_is_not_repeated() -> None:
+    hopeless = errors.TransportError("a certificate")
+    hopeless._hopeless = True
+    asked: list[str] = []
+
+    class Untrusted(FakeTransport):
+        def request(self, method: str, path: str, **_: Any) -> HttpAnswer:
+            asked.append(path)
+            raise hopeless
+
+    api = RestApi(Untrusted())  # type: ignore[arg-type]
+    for call in (api.list_agents, lambda: api.delete_session("s"), lambda: api.end_of("s")):
+        with pytest.raises(errors.TransportError):
+            call()
+    assert len(asked) == 3
+    assert not_taken(hopeless, Failure())
+    assert not may_repeat(hopeless, Failure())
+    assert may_repeat(errors.TransportError("refused"), Failure())
+
+
+# -- health
+
+
+@pytest.mark.parametrize(
+    ("answer", "healthy"),
+    [
+        (Response(200, b'{"status": "ok"}'), True),
+        (Response(200, b'{"status": "healthy"}'), True),
+        (Response(200, b'{"status": "degraded"}'), False),
+        (Response(200, b"<html>hello</html>"), False),
+        (Response(200, b"{}"), False),
+        (Response(200, b""), False),
+        (Response(404, b""), True),
+        (Response(403, b""), True),
+        (Response(503, b""), False),
+    ],
+    ids=lambda value: str(getattr(value, "body", value)),
+)
+def test_what_is_healthy(answer: Response, healthy: bool, server: FakeServer) -> None:
+    server.alter_next("GET /healthz", lambda _: answer, times=None)
+    with Client(server.base_url) as client:
+        assert client.server_info().healthy is healthy

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from parlant_sync import Client
+from parlant_sync._settings import Settings, check_base_url
+from parlant_sync.errors import ConfigurationError, TransportError
+
+DEFAULTS: dict[str, Any] = {
+    "token": None,
+    "headers": None,
+    "auth": None,
+    "verify": True,
+    "cert": None,
+    "proxies": None,
+    "poll_wait": 60,
+    "connect_timeout": 5,
+    "request_timeout": 30,
+    "turn_timeout": 300,
+    "close_timeout": 5,
+    "idle_timeout": 900,
+    "backlog_limit": 10_000,
+    "session_factory": None,
+}
+
+
+def settings(base_url: str | None = "http://h", **options: Any) -> Settings:
+    return Settings(base_url, **{**DEFAULTS, **options})
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PARLANT_SERVER", "PARLANT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://h", "http://h"),
+        ("https://h:8800/", "https://h:8800"),
+        ("http://h/prefix/", "http://h/prefix"),
+        ("http://[::1]:8800", "http://[::1]:8800"),
+        ("HTTPS://h:1/Path", "https://h:1/Path"),
+    ],
+)
+def test_good_urls(given: str, kept: str) -> None:
+    assert check_base_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:8800",
+        "ftp://h",
+        "file:///etc/passwd",
+        "http://",
+        "http://user:pa55word@h",
+        "http://user@h",
+        "http://h?q=1",
+        "http://h/#f",
+        "http://h?",
+        "http://h\n",
+        "http://h/a b",
+        "http://h/\x7f",
+        "http://h/\x00",
+        "http://h:99999",
+        "http://h:0",
+        "http://h:x",
+        "http://h/../x",
+        "http://h\\@evil",
+        "http://[::1",
+        "http://admin:pa55word/x@host",
+        "http://admin:pa55#word@host:8800",
+        "http://us:pa55word@ho\u2100st/",
+        "http://pa55word:pa55word",
+        b"http://admin:pa55word@host",
+        "http://h/\u0085",
+        "http://h/\u2028",
+        "http://h/\u200b",
+        5,
+    ],
+)
+def test_bad_urls(url: object) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        check_base_url(url)
+    assert "pa55" not in str(error.value)
+    assert "base_url" in str(error.value)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(None).base_url == "http://localhost:8800"
+    assert settings(None).token_source is None
+    monkeypatch.setenv("PARLANT_SERVER", "http://env:1")
+    monkeypatch.setenv("PARLANT_TOKEN", "env-token")
+    assert settings(None).base_url == "http://env:1"
+    assert settings().base_url == "http://h"
+    assert settings().token_source is not None
+    assert settings(auth=("u", "p")).token_source is None
+
+
+def test_a_bad_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLANT_SERVER", "localhost:8800")
+    with pytest.raises(ConfigurationError, match=r"^\$PARLANT_SERVER must start with http"):
+        settings(None)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_what_is_given_beats_what_lies_around(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLANT_TOKEN", "env-token")
+    assert settings(headers={name: "Basic abc"}).token_source is None
+    assert settings(headers={"X-Tenant": "t"}).token_source is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"verify": None}, "verify must be True, False or the path"),
+        ({"verify": b"/bundle"}, "verify must be True, False or the path"),
+        ({"verify": ""}, "verify must be True, False or the path"),
+        ({"verify": 1}, "verify must be True, False or the path"),
+        ({"auth": 5}, "auth must be"),
+        ({"auth": "user:pa55word"}, "auth must be"),
+        ({"cert": 5}, "cert must be"),
+        ({"cert": ("a", 5)}, "cert must be"),
+        ({"cert": ("a", "b", "pa55word")}, "cert must be"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_told_at_once(options: dict[str, Any], said: str) -> None:
+    for url in ("http://h", "https://h"):
+        with pytest.raises(ConfigurationError, match=said) as error:
+            Client(url, **options)
+        assert "pa55word" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_paths_may_be_paths(tmp_path: Path) -> None:
+    made = settings(verify=tmp_path / "ca.pem", cert=(tmp_path / "c", str(tmp_path / "k")))
+    assert made.verify == str(tmp_path / "ca.pem")
+    assert made.cert == (str(tmp_path / "c"), str(tmp_path / "k"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"poll_wait": -1},
+        {"poll_wait": math.inf},
+        {"connect_timeout": 0},
+        {"request_timeout": "30"},
+        {"turn_timeout": float("nan")},
+        {"close_timeout": None},
+        {"idle_timeout": -1},
+        {"backlog_limit": 0},
+        {"backlog_limit": 1.5},
+        {"backlog_limit": True},
+        {"token": ""},
+        {"token": "two words"},
+        {"token": "line\nbreak"},
+        {"token": "t", "auth": ("u", "p")},
+        {"session_factory": 5},
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        Client("http://h", **options)
+
+
+@pytest.mark.parametrize(("given", "asked"), [(60, 60), (0.2, 1), (0, 1), (1.2, 2)])
+def test_the_server_takes_whole_seconds(given: float, asked: int) -> None:
+    assert settings(poll_wait=given).poll_wait == asked
+
+
+def test_no_secret_in_reprs() -> None:
+    made = settings(token="s3cret-token", headers={"X-Api-Key": "k3y"})
+    assert "s3cret" not in repr(made) + repr(made.token_source) + repr(vars(made)["token_source"])
+    assert "k3y" not in repr(made)
+
+
+def test_tls_is_one_context_and_its_mistakes_are_told() -> None:
+    assert settings("http://h").tls_context() is None
+    context = settings("https://h").tls_context()
+    assert context is not None
+    assert context.check_hostname
+    loose = settings("https://h", verify=False).tls_context()
+    assert loose is not None
+    assert not loose.check_hostname
+    for options in ({"verify": "/no/such/bundle.pem"}, {"cert": "/no/such/cert.pem"}):
+        with pytest.raises(ConfigurationError, match="/no/such"):
+            Client("https://h", **options)  # type: ignore[arg-type]
+
+
+def test_auth_is_never_left_to_netrc() -> None:
+    session = requests.Session()
+    assert settings().request_auth(session) is not None
+    session.auth = ("own", "auth")
+    assert settings().request_auth(session) == ("own", "auth")
+
+
+def test_a_token_callable_that_fails_says_whose_it_is() -> None:
+    def token() -> str:
+        raise KeyError("vault")
+
+    source = settings("http://h:8800", token=token).token_source
+    assert source is not None
+    with pytest.raises(TransportError, match=r"http://h:8800.*token=.*KeyError.*look into"):
+        source(requests.Request("GET", "http://h").prepare())
+
+
+def test_the_handshake_with_a_proxy() -> None:
+    """Its own context only where the server's holds a certificate that is not for the proxy."""
+    made = settings("https://h")
+    server = made.tls_context()
+    assert made.proxy_tls_context("https://proxy:1", server) is server
+    assert made.proxy_tls_context("http://proxy:1", server) is None
+    assert made.proxy_tls_context(None, server) is None
+    plain = settings("http://h", verify=False).proxy_tls_context("HTTPS://proxy:1", None)
+    assert plain is not None
+    assert plain.verify_mode == ssl.CERT_NONE
+    shown = settings("https://h", cert="/c").proxy_tls_context("https://proxy:1", server)
+    assert shown is not None
+    assert shown is not server
+    assert settings("https://h", session_factory=requests.Session).proxy_tls_context("https://p", None) is None

@@ -1,0 +1,110 @@
+"""A streamed message while it grows: when it is read again, and what says that it is as whole as it gets."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from parlant_sync import _deadline
+from parlant_sync._turns import streaming
+from parlant_sync._turns.streaming import StreamedMessage
+from parlant_sync.events import Event
+
+BEGUN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def event(data: dict[str, Any], *, kind: str = "status", trace: str = "T", age: float | None = 0.0) -> Event:
+    raw = {"offset": 1, "kind": kind, "source": "ai_agent", "trace_id": trace, "data": data}
+    return Event(raw if age is None else {**raw, "creation_utc": (BEGUN + timedelta(seconds=age)).isoformat()})
+
+
+def half(text: str = "a ", **more: Any) -> Event:
+    return event({"message": text, "chunks": [text]}, kind="message", **more)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(streaming, "Deadline", lambda timeout: _deadline.Deadline(timeout, clock=clock))
+    return clock
+
+
+@pytest.mark.parametrize("status", ["ready", "cancelled", "error"])
+def test_its_turn_s_end_says_that_it_is_whole(status: str) -> None:
+    assert StreamedMessage(half(), 1.0).is_followed_by(event({"status": status}))
+    assert not StreamedMessage(half(), 1.0).is_followed_by(event({"status": status}, trace="other"))
+
+
+def test_so_does_the_next_message_of_its_turn() -> None:
+    assert StreamedMessage(half(), 1.0).is_followed_by(half("next"))
+    assert not StreamedMessage(half(), 1.0).is_followed_by(half("next", trace="other"))
+
+
+@pytest.mark.parametrize("data", [{"status": "typing"}, {"status": "processing"}, {}])
+def test_what_says_nothing_of_it(data: dict[str, Any]) -> None:
+    assert not StreamedMessage(half(), 1.0).is_followed_by(event(data))
+    assert not StreamedMessage(half(), 1.0).is_cut_by(event(data, trace="other"))
+
+
+def test_another_turn_s_beginning_cuts_it() -> None:
+    assert StreamedMessage(half(), 1.0).is_cut_by(event({"status": "acknowledged"}, trace="other"))
+    assert not StreamedMessage(half(), 1.0).is_cut_by(event({"status": "acknowledged"}))
+
+
+def test_what_is_much_younger_cuts_it() -> None:
+    assert not StreamedMessage(half(), 1.0).is_cut_by(event({}, age=streaming.DEAD))
+    assert StreamedMessage(half(), 1.0).is_cut_by(event({}, age=streaming.DEAD + 1))
+    assert not StreamedMessage(half(), 1.0).is_cut_by(event({}, age=None))
+    assert not StreamedMessage(half(age=None), 1.0).is_cut_by(event({}, age=streaming.DEAD + 1))
+
+
+def test_it_is_read_again_from_time_to_time(clock: Clock) -> None:
+    message = StreamedMessage(half(), 1.0)
+    assert not message.wants_a_look
+    clock.now = 1.0
+    assert message.wants_a_look
+    assert not message.grew(half(), 1.0)  # and once more in as long, though it has not grown
+    assert not message.wants_a_look
+    clock.now = 2.0
+    assert message.wants_a_look
+
+
+def test_one_that_grows_is_not_stale(clock: Clock) -> None:
+    message = StreamedMessage(half(), 1.0)
+    clock.now = streaming.STALE - 1
+    assert message.grew(half("a b "), 1.0)
+    assert message.event.message == "a b "
+    clock.now = streaming.STALE + 1
+    assert not message.stale.expired()
+    assert not message.grew(half("a b "), 1.0)
+    clock.now = 2 * streaming.STALE - 1
+    assert message.stale.expired()
+
+
+def test_a_stale_one_that_cannot_be_read_is_not_asked_for_all_the_time(clock: Clock) -> None:
+    message = StreamedMessage(half(), 1.0)
+    clock.now = streaming.STALE
+    assert message.wants_a_look
+    message.put_off(1.0)
+    assert not message.wants_a_look
+    clock.now += 1.0
+    assert message.wants_a_look
+    assert message.stale.expired()
+
+
+def test_trouble_does_not_make_it_any_younger(clock: Clock) -> None:
+    message = StreamedMessage(half(), 1.0)
+    clock.now = streaming.STALE - 0.5
+    message.put_off(1.0)
+    assert not message.wants_a_look
+    clock.now = streaming.STALE
+    assert message.stale.expired()

@@ -1,0 +1,449 @@
+"""The mapping of single requests: statuses, bodies, failures (by ``responses``; sockets are in tests/faults)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+import urllib3
+
+from parlant_sync import Client, errors
+from parlant_sync._http import interrupt
+from parlant_sync._http.transport import Failure
+
+URL = "http://server.test:8800/prefix"
+DETAIL = {"detail": "what it says"}
+
+
+@pytest.fixture
+def mocked() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+    with Client(URL, token="s3cret-token") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.InvalidRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, errors.InvalidRequestError),
+        (413, errors.InvalidRequestError),
+        (422, errors.InvalidRequestError),
+        (418, errors.ApiError),
+        (301, errors.ApiError),
+        (307, errors.ApiError),
+        (429, errors.RateLimitedError),
+        (500, errors.ServerError),
+        (503, errors.ServerError),
+        (599, errors.ServerError),
+    ],
+)
+def test_statuses(mocked: responses.RequestsMock, client: Client, status: int, kind: type[errors.ApiError]) -> None:
+    headers = {"Location": "http://elsewhere.test/"} if status in (301, 307) else {}
+    mocked.get(f"{URL}/agents/a%2Fb", status=status, json=DETAIL, headers=headers)
+    with pytest.raises(errors.ApiError) as caught:
+        client.agent("a/b")
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status, error.method, error.path, error.detail) == (status, "GET", "/agents/a%2Fb", "what it says")
+    assert URL in str(error)
+    assert "elsewhere" not in {call.request.url for call in mocked.calls}
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"detail": [{"loc": ["body", "x"], "msg": "bad"}]}', "body.x: bad"),
+        (b'{"detail": [1]}', "[1]"),
+        (b"Internal Server Error", "Internal Server Error"),
+        (b"", ""),
+        (b"<html><head><title>Oops</title></head><body><h1>Oops</h1></body></html>", "Oops Oops"),
+        (b"\xff\xfe\x00", None),
+    ],
+)
+def test_bodies_of_errors(mocked: responses.RequestsMock, client: Client, body: bytes, detail: str | None) -> None:
+    mocked.get(f"{URL}/agents/a", status=404, body=body)
+    with pytest.raises(errors.NotFoundError) as caught:
+        client.agent("a")
+    if detail is not None:
+        assert caught.value.detail == detail
+
+
+def test_an_echo_of_the_headers_is_redacted(mocked: responses.RequestsMock, client: Client) -> None:
+    def echo(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        return 403, {}, json.dumps({"detail": f"not permitted: {dict(request.headers)}"})
+
+    mocked.add_callback(responses.GET, f"{URL}/agents", callback=echo)
+    with pytest.raises(errors.PermissionDeniedError) as caught:
+        client.agents()
+    assert "not permitted" in caught.value.detail
+    assert "s3cret" not in repr(caught.value.__dict__) + str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"{}", b"[1]", b"[" * 100_000, b'[{"id": 7}]'])
+def test_a_success_that_is_none(mocked: responses.RequestsMock, client: Client, body: bytes) -> None:
+    mocked.get(f"{URL}/agents", body=body)
+    with pytest.raises(errors.ProtocolError, match=re.escape(URL)):
+        client.agents()
+
+
+def test_passing_trouble_is_tried_again(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", status=502)
+    mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
+    mocked.get(f"{URL}/agents", json=[{"id": "a", "name": "A"}])
+    assert [agent.name for agent in client.agents()] == ["A"]
+
+
+def test_lasting_trouble_is_told(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
+    with pytest.raises(errors.TransportError, match=re.escape(URL)):
+        client.agents()
+    assert len(mocked.calls) == 3
+
+
+def test_a_created_session_without_a_body(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=201, body=b"")
+    with pytest.raises(errors.ProtocolError):
+        client.create_session("a")
+
+
+@pytest.mark.parametrize(
+    ("path", "detail", "hint"),
+    [
+        ("/agents", b'{"detail": "Not Found"}', "address of a Parlant server"),
+        ("/agents", b'{"detail": "Item not found"}', "lists them"),
+    ],
+)
+def test_what_a_404_advises(
+    mocked: responses.RequestsMock, client: Client, path: str, detail: bytes, hint: str
+) -> None:
+    mocked.get(URL + path, status=404, body=detail)
+    with pytest.raises(errors.NotFoundError, match=hint):
+        client.agents()
+
+
+def test_a_factory_of_something_else() -> None:
+    with Client(URL, session_factory=lambda: 5) as client, pytest.raises(errors.ConfigurationError):  # type: ignore[arg-type, return-value]
+        client.agents()
+
+
+def test_nothing_is_created_twice(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=502)
+    with pytest.raises(errors.ServerError):
+        client.create_session("a")
+    assert len(mocked.calls) == 1
+
+
+def test_a_body_over_the_limit(mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._http.transport.MAX_BODY", 1000)
+    bomb = gzip.compress(b"[" + b" " * 100_000 + b"]")
+    assert len(bomb) < 1000
+    mocked.get(f"{URL}/agents", body=bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(errors.ProtocolError, match="more than 1000 bytes"):
+        client.agents()
+
+
+class Tokens:
+    def __init__(self, *tokens: Any) -> None:
+        self.tokens = list(tokens)
+
+    def __call__(self) -> str:
+        token = self.tokens.pop(0)
+        if isinstance(token, Exception):
+            raise token
+        assert isinstance(token, str)
+        return token
+
+
+def sent_tokens(mocked: responses.RequestsMock) -> list[str | None]:
+    return [call.request.headers.get("Authorization") for call in mocked.calls]
+
+
+def test_a_callable_token_is_asked_each_time_and_once_more_after_401(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    mocked.get(f"{URL}/agents", json=[])
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, token=Tokens("old", "new", "newer")) as client:
+        client.agents()
+        client.agents()
+    assert sent_tokens(mocked) == ["Bearer old", "Bearer new", "Bearer newer"]
+
+
+def test_a_second_401_is_told(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    with Client(URL, token=Tokens("one", "two", "three")) as client, pytest.raises(errors.AuthenticationError):
+        client.agents()
+    assert len(mocked.calls) == 2
+
+
+def test_a_fixed_token_is_not_tried_twice(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", status=401)
+    with pytest.raises(errors.AuthenticationError):
+        client.agents()
+    assert len(mocked.calls) == 1
+
+
+def test_a_token_callable_that_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+    with Client(URL, token=Tokens(*[KeyError("vault")] * 5)) as client, pytest.raises(errors.TransportError) as caught:
+        client.agents()
+    assert "KeyError" in str(caught.value)
+
+
+def test_headers_of_the_caller(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, headers={"X-Tenant": "t1"}) as client:
+        client.agents()
+    assert mocked.calls[0].request.headers["X-Tenant"] == "t1"
+    assert mocked.calls[0].request.headers["User-Agent"].startswith("parlant-sync/")
+    assert "Authorization" not in mocked.calls[0].request.headers
+
+
+def test_a_session_factory_is_used(mocked: responses.RequestsMock) -> None:
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.headers["X-Mine"] = "yes"
+        made.append(session)
+        return session
+
+    mocked.get(f"{URL}/agents", json=[])
+    with Client(URL, session_factory=factory) as client:
+        client.agents()
+    assert mocked.calls[0].request.headers["X-Mine"] == "yes"
+    assert len(made) == 1
+
+
+def test_a_lone_surrogate_is_not_posted(mocked: responses.RequestsMock, client: Client) -> None:
+    """Servers store it and then fail at every list of the session."""
+    with pytest.raises(errors.ConfigurationError, match="surrogate"):
+        client.create_session("a", title="broken \ud800")
+    assert len(mocked.calls) == 0
+
+
+def test_what_is_nested_so_deep_that_nobody_could_read_it(mocked: responses.RequestsMock, client: Client) -> None:
+    """Servers store it, and every list of the session would be refused by us, and by others who read it."""
+    deep: Any = ()
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(errors.ConfigurationError, match="deep"):
+        client.create_session("a", metadata={"deep": deep})
+    assert len(mocked.calls) == 0
+
+
+def test_text_goes_out_as_utf8(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", status=422)
+    with pytest.raises(errors.InvalidRequestError):
+        client.create_session("a", title="논문 é")
+    body = mocked.calls[0].request.body
+    assert isinstance(body, bytes)
+    assert json.loads(body)["title"] == "논문 é"
+
+
+def test_a_message_that_has_no_json(client: Client) -> None:
+    with pytest.raises(errors.ConfigurationError, match="no JSON"):
+        client.create_session("a", metadata={"x": object()})
+
+
+# -- what is known of a request that failed
+
+
+class Wrapping(requests.adapters.BaseAdapter):
+    """A caller's own adapter around another, in whose pools nobody can look."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.asked = 0
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        self.asked += 1
+        raise self.error
+
+    def close(self) -> None: ...
+
+
+def through(error: Exception) -> tuple[Client, Wrapping]:
+    adapter = Wrapping(error)
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", adapter)
+        return session
+
+    return Client(URL, session_factory=factory), adapter
+
+
+def refused() -> urllib3.exceptions.MaxRetryError:
+    cause = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+    return urllib3.exceptions.MaxRetryError(None, "/", cause)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (requests.ConnectionError("reset"), True),
+        (requests.exceptions.ReadTimeout("slow"), True),
+        (requests.exceptions.ConnectTimeout("slow"), False),
+        (requests.ConnectionError(refused()), False),
+        (OSError("what?"), True),
+    ],
+    ids=repr,
+)
+def test_what_is_not_known_to_be_unsent_counts_as_sent(error: Exception, sent: bool) -> None:
+    client, adapter = through(error)
+    failure = Failure()
+    with client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is sent
+    assert adapter.asked == 1
+
+
+def test_a_mocked_failure_is_posted_once(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.post(f"{URL}/sessions", body=requests.ConnectionError("reset"))
+    with pytest.raises(errors.TransportError):
+        client.create_session("a")
+    assert len(mocked.calls) == 1
+
+
+def test_what_ends_a_request_before_it_goes_has_sent_nothing(mocked: responses.RequestsMock) -> None:
+    """Whatever became of the one before: a 401, and then the callable fails."""
+    mocked.post(f"{URL}/x", status=401)
+    failure = Failure()
+    with Client(URL, token=Tokens("old", KeyError("vault"))) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+def test_an_auth_object_that_fails_at_its_own_server() -> None:
+    def auth(_: Any) -> Any:
+        raise requests.exceptions.ReadTimeout("the identity provider is slow")
+
+    failure = Failure()
+    with Client(URL, auth=auth) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+def test_a_factory_that_fails_at_a_server() -> None:
+    def factory() -> requests.Session:
+        raise requests.exceptions.ReadTimeout("a login")
+
+    failure = Failure()
+    with Client(URL, session_factory=factory) as client, pytest.raises(errors.TransportError):
+        client._transport.request("POST", "/x", body={}, failure=failure)
+    assert failure.sent is False
+
+
+def test_a_body_of_which_only_a_part_is_wanted(mocked: responses.RequestsMock, client: Client) -> None:
+    for length in (10, 11):
+        mocked.get(f"{URL}/x", body=b"x" * length)
+        answer = client._transport.request("GET", "/x", at_most=10)
+        assert (answer.whole, len(answer.body)) == ((True, 10) if length == 10 else (False, 0))
+        assert mocked.calls[-1].request.headers["Accept-Encoding"] == "identity"
+        mocked.remove(responses.GET, f"{URL}/x")
+    mocked.get(f"{URL}/x", status=404, json=DETAIL)
+    with pytest.raises(errors.NotFoundError, match="what it says"):
+        client._transport.request("GET", "/x", at_most=1)
+
+
+# -- whose sessions they are
+
+
+def test_a_factory_may_ask_its_own_client(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    made: list[requests.Session] = []
+
+    def factory() -> requests.Session:
+        made.append(requests.Session())
+        if len(made) == 1:
+            client.agents()
+        return made[-1]
+
+    with Client(URL, session_factory=factory) as client:
+        client.agents()
+        assert len(mocked.calls) == 2
+
+
+def test_a_factory_that_is_slow_does_not_hold_up_the_close() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    raised: list[BaseException] = []
+
+    def factory() -> requests.Session:
+        inside.set()
+        go_on.wait(10)
+        return requests.Session()
+
+    def ask() -> None:
+        try:
+            client._transport.request("GET", "/x")
+        except errors.ParlantSyncError as error:
+            raised.append(error)
+
+    client = Client(URL, session_factory=factory)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert inside.wait(5)
+    client._transport.close()  # returns
+    go_on.set()
+    thread.join(5)
+    assert [type(error) for error in raised] == [errors.SessionClosed]
+    client.close()
+
+
+def test_nothing_is_made_after_the_close(client: Client) -> None:
+    client._transport.close()
+    for call in (lambda: client._transport.request("GET", "/x"), client._transport.line):
+        with pytest.raises(errors.SessionClosed, match=re.escape(URL)):
+            call()
+
+
+def test_a_session_of_the_caller_is_told_and_not_altered(mocked: responses.RequestsMock) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    shared = requests.Session()
+    shared.headers["X-Mine"] = "yes"
+    before = dict(shared.headers)
+    options: dict[str, Any] = {"headers": {"X-Tenant": "t"}, "proxies": {"http": "http://127.0.0.1:9"}}
+    for _ in range(3):
+        with Client(URL, session_factory=lambda: shared, **options) as client:
+            client.agents()
+    sent = mocked.calls[-1].request.headers
+    assert re.fullmatch(r"parlant-sync/\S+ python-requests/\S+", sent["User-Agent"])
+    assert (sent["X-Mine"], sent["X-Tenant"], sent["Accept"]) == ("yes", "t", "application/json")
+    assert mocked.calls[-1].request.req_kwargs["proxies"]["http"] == "http://127.0.0.1:9"
+    assert (dict(shared.headers), dict(shared.proxies)) == (before, {})
+    shared.close()
+
+
+def test_an_interrupt_at_the_end_of_a_request(
+    mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is not the time of what the thread asks next, elsewhere, with a session we have prepared."""
+    mocked.get(f"{URL}/agents", json=[])
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupt.Slot, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.agents()
+    assert interrupt.current() is None
+    assert not client._api.calls.running
+    monkeypatch.undo()

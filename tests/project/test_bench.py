@@ -1,0 +1,53 @@
+"""The benchmark works: run once, short. How fast anything is, is no matter for a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+# `scripts/bench.py` only adds the making of the environment, which this one is already.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.skipif(os.name == "nt", reason="reads /proc")]
+
+COLUMNS = {"parlant_sync", "parlant-client", "requests thread", "http.client"}
+
+
+def bench(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run(
+        [sys.executable, "-m", "_bench", *arguments], env=environment, capture_output=True, text=True, timeout=380
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_scenario_runs_and_is_told(tmp_path: Path) -> None:
+    plot = tmp_path / "bars.svg"
+    told: dict[str, Any] = json.loads(bench("--quick", "--json", "--plot", str(plot)))
+    rows = told["rows"]
+    scenarios = {row["scenario"] for row in rows}
+    expected = {"backlog", "latency", "turn-end", "closing", "idle", "traffic", "startup", "batch", "memory"}
+    assert expected <= scenarios <= expected | {"real"}
+    for row in rows:
+        assert row["figures"].keys() <= COLUMNS
+        assert "parlant_sync" in row["figures"]
+        assert row["result"]
+        assert (row["met"] is None) == (row["bar"] == "")
+    assert told["machine"]["quick"] is True
+    bars = ElementTree.parse(plot).getroot()
+    assert bars.tag.endswith("svg")
+    assert len(list(bars)) > len(rows)
+
+
+def test_the_table_of_one_scenario() -> None:
+    lines = bench("--quick", "--only", "traffic").splitlines()
+    assert any(line.startswith("requests of a turn") for line in lines)
+    assert "mean nothing" in " ".join(lines)
