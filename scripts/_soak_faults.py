@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "faults"))
-FaultProxy: Any = importlib.import_module("fault_proxy").FaultProxy
-split_answer: Any = importlib.import_module("fault_orders").split_answer
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+FaultProxy: Any = importlib.import_module("support.fault_proxy").FaultProxy
+split_answer: Any = importlib.import_module("support.fault_orders").split_answer
 
 _HTML = b"<html><body><h1>Bad Gateway</h1></body></html>"
 _GARBAGE = [b"", b"null", b'{"x": 1}', b"[1]", b"[{}]", _HTML, b"[" * 50_000, b'[{"offset": "7"}]']

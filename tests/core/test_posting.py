@@ -120,7 +120,7 @@ def test_a_look_that_is_refused_for_now_pauses_the_polls_as_well(server: FakeSer
 
     server.fail_next(look, 429, b"{}", headers={"Retry-After": "1"})
     assert session.send("the one").text == "echo: the one"
-    assert session._api.transport.pace._changed_at > 0
+    assert session._api.list_limiter._changed_at > 0
 
 
 def test_of_posts_with_one_text_each_finds_another(session: Session) -> None:
@@ -149,7 +149,7 @@ def test_a_429_is_repeated_and_pauses_all_posts(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("parlant_sync._api.rate_limit.FIRST_RATE_PAUSE", 0.3)
-    monkeypatch.setattr(session._api.transport.post_pace, "_pause", 0.3)
+    monkeypatch.setattr(session._api.post_limiter, "_pause", 0.3)
     server.fail_next(POST, 429, b'{"detail": "slow down"}')
     started = time.monotonic()
     assert session.send("patience").text == "echo: patience"

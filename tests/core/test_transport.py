@@ -441,7 +441,7 @@ def test_an_interrupt_at_the_end_of_a_request(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(interrupt.Slot, "__exit__", interrupted)
+    monkeypatch.setattr(interrupt.RunningRequest, "__exit__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.agents()
     assert interrupt.current() is None

@@ -13,6 +13,7 @@ from support.fault_backends import Backend, connected, polling, take
 from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed
 from parlant_sync._api import retry
 from parlant_sync._api.rate_limit import RateLimiter, Waiter
+from parlant_sync._http import error_mapping
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
 
@@ -222,7 +223,7 @@ def test_the_pause_is_bounded_and_shared() -> None:
     now = 0.0
     pace = RateLimiter(clock=lambda: now)
     for wish in (None, 1e9, -5.0):
-        pace.limited(retry.retry_after(str(wish)) if wish is not None else None)
+        pace.limited(error_mapping.retry_after(str(wish)) if wish is not None else None)
         assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
     first, second = (pace.ask(Waiter(lambda: None)) or 0.0 for _ in range(2))
     assert second > first > 0  # they do not come back together

@@ -97,7 +97,12 @@ def test_the_sdist_holds_what_is_needed_to_test_it(built: Path) -> None:
     with tarfile.open(built / f"parlant_sync-{VERSION}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"}
-    wanted |= {"scripts/test.py", "scripts/_env.py", "tests/test_packaging.py"} | shipped(built)
+    wanted |= {
+        "scripts/test.py",
+        "scripts/_env.py",
+        "tests/project/test_packaging.py",
+        "tests/traces/3.0.4/simple.json",
+    } | shipped(built)
     assert wanted <= names
     # Nothing that a run of the tests or of a tool has left.
     made = {name for name in names if name.startswith("parlant_sync.egg-info")} | {"PKG-INFO", ""}

@@ -154,8 +154,8 @@ def test_what_is_run_is_shown_as_one_would_type_it(project: Path) -> None:
     ("arguments", "expected"),
     [
         (["-m", "real", "-k", "turn", "-x"], False),
-        (["tests/scripts"], True),
-        (["-k", "x", "tests/scripts/test_scripts_run.py::test_it"], True),
+        (["tests/project/scripts"], True),
+        (["-k", "x", "tests/project/scripts/test_scripts_run.py::test_it"], True),
         ([], False),
     ],
 )
