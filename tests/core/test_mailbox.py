@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 
 import pytest
 
@@ -10,6 +11,24 @@ from parlant_sync.events import Event
 
 def batch(*offsets: int) -> list[Event]:
     return [Event({"offset": o}) for o in offsets]
+
+
+def ready(limit: int = 3) -> Mailbox:
+    box = Mailbox(limit)
+    box.catch_up()
+    return box
+
+
+def test_it_is_a_queue_that_counts_events() -> None:
+    box = ready(10)
+    assert isinstance(box, queue.Queue)
+    box.offer(batch(1, 2))
+    box.offer(batch(3))
+    assert (box.qsize(), box.waiting, box.full()) == (3, 3, False)
+    for _ in range(7):
+        box.put_nowait(batch(4))
+    with pytest.raises(queue.Full):
+        box.put_nowait(batch(4))
 
 
 def test_behind_until_caught_up() -> None:
@@ -27,8 +46,7 @@ def test_behind_until_caught_up() -> None:
 
 
 def test_too_much_is_let_go() -> None:
-    box = Mailbox(3)
-    box.catch_up()
+    box = ready()
     box.offer(batch(1, 2))
     box.offer(batch(3))
     assert box.waiting == 3
@@ -43,21 +61,96 @@ def test_too_much_is_let_go() -> None:
 
 def test_a_large_batch_for_an_idle_reader_is_kept() -> None:
     """It is in memory anyway; to let go of it would mean to fetch it twice."""
-    box = Mailbox(3)
-    box.catch_up()
+    box = ready()
     box.offer(batch(1, 2, 3, 4, 5))
     assert not box.is_behind()
     assert len(box.take(0)) == 5
 
 
 def test_let_go_and_nudge() -> None:
-    box = Mailbox(3)
-    box.catch_up()
+    box = ready()
     box.offer(batch(1))
     box.let_go()
     assert box.is_behind()
     assert box.take(0) == ()
     box.nudge()
+    box.nudge()
     assert box.take(0) == ()
+    with pytest.raises(queue.Empty):
+        box.take(0)
     box.catch_up()
     assert not box.is_behind()
+
+
+def test_a_nudge_comes_after_the_events() -> None:
+    box = ready()
+    box.nudge()
+    box.offer(batch(1))
+    assert len(box.take(0)) == 1
+    assert box.take(0) == ()
+
+
+class Strike(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("step", ["popleft", "notify", "wait"])
+def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it strikes: the mutex is free, and the count is that of what is there."""
+    box = ready(10)
+
+    def strike(*_: object) -> None:
+        raise Strike
+
+    if step == "popleft":
+        box.offer(batch(1, 2))
+        get = box._get
+
+        def taken() -> None:
+            get()
+            raise Strike
+
+        monkeypatch.setattr(box, "_get", taken)
+    elif step == "notify":
+        box.offer(batch(1, 2))
+        monkeypatch.setattr(box.not_full, "notify", strike)
+    else:
+        monkeypatch.setattr(box.not_empty, "wait", strike)
+    box.mutex.acquire()  # as if it had struck between the acquisition and the ``try`` behind it
+    with pytest.raises(Strike):
+        box.take(5)
+    monkeypatch.undo()
+    other = threading.Thread(target=box.offer, args=(batch(3),), daemon=True)
+    other.start()
+    other.join(5)
+    assert not other.is_alive()
+    assert (box.is_behind(), box.waiting) == (True, 0)
+    box.catch_up()
+    box.offer(batch(3))
+    assert (box.waiting, len(box.take(5)), box.waiting) == (1, 1, 0)
+
+
+def test_an_interrupted_nudge_does_not_leave_a_reader_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``close()`` of another thread, interrupted in the middle."""
+    box = ready()
+    waits = threading.Event()
+
+    def strike(n: int = 1) -> None:
+        monkeypatch.undo()
+        raise Strike
+
+    def read() -> None:
+        waits.set()
+        found.append(box.take(30))
+
+    found: list[object] = []
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert waits.wait(5)
+    monkeypatch.setattr(box.not_empty, "notify", strike)
+    with pytest.raises(Strike):
+        box.nudge()
+    reader.join(5)
+    assert found == [()]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -166,3 +168,21 @@ def test_real_signals_in_a_program(server: FakeServer) -> None:
         thread.join()
     assert (done.code, done.err) == (0, ""), done.out + done.err
     assert done.out.startswith("READY"), done.out
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX timers")
+@pytest.mark.parametrize("mode", ["hot", "blocked"])
+@pytest.mark.parametrize("count", [200, pytest.param(3000, marks=[pytest.mark.full, pytest.mark.timeout(600)])])
+def test_signal_handlers_that_raise_leave_the_mailbox_usable(mode: str, count: int) -> None:
+    """At random moments of ``get``, of a full mailbox and of an empty one. Plain queues hang in every tenth case."""
+    done = run("raising_signals.py", "Mailbox", mode, count, timeout=580)
+    assert (done.code, done.err) == (0, ""), done.err
+    assert json.loads(done.out) == {"interrupted": count}
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="shown on the versions that were measured")
+def test_a_plain_queue_hangs() -> None:
+    """What the mailbox's repair is for; where this fails, it is not needed any more."""
+    done = run("raising_signals.py", "Plain", "hot", 3000, timeout=580)
+    assert "put hangs" in json.loads(done.out)
