@@ -1,5 +1,5 @@
-"""The command ``parlant-sync``. Each command is a file of its own, loaded when it is called."""
+"""The command ``parlant-sync``. Each command is a file in ``commands/``, loaded when it is called."""
 
-from parlant_sync.cli.app import main
+from parlant_sync.cli.main import main
 
 __all__ = ["main"]

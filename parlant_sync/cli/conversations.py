@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from parlant_sync import Client, NotFoundError, Session
-from parlant_sync.cli import output, statefiles
-from parlant_sync.cli.base import App
-from parlant_sync.cli.choosing import choose_agent, create_session, missing
-from parlant_sync.cli.failures import usage
-from parlant_sync.cli.locks import Lock
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli import output, state
+from parlant_sync.cli.errors import usage
+from parlant_sync.cli.options import App
+from parlant_sync.cli.state import Lock
+from parlant_sync.cli.target import choose_agent, create_session, missing
+from parlant_sync.cli.terminal import waiting_for
 
 _KIND = "conversation"
 _LONGEST_TITLE = 200  # more of it servers refuse
@@ -35,7 +35,7 @@ class Wanted:
 
     @property
     def folder(self) -> Path:
-        base = Path(self.state_dir) if self.state_dir else statefiles.default_directory()
+        base = Path(self.state_dir) if self.state_dir else state.default_directory()
         return base / "conversations"
 
 
@@ -61,11 +61,11 @@ class Conversation:
 
     def session(self) -> Session:
         """The session of last time, or a new one, written down before anything is said in it."""
-        state = self._read()
-        if state is None:
+        stored = self._read()
+        if stored is None:
             return self._create()
-        self._check_customer(state)
-        session_id: str = state["session_id"]
+        self._check_customer(stored)
+        session_id: str = stored["session_id"]
         with missing(self._app, self._client, session_id, self._wanted.name):
             try:
                 with waiting_for(self._client.base_url):
@@ -78,18 +78,18 @@ class Conversation:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            return statefiles.read(self._path, _KIND, _FIELDS)
-        except statefiles.Damaged as damaged:
+            return state.read(self._path, _KIND, _FIELDS)
+        except state.Damaged as damaged:
             if not self._wanted.renew:
                 raise
             output.note(f"{damaged}; starting a new conversation")
             return None
 
-    def _check_customer(self, state: dict[str, Any]) -> None:
-        asked, stored = self._wanted.customer_id, state.get("customer_id")
-        if asked is not None and stored is not None and asked != stored:
+    def _check_customer(self, stored: dict[str, Any]) -> None:
+        asked, theirs = self._wanted.customer_id, stored.get("customer_id")
+        if asked is not None and theirs is not None and asked != theirs:
             raise usage(
-                f"the conversation {self._wanted.name!r} is with customer {stored!r}, not {asked!r}; "
+                f"the conversation {self._wanted.name!r} is with customer {theirs!r}, not {asked!r}; "
                 "use another name for another customer"
             )
 
@@ -102,7 +102,7 @@ class Conversation:
             customer_id=wanted.customer_id,
             title=wanted.title or f"conversation {wanted.name}"[:_LONGEST_TITLE],
         )
-        statefiles.write(
+        state.write(
             self._path,
             _KIND,
             {
@@ -119,15 +119,15 @@ class Conversation:
 def find_session_id(client: Client, wanted: Wanted) -> str:
     """The session id of a conversation, for those who only read. Raises CommandError where there is none yet."""
     agent_id = wanted.agent_id or _stored_agent(client, wanted)
-    state = None
+    stored = None
     if agent_id is not None:
-        state = statefiles.read(wanted.folder / _file_name(client.base_url, wanted.name, agent_id), _KIND, _FIELDS)
-    if state is None:
+        stored = state.read(wanted.folder / _file_name(client.base_url, wanted.name, agent_id), _KIND, _FIELDS)
+    if stored is None:
         raise usage(
             f"no conversation {wanted.name!r} with {client.base_url} under {wanted.folder}; "
             f"parlant-sync send --conversation {wanted.name} begins one"
         )
-    session_id: str = state["session_id"]
+    session_id: str = stored["session_id"]
     return session_id
 
 
@@ -135,9 +135,9 @@ def _stored_agent(client: Client, wanted: Wanted) -> str | None:
     """The agent of the one conversation of that name with this server, where --agent-id was left out."""
     found = set()
     for path in wanted.folder.glob(f"{_slug(wanted.name)}-*.json"):
-        state = statefiles.peek(path)
-        if (state.get("name"), state.get("server")) == (wanted.name, client.base_url):
-            found.add(str(state.get("agent_id")))
+        stored = state.peek(path)
+        if (stored.get("name"), stored.get("server")) == (wanted.name, client.base_url):
+            found.add(str(stored.get("agent_id")))
     if len(found) > 1:
         raise usage(
             f"the conversation {wanted.name!r} is kept with several agents; say which with --agent-id: "

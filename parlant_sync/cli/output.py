@@ -1,4 +1,4 @@
-"""Where a command writes: the answer to stdout, everything else to stderr."""
+"""Where a command writes: the answer to stdout, everything else to stderr, made safe for terminals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import errno
 import json
 import math
 import os
+import re
+import select
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
-
-from parlant_sync.cli.visible import one_line, visible
 
 
 class OutputClosed(Exception):
@@ -132,3 +135,61 @@ def _drop_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+# -- Text from a server, made safe to print: whoever wrote it must not steer the reader's terminal or hide its words.
+
+# Newline and tab stay. Made visible are: the other control characters (C0, DEL, C1: escape sequences begin with one of
+# them), the marks that reorder what is read (bidi), line and paragraph separators, deprecated and interlinear format
+# characters, and lone surrogates, which no encoding can write.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def visible(text: str) -> str:
+    """``text`` with control, escape and bidi characters written as ``\\x1b`` or ``\\u202e``. Works piece by piece."""
+    return _HIDDEN.sub(_escape, text)
+
+
+def one_line(text: str, limit: int = 600) -> str:
+    """The same on a single line, shortened: for messages of one line each."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+# -- Notices that whoever read our stdout has gone, also while there is nothing to write.
+
+
+@contextmanager
+def when_stdout_closes(call: Callable[[], None]) -> Iterator[None]:
+    """Calls ``call`` in another thread when the pipe's other end is closed. Nothing where stdout is no pipe."""
+    try:
+        descriptor = sys.stdout.fileno()
+        poll = select.poll()
+    except (AttributeError, OSError, ValueError):
+        yield  # Windows, or a stdout that is none
+        return
+    reading, writing = os.pipe()
+    poll.register(descriptor, 0)  # errors and hang-ups are always reported
+    poll.register(reading, select.POLLIN)
+
+    def watch() -> None:
+        found = dict(poll.poll())
+        if reading not in found and found.get(descriptor, 0) & (select.POLLERR | select.POLLHUP):
+            call()
+
+    # Daemon: leaving wakes it by the pipe; a process that dies in another way need not wait for it.
+    watcher = threading.Thread(target=watch, name="parlant-sync-hangup", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        os.close(writing)
+        watcher.join()
+        os.close(reading)

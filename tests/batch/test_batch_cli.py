@@ -18,8 +18,8 @@ from support.batch_checks import posted, results_of
 
 from parlant_sync.batch import Batch, Result, Summary
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App
-from parlant_sync.cli.batch import _follow
+from parlant_sync.cli.commands.batch import _follow
+from parlant_sync.cli.options import App
 from parlant_sync.cli.signals import Signals, Terminated
 from parlant_sync.testing import FakeServer
 

@@ -7,7 +7,7 @@ import os
 import pytest
 from support.cli_runs import Cli
 
-import parlant_sync.cli.chat as chat
+import parlant_sync.cli.commands.chat as chat
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 

@@ -135,20 +135,10 @@ def test_waiting_for_the_lock_can_be_interrupted(fake: Cli, parlant_server: Fake
     assert fake.run("send", "--conversation", "c", "x").code == 0
     with open(_lock_of(fake.states[0])) as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with fake.start("send", "--conversation", "c", "--wait-lock", "inf", "y") as running:
-            _until_locked(running.process.pid)
-            done = running.end(signal.SIGINT)
-    assert done.code == 130
-    assert done.seconds < 2
-
-
-def _until_locked(pid: int) -> None:
-    """Until a thread of the process waits in flock(2), as the kernel tells."""
-    for _ in range(10_000_000):
-        with open("/proc/locks") as locks:
-            if any("->" in line and f" {pid} " in line for line in locks):
-                return
-    raise AssertionError("it never waited for the lock")
+        with fake.terminal("send", "--conversation", "c", "--wait-lock", "inf", "y") as terminal:
+            terminal.expect("waiting for another run")
+            terminal.type("\x03")
+            assert terminal.end() == 130
 
 
 def test_a_killed_run_leaves_no_lock(fake: Cli, parlant_server: FakeServer) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from support.cli_runs import Cli
 
-from parlant_sync.cli import checkup, statefiles
-from parlant_sync.cli.base import App
+from parlant_sync.cli import state
+from parlant_sync.cli.commands import checkup
+from parlant_sync.cli.options import App
 from parlant_sync.cli.signals import Signals
 from parlant_sync.testing import FakeServer
 
@@ -58,7 +59,7 @@ def test_nobody_has_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setattr(statefiles.Path, "home", none)
+    monkeypatch.setattr(state.Path, "home", none)
     check = next(each for each in checkup.Checkup(App(Signals()), None, None).run() if each.name == "state")
     assert (check.state, "--state-dir" in check.detail) == ("failed", True)
 

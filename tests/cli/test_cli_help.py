@@ -63,9 +63,10 @@ def test_completion_of_files(nowhere: Cli, words: str, kind: str) -> None:
 def test_each_command_loads_only_what_it_needs() -> None:
     code = """
 import sys
-import parlant_sync.cli, parlant_sync.cli.send
+import parlant_sync.cli, parlant_sync.cli.commands.send
 heavy = ["asyncio", "tenacity", "parlant_sync.batch", "parlant_sync.demo", "parlant_sync.testing",
-         "parlant_sync.cli.chat", "parlant_sync.cli.conversations", "parlant_sync.cli.live", "click.shell_completion"]
+         "parlant_sync.cli.commands.chat", "parlant_sync.cli.conversations", "parlant_sync.cli.turn_view",
+         "click.shell_completion"]
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from parlant_sync.cli import statefiles
-from parlant_sync.cli.failures import CommandError
-from parlant_sync.cli.output import to_json
-from parlant_sync.cli.paragraphs import Paragraphs, width
-from parlant_sync.cli.visible import one_line, visible
+from parlant_sync.cli import state as statefiles
+from parlant_sync.cli.errors import CommandError
+from parlant_sync.cli.output import one_line, to_json, visible
+from parlant_sync.cli.terminal import Paragraphs, width
 
 FIELDS: dict[str, type] = {"next_offset": int}
 

@@ -211,7 +211,8 @@ with Signals():
 def test_a_signal_as_the_handlers_come_and_go() -> None:
     program = """
 import signal, sys
-from parlant_sync.cli import app
+import sys, parlant_sync.cli
+app = sys.modules['parlant_sync.cli.main']
 class Late(app.Signals):
     def __exit__(self, *how):
         signal.raise_signal(getattr(signal, sys.argv[1]))

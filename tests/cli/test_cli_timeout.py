@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.cli_runs import Cli
 
-import parlant_sync.cli.send as send
-from parlant_sync.cli.failures import CommandError
+import parlant_sync.cli.commands.send as send
+from parlant_sync.cli.errors import CommandError
 from parlant_sync.testing import FakeServer
 
 # More than a run that keeps its time takes on a busy machine, and less than the 30 s that a request has otherwise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 
-from parlant_sync.cli.unhandled import Unhandled
+from parlant_sync.cli.signals import Unhandled
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.cli_runs import Cli
 
-from parlant_sync.cli import waiting
-from parlant_sync.cli.live import Live
+from parlant_sync.cli import terminal as waiting
+from parlant_sync.cli.turn_view import Live
 from parlant_sync.testing import FakeServer
 
 

@@ -14,7 +14,7 @@ import parlant_sync
 PACKAGE = Path(parlant_sync.__file__).parent
 # Six layers, lowest first. A file imports from its own layer and from lower ones; within a layer there is no circle.
 LAYERS = (
-    ("_version", "errors", "events", "_deadline", "_validation", "_single_owner", "_process", "_http.redaction"),
+    tuple("_version _deadline _file_lock _process _single_owner _validation errors events _http.redaction".split()),
     ("_settings", "_http"),
     ("_api",),
     ("_polling",),
@@ -22,7 +22,7 @@ LAYERS = (
     ("reader", "session", "_registry", "client", "__init__"),
 )
 ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics", "pytest_plugin"}
-PUBLIC = {"", "errors", "testing", "batch", "demo", "cli", "metrics", "_version"}
+PUBLIC = {"", "errors", "testing", "batch", "demo", "cli", "metrics", "_version", "_file_lock"}
 
 
 def module(path: Path) -> str:

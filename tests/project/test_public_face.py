@@ -297,7 +297,7 @@ EXIT_CODES: Mapping[int, list[BaseException]] = {
 
 
 def command(*names: str) -> click.Command:
-    from parlant_sync.cli.app import root
+    from parlant_sync.cli.main import root
 
     found: click.Command = root
     for name in names:

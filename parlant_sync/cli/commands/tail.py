@@ -10,16 +10,15 @@ import click
 
 from parlant_sync import Client, Event, Session
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
-from parlant_sync.cli.choosing import missing
-from parlant_sync.cli.failures import usage
-from parlant_sync.cli.hangup import when_stdout_closes
-from parlant_sync.cli.opening import STATE_DIR, WAIT_LOCK, Target, kept, target
-from parlant_sync.cli.render import event_lines
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli.errors import usage
+from parlant_sync.cli.formats import event_lines
+from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.output import when_stdout_closes
+from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, kept, missing, target
+from parlant_sync.cli.terminal import waiting_for
 
 if TYPE_CHECKING:
-    from parlant_sync.cli.cursors import Cursor
+    from parlant_sync.cli.state import Cursor
 
 # A server that does not answer is given so long, in seconds, also where nothing is to be waited for.
 _PATIENCE = 10.0
@@ -73,7 +72,7 @@ def tail(
             if cursor_file is None:
                 _follow(app, _attach(client, session_id, start), shown, timeout, None)
             else:
-                from parlant_sync.cli.cursors import Cursor
+                from parlant_sync.cli.state import Cursor
 
                 lock, changing = options["wait_lock"], wanted.session_id is None
                 with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, pass_app
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli.options import App, Command, pass_app
+from parlant_sync.cli.terminal import waiting_for
 
 
 @click.command(cls=Command)

@@ -11,7 +11,7 @@ import click
 
 from parlant_sync import Client
 from parlant_sync.cli import output
-from parlant_sync.cli.failures import usage
+from parlant_sync.cli.errors import usage
 from parlant_sync.cli.signals import Signals
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -22,15 +22,14 @@ from parlant_sync import (
     TransportError,
     TurnTimeout,
 )
-from parlant_sync.cli import failures, output
-from parlant_sync.cli.base import App, Command, Seconds, option, pass_app, typed
-from parlant_sync.cli.editing import editing, whole
-from parlant_sync.cli.message import checked, read_line
-from parlant_sync.cli.opening import Target, opened, session_options, target
-from parlant_sync.cli.render import reply_json, speaker
+from parlant_sync.cli import errors, output
+from parlant_sync.cli.formats import reply_json, speaker
+from parlant_sync.cli.input import checked, editing, read_line, whole
+from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, typed
 from parlant_sync.cli.signals import Terminated
-from parlant_sync.cli.talk import Talk
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli.target import Target, opened, session_options, target
+from parlant_sync.cli.terminal import waiting_for
+from parlant_sync.cli.turn_view import Talk
 
 # What a conversation survives; the rest (gone, not allowed, ...) would fail the next time as well.
 _PASSING = (TurnTimeout, AgentError, DeliveryUncertain, TransportError, ServerError, RateLimitedError)
@@ -125,7 +124,7 @@ class _Chat:
                 raise
             output.note("")
             output.note("(Ctrl-D leaves the conversation)")
-        except failures.CommandError as error:
+        except errors.CommandError as error:
             if not self._terminal:
                 raise
             output.note(f"({error})")
@@ -147,7 +146,7 @@ class _Chat:
             output.note("")  # what is said about it begins a line
             raise
         except UnicodeDecodeError:
-            raise failures.usage("that was no valid text in this terminal's encoding") from None
+            raise errors.usage("that was no valid text in this terminal's encoding") from None
         return whole(line.rstrip("\r\n")) if line else None
 
     def _say(self, line: str) -> None:
@@ -163,7 +162,7 @@ class _Chat:
         except _PASSING as error:
             if not self._terminal:
                 raise
-            output.note(failures.line(error, self._app.again))
+            output.note(errors.line(error, self._app.again))
             self._see(self._talk.request)
         else:
             self._see(*reply.events, *reply.messages, reply.request)

@@ -9,12 +9,11 @@ from dataclasses import asdict
 import click
 
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, option, pass_app
-from parlant_sync.cli.checkup import Check, Checkup
-from parlant_sync.cli.opening import STATE_DIR
-from parlant_sync.cli.paragraphs import terminal_width
-from parlant_sync.cli.visible import one_line
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli.commands.checkup import Check, Checkup
+from parlant_sync.cli.options import App, Command, option, pass_app
+from parlant_sync.cli.output import one_line
+from parlant_sync.cli.target import STATE_DIR
+from parlant_sync.cli.terminal import terminal_width, waiting_for
 
 _MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "--  "}
 

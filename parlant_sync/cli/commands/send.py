@@ -10,13 +10,13 @@ import click
 
 from parlant_sync import Reply, Session, TurnTimeout
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, Seconds, option, pass_app
-from parlant_sync.cli.failures import TIMED_OUT, UNREACHED, CommandError
-from parlant_sync.cli.message import read_message
-from parlant_sync.cli.opening import opened, session_options, target
-from parlant_sync.cli.render import reply_json
-from parlant_sync.cli.visible import visible
-from parlant_sync.cli.waiting import Waiting
+from parlant_sync.cli.errors import TIMED_OUT, UNREACHED, CommandError
+from parlant_sync.cli.formats import reply_json
+from parlant_sync.cli.input import read_message
+from parlant_sync.cli.options import App, Command, Seconds, option, pass_app
+from parlant_sync.cli.output import visible
+from parlant_sync.cli.target import opened, session_options, target
+from parlant_sync.cli.terminal import Waiting
 
 
 @click.command(cls=Command)
@@ -118,7 +118,7 @@ def _print_whole(app: App, session: Session, text: str, timeout: float | None, s
 
 
 def _print_stream(session: Session, text: str, timeout: float | None, show_preamble: bool) -> Reply:
-    from parlant_sync.cli.live import Live
+    from parlant_sync.cli.turn_view import Live
 
     live = Live(session, session.agent_id, _preamble if show_preamble else None)
     with live, session.stream(text, timeout=timeout) as turn:

@@ -9,13 +9,12 @@ import click
 
 from parlant_sync import Event, NotFoundError, Session, SessionInfo
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Group, option, pass_app, typed
-from parlant_sync.cli.choosing import attach, create_session
-from parlant_sync.cli.failures import REFUSED, CommandError, usage
-from parlant_sync.cli.paragraphs import Paragraphs
-from parlant_sync.cli.render import speaker
-from parlant_sync.cli.visible import one_line
-from parlant_sync.cli.waiting import waiting_for
+from parlant_sync.cli.errors import REFUSED, CommandError, usage
+from parlant_sync.cli.formats import speaker
+from parlant_sync.cli.options import App, Group, option, pass_app, typed
+from parlant_sync.cli.output import one_line
+from parlant_sync.cli.target import attach, create_session
+from parlant_sync.cli.terminal import Paragraphs, waiting_for
 
 
 @click.group(cls=Group)

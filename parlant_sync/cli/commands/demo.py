@@ -11,12 +11,11 @@ import click
 
 from parlant_sync import Client, Reply, Session
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, Option, option, pass_app
-from parlant_sync.cli.failures import UNEXPECTED, CommandError
-from parlant_sync.cli.paragraphs import terminal_width, width
-from parlant_sync.cli.render import reply_json
-from parlant_sync.cli.talk import Talk
-from parlant_sync.cli.waiting import Waiting
+from parlant_sync.cli.errors import UNEXPECTED, CommandError
+from parlant_sync.cli.formats import reply_json
+from parlant_sync.cli.options import App, Command, Option, option, pass_app
+from parlant_sync.cli.terminal import Waiting, terminal_width, width
+from parlant_sync.cli.turn_view import Talk
 from parlant_sync.demo.launcher import DemoServer, DemoServerError
 
 # The second question of each makes sense only after the first.

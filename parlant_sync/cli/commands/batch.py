@@ -17,10 +17,10 @@ from parlant_sync import batch as batches
 from parlant_sync.batch.progress import Progress, summary_lines
 from parlant_sync.batch.reading import Format, read_objects, unknown_fields
 from parlant_sync.cli import output
-from parlant_sync.cli.base import App, Command, RateType, Seconds, complete, log_to_stderr, option, pass_app
-from parlant_sync.cli.choosing import no_parlant
-from parlant_sync.cli.failures import LOCKED, REFUSED, ROWS, CommandError, usage
+from parlant_sync.cli.errors import LOCKED, REFUSED, ROWS, CommandError, usage
+from parlant_sync.cli.options import App, Command, RateType, Seconds, complete, log_to_stderr, option, pass_app
 from parlant_sync.cli.signals import Terminated
+from parlant_sync.cli.target import no_parlant
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

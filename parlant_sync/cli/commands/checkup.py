@@ -25,8 +25,8 @@ from parlant_sync import (
     TransportError,
     __version__,
 )
-from parlant_sync.cli import failures, statefiles
-from parlant_sync.cli.base import App
+from parlant_sync.cli import errors, state
+from parlant_sync.cli.options import App
 
 _PATIENCE = 5.0  # seconds for one connection, one probe
 _LONGEST = 10.0  # for one request, with all its retries: whoever asks what is wrong does not wait for minutes
@@ -55,9 +55,9 @@ def _skipped(name: str, detail: str, advice: str = "") -> Check:
 
 def _failed(name: str, error: BaseException | str, advice: str = "", code: int = 0) -> Check:
     if isinstance(error, BaseException):
-        code = code or failures.exit_code(error)
-        error = failures.line(error).partition(": ")[2] if not advice else str(error)
-    return Check(name, "failed", error, advice, code or failures.UNEXPECTED)
+        code = code or errors.exit_code(error)
+        error = errors.line(error).partition(": ")[2] if not advice else str(error)
+    return Check(name, "failed", error, advice, code or errors.UNEXPECTED)
 
 
 class Checkup:
@@ -73,7 +73,7 @@ class Checkup:
         yield self._state()
         try:
             client = self._app.client(poll_wait=5, connect_timeout=_PATIENCE, request_timeout=_LONGEST)
-        except (ConfigurationError, failures.CommandError) as error:
+        except (ConfigurationError, errors.CommandError) as error:
             yield _failed("address", error)
             return
         with client:
@@ -81,8 +81,8 @@ class Checkup:
 
     def _state(self) -> Check:
         try:
-            folder = Path(self._state_dir) if self._state_dir else statefiles.default_directory()
-        except failures.CommandError as error:
+            folder = Path(self._state_dir) if self._state_dir else state.default_directory()
+        except errors.CommandError as error:
             return _failed("state", error)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -177,7 +177,7 @@ class Checkup:
                 and client.base_url.startswith("http:")
                 and _speaks_tls(client.base_url)
             ):
-                return _failed("server", "this port speaks TLS", "begin the address with https://", failures.UNREACHED)
+                return _failed("server", "this port speaks TLS", "begin the address with https://", errors.UNREACHED)
             return _failed("server", error)
         version = f"Parlant {info.version}" if info.version else "does not tell its version (3.0, or in production)"
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
@@ -196,19 +196,19 @@ class Checkup:
             listed = _ok("agents", f"{len(agents)}: {', '.join(agent.id for agent in agents[:6])}") if agents else None
         except AuthenticationError as error:
             advice = f"it is refused: check {given}" if given else "set PARLANT_TOKEN, or give --token-file"
-            yield _failed("token", f"{error.status} {error.detail}", advice, failures.REFUSED)
+            yield _failed("token", f"{error.status} {error.detail}", advice, errors.REFUSED)
             return
         except PermissionDeniedError:
             listed = _skipped("agents", "this token may not list them (a production server)", "name one: --agent-id")
         except NotFoundError as error:
             said = f"no Parlant server at {client.base_url}: it answers, but with {error.status} {error.detail[:100]}"
-            yield _failed("agents", said, "check the host, the port and the path of --server", failures.REFUSED)
+            yield _failed("agents", said, "check the host, the port and the path of --server", errors.REFUSED)
             return
         except ParlantSyncError as error:
             yield _failed("agents", error)
             return
         yield _ok("token", f"accepted, from {given}") if given else _skipped("token", "none given, none asked for")
-        yield listed or _failed("agents", "this server has none", "make one on the server", failures.REFUSED)
+        yield listed or _failed("agents", "this server has none", "make one on the server", errors.REFUSED)
         yield _may("sessions", "list sessions", lambda: next(iter(client.list_sessions()), None))
         if self._agent_id is None and not agents:
             yield _skipped("poll", "not tried: no agent is known", "name one: --agent-id")
@@ -219,7 +219,7 @@ class Checkup:
         try:
             session = client.create_session(agent_id, title="parlant-sync doctor")
         except NotFoundError:
-            yield _failed("agent", f"there is no agent {agent_id!r}", "parlant-sync agents", failures.REFUSED)
+            yield _failed("agent", f"there is no agent {agent_id!r}", "parlant-sync agents", errors.REFUSED)
             return
         except ParlantSyncError as error:
             yield _failed("session", error)
@@ -253,7 +253,7 @@ def _probe(session: Session) -> Check:
         "failed",
         f"a posted event did not come through within {_PATIENCE:g} s",
         "a proxy in between may hold answers back: turn its buffering off, and give polls 70 s",
-        failures.UNREACHED,
+        errors.UNREACHED,
     )
 
 

@@ -1,0 +1,118 @@
+"""What went wrong, as one line that says what to do next, and an exit code that a script can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from parlant_sync import errors
+from parlant_sync.cli.output import OutputClosed, OutputFailed
+from parlant_sync.cli.signals import Terminated
+
+ANSWERED, UNEXPECTED, USAGE, UNREACHED, TIMED_OUT, AGENT, REFUSED, UNCERTAIN, LOCKED, ROWS = range(10)
+INTERRUPTED = 130
+_PROGRAM = "parlant-sync"
+
+
+class CommandError(Exception):
+    """A failure that a command has found words for."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def usage(message: str) -> CommandError:
+    return CommandError(USAGE, message)
+
+
+def exit_code(error: BaseException) -> int:
+    """API.md's table."""
+    if isinstance(error, (CommandError, Terminated)):
+        return error.exit_code
+    for kinds, code in _CODES:
+        if isinstance(error, kinds):
+            return code
+    if isinstance(error, errors.ApiError):
+        # Redirects and statuses that nobody foresaw; 408 and 425 are the two of 4xx that pass by themselves.
+        return UNREACHED if error.status in (408, 425) else REFUSED
+    return UNEXPECTED
+
+
+_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...] = (
+    (KeyboardInterrupt, INTERRUPTED),
+    (OutputClosed, ANSWERED),
+    ((click.ClickException, errors.ConfigurationError), USAGE),
+    # A body that is no Parlant server's: what was to be reached was not (a proxy, a portal, another program).
+    ((errors.TransportError, errors.RateLimitedError, errors.ServerError, errors.ProtocolError), UNREACHED),
+    (errors.TurnTimeout, TIMED_OUT),
+    (errors.AgentError, AGENT),
+    (errors.DeliveryUncertain, UNCERTAIN),
+)
+
+
+def _again(*words: str) -> str:
+    return " ".join((_PROGRAM, *words))
+
+
+def line(error: BaseException, again: Callable[..., str] = _again) -> str:
+    """The one line; empty where nothing is to be said. ``again`` makes a command line to try next."""
+    if isinstance(error, OutputClosed):
+        return ""
+    if isinstance(error, KeyboardInterrupt):
+        return f"{_PROGRAM}: interrupted"
+    if isinstance(error, Terminated):
+        return f"{_PROGRAM}: ended by {error.name}"
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else _PROGRAM
+        return f"{path}: {error.format_message()} ({path} --help tells more)"
+    return f"{_PROGRAM}: {_what(error, again)}"
+
+
+def _what(error: BaseException, again: Callable[..., str]) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, errors.ConfigurationError):
+        return _in_words_of_the_command(str(error))
+    if isinstance(error, errors.TransportError):
+        return f"{error}; -s/--server or PARLANT_SERVER says which"
+    if isinstance(error, errors.ApiError):
+        return _refused(error)
+    if isinstance(error, errors.TurnTimeout):
+        return str(error).replace("; session.reply_to(error.event) goes on waiting", "; a longer --timeout may help")
+    if isinstance(error, errors.DeliveryUncertain):
+        return (
+            f"the message may have arrived or not; before sending it again, look: "
+            f"{again('sessions', 'show', error.session_id)}"
+        )
+    if isinstance(error, OutputFailed):
+        return f"the output could not be written: {error}; make room, or write elsewhere, and run it again"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path, its permissions and the space left"
+    if isinstance(error, (CommandError, errors.ParlantSyncError)):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {error}; run it again with -vv for the details, and report them"
+
+
+def _in_words_of_the_command(text: str) -> str:
+    for api, command in (("base_url", "--server"), ("use token= or auth= instead", "use --token-file instead")):
+        text = text.replace(api, command)
+    return text
+
+
+def _refused(error: errors.ApiError) -> str:
+    said = f"{error.method} {error.path}: {error.status} {error.detail}".strip()
+    if isinstance(error, errors.AuthenticationError):
+        return f"{said}; the token is missing or wrong: give it with --token-file or PARLANT_TOKEN"
+    if isinstance(error, errors.PermissionDeniedError):
+        return f"{said}; this server does not allow that to this token"
+    if isinstance(error, errors.NotFoundError):
+        return f"{said}; check the id and the address (parlant-sync doctor looks at both)"
+    if isinstance(error, errors.RateLimitedError):
+        return f"{said}; too many requests: wait a minute and run it again"
+    if isinstance(error, errors.ServerError):
+        return f"{said}; the server or a proxy before it failed: try again, and look into its log"
+    if 300 <= error.status < 400:
+        return f"{said}; redirects are refused: give the final address with -s/--server"
+    return f"{said}; the server refuses this request for good: change it before trying again"
