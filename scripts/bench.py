@@ -1,13 +1,15 @@
-"""Speed and size beside what one would use instead, in one command: python3 scripts/bench.py [--help].
+"""Speed and size, side by side with what one would use instead: python3 scripts/bench.py [--help].
 
-Makes the project's .venv if there is none, measures for about a quarter of an hour, and prints a table. Nothing but
-the package index is asked for anything.
+Makes the project's .venv if there is none, measures for about a quarter of an hour, and prints a table.
 """
 
-import _python
+import sys
 
-_python.require()  # before anything that an old Python could not even read
+if sys.version_info < (3, 10):  # noqa: UP036 - an old Python gets one clear line
+    sys.exit("parlant_sync needs Python 3.10 or newer. Try: python3.12 " + sys.argv[0])
 
-import _bench_command  # noqa: E402
+from dev import environments
 
-raise SystemExit(_bench_command.main())
+# The extra "demo" brings the official client.
+SCRIPTS = str(environments.ROOT / "scripts")
+sys.exit(environments.become(["demo"], ["-m", "benchmarks", *sys.argv[1:]], {"PYTHONPATH": SCRIPTS}))

@@ -1,9 +1,10 @@
 """Environments with several versions of the Parlant server: python3 scripts/servers.py list|make|python."""
 
-import _python
+import sys
 
-_python.require()  # before anything that an old Python could not even read
+if sys.version_info < (3, 10):  # noqa: UP036 - an old Python gets one clear line
+    sys.exit("parlant_sync needs Python 3.10 or newer. Try: python3.12 " + sys.argv[0])
 
-import _servers_command  # noqa: E402
+from dev import servers
 
-raise SystemExit(_servers_command.main())
+sys.exit(servers.main())

@@ -23,7 +23,7 @@ COLUMNS = {"parlant_sync", "parlant-client", "requests thread", "http.client"}
 def bench(*arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run(
-        [sys.executable, "-m", "_bench", *arguments], env=environment, capture_output=True, text=True, timeout=380
+        [sys.executable, "-m", "benchmarks", *arguments], env=environment, capture_output=True, text=True, timeout=380
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -99,7 +99,7 @@ def test_the_sdist_holds_what_is_needed_to_test_it(built: Path) -> None:
     wanted = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"}
     wanted |= {
         "scripts/test.py",
-        "scripts/_env.py",
+        "scripts/dev/environments.py",
         "tests/project/test_packaging.py",
         "tests/traces/3.0.4/simple.json",
     } | shipped(built)

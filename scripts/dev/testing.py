@@ -1,0 +1,168 @@
+"""What ``scripts/test.py`` runs: linters, types, the tests, and the same tests on other servers and Pythons."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from dev import environments, servers
+from dev.steps import Steps
+
+# Demo server and tests start the server with this interpreter instead of their own.
+SERVER_PYTHON = "PARLANT_SYNC_SERVER_PYTHON"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+SLOW = "(real or slow)"
+_EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+_FLOOR = re.compile(r"^([A-Za-z0-9._-]+)\s*>=\s*([0-9][^,;\s]*)")
+
+
+def chosen(known: Sequence[str], default: str) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option: ``all``, or some of ``known`` with commas; ``default`` stands for none of them."""
+
+    def choose(text: str) -> tuple[str, ...]:
+        names = tuple(known if text == "all" else () if text == default else text.split(","))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)}: choose {default}, all, or some of {','.join(known)}"
+            )
+        return names
+
+    return choose
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="scripts/test.py",
+        description="Runs ruff, mypy and all tests. Other arguments go to pytest; with a path, only that is run.",
+        allow_abbrev=False,  # -k and --co are pytest's, not the beginning of one of ours
+    )
+    older = tuple(name for name in servers.SERVERS if name != "newest")
+    parser.add_argument("--unit", action="store_true", help="only the quick part: nothing marked real or slow")
+    parser.add_argument("--full", action="store_true", help="also the long matrices (marked full)")
+    parser.add_argument(
+        "--servers",
+        type=chosen(older, "newest"),
+        default=(),
+        metavar="newest|all|VERSION,...",
+        help=f"run the contract tests on older servers as well: {', '.join(older)}",
+    )
+    parser.add_argument(
+        "--pythons",
+        type=chosen(PYTHONS, "this"),
+        default=(),
+        metavar="this|all|VERSION,...",
+        help="run the quick part on other Pythons as well (those found here), and with the lowest dependencies",
+    )
+    parser.add_argument(
+        "--within", type=float, metavar="MINUTES", help="leave out what would start later than this after the start"
+    )
+    return parser.parse_known_args(arguments)
+
+
+def selection(which: str, full: bool) -> list[str]:
+    """The ``-m`` expression of one part. Every test is in exactly one of the two parts."""
+    return ["-m", which if full else f"{which} and not full"]
+
+
+def names_a_path(pytest_arguments: Sequence[str]) -> bool:
+    """True if the caller has said which files to run."""
+    paths = (argument.partition("::")[0] for argument in pytest_arguments if argument[:1] != "-")
+    return any((environments.ROOT / path).exists() for path in paths)
+
+
+def side_by_side(pytest_arguments: Sequence[str]) -> list[str]:
+    """Four files at a time: most tests wait for a server or a process more than they compute."""
+    alone = ("-n", "-s", "--pdb", "--capture=no", "--co", "--collect-only")
+    if names_a_path(pytest_arguments) or any(argument.startswith(alone) for argument in pytest_arguments):
+        return []
+    return ["-n", "4", "--dist", "loadfile"]
+
+
+def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
+    python = environments.project("test") if options.unit else environments.project("demo", "test")
+    steps = Steps()
+    if not names_a_path(pytest_arguments):
+        steps.run("ruff check", [str(python), "-m", "ruff", "check", "--no-fix", "."])
+        steps.run("ruff format", [str(python), "-m", "ruff", "format", "--check", "."])
+        steps.run("mypy --strict", [str(python), "-m", "mypy"])  # the rest of its settings is in setup.cfg
+    parallel = side_by_side(pytest_arguments)
+    unit = [*parallel, *selection(f"not {SLOW}", options.full), *pytest_arguments]
+    steps.pytest("unit tests", python, unit)
+    if not options.unit:
+        slow = [*parallel, *selection(SLOW, options.full), "--durations=10", "--durations-min=5", *pytest_arguments]
+        steps.pytest("contract, process and docs tests", python, slow)
+    for name in options.servers:
+        title = f"contract tests on Parlant {name}"
+        if options.within is not None and steps.seconds > 60 * options.within:
+            steps.left_out(title, f"{options.within:g} minutes have passed")
+            continue
+        try:
+            extra = {SERVER_PYTHON: str(servers.make(name))}
+        except environments.SetupError as error:
+            steps.left_out(title, str(error), ok=False)
+            continue
+        where = [] if names_a_path(pytest_arguments) else ["tests/contract"]
+        steps.pytest(title, python, [*parallel, *selection("real", options.full), *where, *pytest_arguments], extra)
+    if options.pythons:
+        on_pythons(steps, options, unit, python)
+    return steps
+
+
+def on_pythons(steps: Steps, options: argparse.Namespace, unit: Sequence[str], python: Path) -> None:
+    """The quick part on other Pythons with today's dependencies, and on the oldest one with the lowest."""
+    today = datetime.date.today().isoformat()
+    newest = ["--upgrade", "--upgrade-strategy", "eager"]
+    plans = [(f"py{version}", version, newest) for version in options.pythons]
+    plans.append(("lowest", options.pythons[0], floors(requirements(python))))
+    for name, version, arguments in plans:
+        title = f"unit tests, {name}"
+        found = environments.find_python(version)
+        late = options.within is not None and steps.seconds > 60 * options.within
+        if found is None or late:
+            reason = f"{options.within:g} minutes have passed" if late else f"Python {version} is not on this machine"
+            steps.left_out(title, reason)
+            continue
+        folder = environments.ROOT / ".venvs" / name
+        try:
+            each = environments.ensure(folder, [*arguments, "-e", ".[test]"], python=found, pip=python, day=today)
+        except environments.SetupError as error:
+            steps.left_out(title, str(error), ok=False)
+            continue
+        steps.pytest(title, each, unit)
+
+
+def requirements(python: Path) -> list[str]:
+    """What the installed project says it needs."""
+    code = "import importlib.metadata, json; print(json.dumps(importlib.metadata.requires('parlant-sync')))"
+    found = json.loads(subprocess.check_output([str(python), "-c", code], text=True, env=environments.environ()))
+    return [str(requirement) for requirement in found]
+
+
+def floors(found: Iterable[str]) -> list[str]:
+    """The lowest allowed versions as pins; of the extras only those that users' code runs with."""
+    pins = []
+    for requirement in found:
+        extra, floor = _EXTRA.search(requirement), _FLOOR.match(requirement)
+        if floor and (extra is None or extra.group(1) == "prometheus"):
+            pins.append(f"{floor.group(1)}=={floor.group(2)}")
+    return pins
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options, pytest_arguments = parse(arguments)
+    try:
+        steps = run(options, pytest_arguments)
+    except environments.SetupError as error:
+        environments.say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        environments.say("interrupted")
+        return 130
+    print(steps.summary(), flush=True)
+    return 0 if steps.ok else 1

@@ -1,0 +1,1 @@
+"""``scripts/soak.py``: sessions, turns, readers and faults at random, and a ledger."""

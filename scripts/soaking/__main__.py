@@ -1,0 +1,105 @@
+"""The soak itself: sessions, turns, readers and faults at random, a growing ledger, a verdict."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import sys
+import threading
+import time
+
+from parlant_sync import Client
+from soaking.faults import FaultProxy, Faults
+from soaking.server import Real, StandIn
+from soaking.world import World, measure
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="soak.py", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sessions", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=20, help="how many converse at the same time")
+    parser.add_argument("--faults", type=float, default=1.0, help="a second")
+    parser.add_argument("--server", choices=["fake", "real"], default="fake")
+    return parser.parse_args()
+
+
+def _strike(faults: Faults, per_second: float, over: threading.Event) -> None:
+    while per_second and not over.wait(1 / per_second):
+        faults.strike()
+
+
+def _report(world: World, faults: Faults, started: float) -> None:
+    now = measure()
+    print(
+        f"{time.monotonic() - started:6.0f} s  {world.ledger.line()}  faults {sum(faults.counts.values())}  "
+        f"{world.client_line()}  memory {now.memory / 1e6:.0f} MB, {now.blocks // 1000} k blocks  "
+        f"threads {now.threads}  sockets {now.sockets}",
+        flush=True,
+    )
+
+
+def main() -> int:
+    arguments = _arguments()
+    server_class = StandIn if arguments.server == "fake" else Real
+    print(f"soak: {arguments.minutes:g} min, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
+    before = measure()
+    with server_class() as server, FaultProxy(server.base_url, record=50) as proxy:
+        chance = random.Random(arguments.seed)
+        faults = Faults(proxy, chance, server.restart)
+        over = threading.Event()
+        with Client(proxy.base_url, request_timeout=5, poll_wait=20, close_timeout=20) as client:
+            world = World(client, server.base_url, arguments.sessions, arguments.workers, arguments.seed)
+            started = time.monotonic()
+            threads = [threading.Thread(target=_strike, args=(faults, arguments.faults, over))]
+            threads += world.start(over)
+            for thread in threads:
+                thread.start()
+            early, early_turns = None, 0
+            try:
+                while time.monotonic() - started < arguments.minutes * 60:
+                    over.wait(10)
+                    _report(world, faults, started)
+                    if early is None and time.monotonic() - started > arguments.minutes * 20:
+                        gc.collect()
+                        early = measure()  # after a third: everything is warm
+                        early_turns = world.ledger.outcomes.total()
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+                faults.end()
+            print("the faults are over: all readers are to have everything", flush=True)
+            world.settle(60)
+            gc.collect()
+            late = measure()
+            findings = world.findings()
+        gc.collect()
+    after = measure()
+    if early is not None:
+        # The ledger keeps three blocks a turn, and each session the ids of its latest 256 messages.
+        allowed = early.blocks + 10 * (world.ledger.outcomes.total() - early_turns) + 20_000
+        if late.blocks > allowed:
+            findings.append(f"Python's memory grew from {early.blocks} to {late.blocks} blocks")
+        if late.memory > early.memory * 1.5 + 20e6:
+            findings.append(f"memory grew from {early.memory / 1e6:.0f} to {late.memory / 1e6:.0f} MB")
+    if early is not None and late.threads > early.threads + 20:
+        findings.append(f"threads grew from {early.threads} to {late.threads}")
+    if after.threads > before.threads:
+        names = sorted(thread.name for thread in threading.enumerate())
+        findings.append(f"{after.threads - before.threads} threads were left behind: {names}")
+    if after.sockets > before.sockets:
+        findings.append(f"{after.sockets - before.sockets} sockets were left behind")
+    print(f"memory: {early and early.memory // 10**6} MB after a third, {late.memory // 10**6} MB at the end")
+    print(f"faults: {dict(faults.counts.most_common())}")
+    print(world.ledger.summary())
+    for finding in findings:
+        print(f"FOUND: {finding}")
+    print("verdict: " + ("FAILED" if findings else "0 missed, 0 doubled, nothing leaked"))
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
