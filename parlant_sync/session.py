@@ -93,7 +93,7 @@ class Session:
             on_change=on_change,
         )
         self._calls = RunningRequests()
-        self._api = api = api.scoped(self._calls, self._poller.bell)
+        self._api = api = api.scoped(self._calls, self._poller.stop_signal)
         self._starter = TurnStarter(
             info.id,
             api=api,

@@ -235,7 +235,7 @@ class Turn:
             if not unread(error):
                 raise
             self._feed.back_to(event.offset)  # it was taken, but nothing was made of it yet
-            if self._poller.bell.rung:
+            if self._poller.stop_signal.is_set():
                 return None
             raise self._out_of_time() from error
 
@@ -255,7 +255,7 @@ class Turn:
                 deadline=self._deadline,
                 attempts=float("inf"),
                 may_retry=unread,
-                bell=self._poller.bell,
+                stop=self._poller.stop_signal,
             )
         except errors.ParlantSyncError as error:
             if patient or not unread(error):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from parlant_sync import errors
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
-from parlant_sync._api.retry import LEAST, Bell, retrying
+from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.codec import decode_json
 from parlant_sync._http.interrupt import RunningRequests
@@ -29,19 +29,19 @@ class ApiCalls:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.calls = RunningRequests()
-        self._bell = Bell()
+        self._stop = StopSignal()
         self._server = _Server()
 
-    def scoped(self: _A, calls: RunningRequests, bell: Bell) -> _A:
-        """The same for another owner: its requests are among ``calls``, and ``bell`` cuts their pauses short."""
+    def scoped(self: _A, calls: RunningRequests, stop: StopSignal) -> _A:
+        """The same for another owner: its requests are among ``calls``, and ``stop`` ends their pauses."""
         other = type(self)(self.transport)
-        other.calls, other._bell, other._server = calls, bell, self._server
+        other.calls, other._stop, other._server = calls, stop, self._server
         return other
 
     def stop(self, cause: errors.ParlantSyncError) -> None:
         """End what runs and refuse what comes: all of it raises a copy of ``cause``. One-way."""
         self.calls.stop(cause)
-        self._bell.ring()
+        self._stop.set()
 
     @property
     def list_limiter(self) -> RateLimiter:
@@ -79,7 +79,7 @@ class ApiCalls:
         attempts: int = ATTEMPTS,
     ) -> _T:
         try:
-            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, bell=self._bell)
+            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, stop=self._stop)
         except Exception as error:
             if self.calls.cause is not None and may_retry(error):
                 self.calls.check()  # ended in a pause: there would have been another attempt

@@ -13,7 +13,7 @@ from parlant_sync import _validation as check
 from parlant_sync import errors
 from parlant_sync._api.calls import may_repeat, not_taken, unread
 from parlant_sync._api.rest import RestApi, events_path
-from parlant_sync._api.retry import LEAST, LONGEST_RETRY_AFTER, Bell, retrying
+from parlant_sync._api.retry import LEAST, LONGEST_RETRY_AFTER, StopSignal, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync.events import Event
@@ -32,10 +32,10 @@ _REMEMBERED = 256
 class MessagePoster:
     """The posts of one session. Thread-safe."""
 
-    def __init__(self, session_id: str, api: RestApi, bell: Bell) -> None:
+    def __init__(self, session_id: str, api: RestApi, stop: StopSignal) -> None:
         self._session_id = session_id
         self._api = api
-        self._bell = bell
+        self._stop = stop
         self._warned = False
         self._lock = threading.Lock()  # guards _sent and _doubtful
         # Ids of messages that posts of this object gave back: none of them is somebody else's lost message.
@@ -78,8 +78,8 @@ class MessagePoster:
 
         def once() -> Event:
             # After a 429 all posts of the client wait together, and then take turns.
-            if not limiter.wait(self._bell, deadline) and not self._bell.rung:
-                raise limited[-1] if limited else self._not_its_turn(limiter.pause_left())
+            if not limiter.wait(self._stop, deadline) and not self._stop.is_set():
+                raise limited[-1] if limited else self._not_its_turn(limiter.delay())
             timeout = deadline.between(LEAST, limit)
             try:
                 return self._api.create_event(
@@ -96,7 +96,7 @@ class MessagePoster:
                 deadline=deadline,
                 attempts=attempts,
                 may_retry=lambda error: may_repeat(error, failure),
-                bell=self._bell,
+                stop=self._stop,
             )
             found = False
         except errors.ParlantSyncError as error:
@@ -178,8 +178,8 @@ class MessagePoster:
         until = Deadline(max(deadline.remaining(), _GRACE))
         looks = list(LOOKS)
         looked = False
-        while not self._bell.rung:
-            self._bell.wait(min(looks[0], until.remaining()))
+        while not self._stop.is_set():
+            self._stop.wait(min(looks[0], until.remaining()))
             try:
                 event = self.find(key, deadline=Deadline(until.between(LEAST, 5.0)), attempts=1)
             except errors.ParlantSyncError as error:

@@ -1,4 +1,4 @@
-"""Again after trouble: how long to pause, and what cuts that short. tenacity repeats, loaded at the first trouble."""
+"""Trying again after a failure: how long to pause, and the stop signal that ends every pause."""
 
 from __future__ import annotations
 
@@ -13,73 +13,67 @@ _T = TypeVar("_T")
 
 SHORTEST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
-# What a server may ask for by Retry-After at most.
+# The longest Retry-After of a server that is obeyed.
 LONGEST_RETRY_AFTER = 60.0
-# One request may take so long even where its caller's time has run out, and none is repeated that would have less.
+# A request gets at least this many seconds, also at the end of its caller's time. With less left, none is repeated.
 LEAST = 0.5
 
 
-def _tenacity() -> Any:
-    """tenacity; None while it cannot be loaded, for the first trouble may be that no file can be opened."""
-    try:
-        import tenacity
-    except (OSError, ImportError, AttributeError):
-        return None
-    # Another thread's import may be failing at this moment, and have left a half of it to be seen here.
-    needed = ("Retrying", "retry_if_exception", "sleep_using_event")
-    return tenacity if all(hasattr(tenacity, name) for name in needed) else None
-
-
 def jittered(attempt: int) -> float:
-    """The pause in seconds after the ``attempt``-th failure in a row: 0.25 s to 10 s, full jitter."""
+    """The pause in seconds after the ``attempt``-th failure in a row: from 0.25 s up to 10 s, full jitter."""
     return random.uniform(SHORTEST_PAUSE, min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(attempt, 30)))
 
 
-class Bell:
-    """A one-way wake-up. ``ring()`` takes no lock, so that a finalizer may call it in any thread at any moment."""
+class StopSignal:
+    """Ends every wait of one owner (a session, a client) for good. Thread-safe.
 
-    __slots__ = ("_naps", "rung")
+    Neither ``set()`` nor ``cut()`` takes a lock, so a finalizer or a signal handler may call them at any moment. (A
+    ``threading.Event`` has a lock: a handler that comes while its own thread holds it would hang.)
+    """
+
+    __slots__ = ("_cuttable", "_set", "_waits")
 
     def __init__(self) -> None:
-        self._naps: list[Nap] = []  # those that are slept now; changed by single calls only
-        self.rung = False
+        self._set = False
+        # One queue per wait that is under way. Changed by single list operations only, which are atomic.
+        self._waits: list[queue.SimpleQueue[None]] = []
+        self._cuttable: list[queue.SimpleQueue[None]] = []
 
-    def ring(self) -> None:
-        self.rung = True
-        for nap in list(self._naps):
-            nap.cut()
+    def is_set(self) -> bool:
+        return self._set
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until it rings, at most ``timeout`` seconds; True if it has rung. (tenacity's name for it, too.)"""
-        return self.rung or Nap(self).wait(timeout)
-
-
-class Nap:
-    """A wait of one thread that ends when ``bell`` rings, and that others may end without ringing it."""
-
-    __slots__ = ("_bell", "_queue")
-
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
-        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+    def set(self) -> None:
+        """End all waits, now and later. One-way."""
+        self._set = True
+        _wake(self._waits)
+        _wake(self._cuttable)
 
     def cut(self) -> None:
-        """End the wait, or the next one where none is under way. Takes no lock, as ``Bell.ring()``."""
-        self._queue.put(None)
+        """End the ``cuttable`` waits that are under way; stop nothing."""
+        _wake(self._cuttable)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """At most ``timeout`` seconds; True if the bell has rung."""
-        naps = self._bell._naps
+    def wait(self, timeout: float | None = None, *, cuttable: bool = False) -> bool:
+        """Wait until the signal is set, for at most ``timeout`` seconds. Return whether it is set.
+
+        ``cuttable``: ``cut()`` ends this wait, too.
+        """
+        waits = self._cuttable if cuttable else self._waits
+        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
-            naps.append(self)
-            if not self._bell.rung:  # looked at when it can be found: a bell that rang before has not cut it
-                self._queue.get(timeout=timeout)
+            waits.append(wake)
+            if not self._set:  # checked after the append: a set() from before has not woken this wait
+                wake.get(timeout=None if timeout is None else max(0.0, timeout))
         except queue.Empty:
             pass
         finally:
-            if self in naps:
-                naps.remove(self)
-        return self._bell.rung
+            if wake in waits:
+                waits.remove(wake)
+        return self._set
+
+
+def _wake(waits: list[queue.SimpleQueue[None]]) -> None:
+    for wake in list(waits):
+        wake.put(None)
 
 
 def retrying(
@@ -88,42 +82,41 @@ def retrying(
     deadline: Deadline,
     attempts: float,
     may_retry: Callable[[BaseException], bool],
-    bell: Bell,
+    stop: StopSignal,
+    pauses: Callable[[int], float] | None = None,
 ) -> _T:
-    """``call()``, again after failures that ``may_retry``, until it succeeds, ``deadline`` or ``attempts`` run out.
+    """``call()``, repeated after failures that ``may_retry`` until it succeeds or ``deadline`` or ``attempts`` end it.
 
-    Raises what the last call raised. A pause ends early when ``bell`` rings, and one last call follows.
+    Raises the last failure. ``pauses`` gives the seconds to wait after the n-th failure (default: ``jittered``); a
+    longer ``retry_after`` of the failure counts instead. When ``stop`` is set in a pause, one last call follows.
     """
+    pauses = pauses or jittered
+
+    def over(failures: int) -> bool:
+        return failures >= attempts or deadline.remaining() <= LEAST or stop.is_set()
+
+    def pause_after(error: Any, failures: int) -> float:
+        wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
+        return min(max(pauses(failures), wish), deadline.remaining() - LEAST)
+
+    # The first call needs no tenacity, whose import takes longer than a request.
     try:
         return call()
     except Exception as error:
-        if attempts <= 1 or deadline.remaining() <= LEAST or not may_retry(error):
+        if over(1) or not may_retry(error):
             raise
-        tenacity = _tenacity()
-        if tenacity is None:
-            raise
-        first: Exception | None = error
-
-    def attempt() -> _T:
-        nonlocal first
-        if first is not None:  # the one that was made above: a call that goes well needs no tenacity
-            error, first = first, None
-            raise error
-        return call()
-
-    def pause(state: Any) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
-        return float(min(max(jittered(state.attempt_number), wish), deadline.remaining() - LEAST))
-
-    def stop(state: Any) -> bool:
-        return bool(state.attempt_number >= attempts or deadline.remaining() <= LEAST or bell.rung)
-
-    def sleep(seconds: float) -> None:
-        tenacity.sleep_using_event(bell)(seconds)
-
+        try:
+            import tenacity
+        except Exception:  # the failure may be that this process can open no file
+            raise error from None
+        pause = pause_after(error, 1)
+    stop.wait(pause)
     runner = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(may_retry), wait=pause, stop=stop, sleep=sleep, reraise=True
+        retry=tenacity.retry_if_exception(may_retry),
+        stop=lambda state: over(state.attempt_number + 1),
+        wait=lambda state: pause_after(state.outcome and state.outcome.exception(), state.attempt_number + 1),
+        sleep=tenacity.sleep_using_event(stop),  # type: ignore[arg-type]
+        reraise=True,
     )
-    result: _T = runner(attempt)
+    result: _T = runner(call)
     return result

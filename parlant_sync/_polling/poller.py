@@ -15,12 +15,11 @@ from datetime import datetime, timezone
 from parlant_sync import errors
 from parlant_sync._api.calls import DEADLY
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import Bell, jittered
+from parlant_sync._api.retry import StopSignal, jittered
 from parlant_sync._deadline import Deadline
 from parlant_sync._http import adapter, interrupt
 from parlant_sync._http.transport import PollConnection
 from parlant_sync._polling.event_hub import EventHub, LogPosition
-from parlant_sync._polling.pauses import Pauses
 from parlant_sync._polling.poll_log import PollCounts, PollLog
 from parlant_sync._polling.users import Users
 
@@ -52,7 +51,7 @@ class Poller:
     ) -> None:
         self.session_id = session_id
         self.counts = PollCounts()
-        self.bell = Bell()
+        self.stop_signal = StopSignal()
         self._api = api
         self._hub = hub
         self._poll_wait = poll_wait
@@ -61,7 +60,7 @@ class Poller:
         self._backoff = backoff
         self._clock = clock
         self._alarms = PollLog(session_id, clock)
-        self._pauses = Pauses()
+        self._pausing = False  # after trouble, or after a 429; written by the poller's thread
         # Guards _state, _thread, _line, _users. Reentrant: a collection in the middle may run a user's
         # __del__ that closes this session. (Only one thread collects at a time: no circle of locks comes of that.)
         self._lock = threading.RLock()
@@ -75,7 +74,7 @@ class Poller:
     def state(self) -> str:
         """``"new"``, ``"polling"``, ``"waiting"`` (after trouble, or after a 429), ``"parked"``, ``"ended"``."""
         state = self._state
-        return "waiting" if state == "polling" and self._pauses.waiting else state
+        return "waiting" if state == "polling" and self._pausing else state
 
     def use(self, user: object) -> None:
         """The session is in use until ``unuse()``, or until ``user`` is gone; a parked poller starts again.
@@ -148,7 +147,7 @@ class Poller:
     def stop(self) -> None:
         """Wake the thread and let it end; does not wait for it. One-way."""
         self._stopping = True
-        self.bell.ring()
+        self.stop_signal.set()
         with self._lock:
             line = self._line
             if self._thread is None:
@@ -159,7 +158,7 @@ class Poller:
     def abandon(self) -> None:
         """``stop()`` for finalizers: takes no lock, for it may run in a thread that holds ours."""
         self._stopping = True
-        self.bell.ring()
+        self.stop_signal.set()
         line = self._line
         if line is not None:
             line.slot.stop_without_lock()
@@ -183,7 +182,7 @@ class Poller:
 
     def cut_pause(self) -> None:
         """The server was just seen to answer: a poller that backs off tries again now."""
-        self._pauses.cut()
+        self.stop_signal.cut()
 
     def drop_inherited(self) -> None:
         """In a forked child, where the thread does not exist: let go of its connection."""
@@ -205,14 +204,18 @@ class Poller:
                 wait = self._next_wait(line)
                 if wait is None:
                     return
-                if not self._pauses.take_turn(self._api.list_limiter, self.bell):
+                self._pausing = self._api.list_limiter.delay() > 0
+                if not self._api.list_limiter.wait(self.stop_signal):
                     return
+                self._pausing = False
                 trouble = self._step(line, wait)
                 if trouble is None:
                     attempt = 0
                 elif not self._stopping:
                     attempt += 1
-                    self._pauses.back_off(self._backoff(attempt), self.bell)
+                    self._pausing = True
+                    self.stop_signal.wait(self._backoff(attempt), cuttable=True)
+                    self._pausing = False
         except DEADLY as error:
             self._finish(error)
         except BaseException as error:

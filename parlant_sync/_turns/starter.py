@@ -53,7 +53,7 @@ class TurnStarter:
         turn_queue: TurnQueue,
         check: Callable[[], None],
     ) -> None:
-        self.delivery = MessagePoster(session_id, api, poller.bell)
+        self.delivery = MessagePoster(session_id, api, poller.stop_signal)
         self.where = f"session {session_id} on {settings.base_url}"
         self._session_id = session_id
         self._api = api

@@ -113,12 +113,12 @@ def test_a_refusal_pauses_once_and_grows() -> None:
     for _ in range(5):
         pace.trouble(limited=True)
         pace.trouble(limited=True)  # of the same volley
-        pauses.append(pace.pause_left())
+        pauses.append(pace.delay())
         clock.now += pauses[-1]
     assert pauses == [5.0, 10.0, 20.0, 40.0, 60.0]
     pace.success()
     pace.trouble()
-    assert pace.pause_left() == 1.0
+    assert pace.delay() == 1.0
 
 
 def test_the_server_s_wish_is_heard() -> None:
@@ -126,13 +126,13 @@ def test_the_server_s_wish_is_heard() -> None:
     pace = Rate(None, clock=clock)
     pace.trouble(limited=True)
     pace.trouble(limited=True, wish=30.0)
-    assert pace.pause_left() == 30.0
+    assert pace.delay() == 30.0
 
 
 def test_a_server_that_wishes_for_tomorrow_does_not_hold_the_batch_until_then() -> None:
     pace = Rate(None, clock=Clock())
     pace.trouble(limited=True, wish=86_400.0)
-    assert pace.pause_left() == 300.0
+    assert pace.delay() == 300.0
 
 
 # -- pool

@@ -172,7 +172,7 @@ def test_a_429_slows_all_pollers_of_the_client() -> None:
 
     p._backoff = lambda n: told()
     run_to_the_end(p)
-    assert api.list_limiter.pause_left() > 20
+    assert api.list_limiter.delay() > 20
 
 
 def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
@@ -394,33 +394,6 @@ def test_a_server_that_was_seen_to_answer_ends_a_pause() -> None:
     assert p.join(Deadline(30))
     assert time.monotonic() - started < 10
     assert len(api.asked) == 3
-
-
-def test_it_ends_the_pause_of_this_poller_alone() -> None:
-    """The bell has other waiters, a post's pauses: none of them must take what is the poller's, nor be woken by it."""
-    paused = threading.Event()
-
-    def backoff(attempt: int) -> float:
-        paused.set()
-        return 60.0
-
-    p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
-    others = [threading.Thread(target=p.bell.wait, args=(60,)) for _ in range(3)]
-    for other in others:
-        other.start()
-    while len(p.bell._naps) < 3:
-        threading.Event().wait(0.001)
-    p.use(USER)
-    assert paused.wait(5)
-    while p.state != "waiting":
-        threading.Event().wait(0.001)
-    p.cut_pause()
-    assert p.join(Deadline(30))
-    assert [other.is_alive() for other in others] == [True] * 3
-    p.stop()
-    for other in others:
-        other.join(5)
-        assert not other.is_alive()
 
 
 def test_but_not_the_pause_after_a_429() -> None:

@@ -14,7 +14,7 @@ import pytest
 from parlant_sync import Client, errors
 from parlant_sync._api.calls import may_repeat, not_taken
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, Bell
+from parlant_sync._api.retry import LEAST, StopSignal
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer
@@ -143,7 +143,7 @@ def test_the_requests_of_one_owner_are_ended_alone(server: FakeServer) -> None:
     session_id = server.create_session("quick")
     with Client(server.base_url) as client:
         api = client._api
-        one, other = api.scoped(RunningRequests(), Bell()), api.scoped(RunningRequests(), Bell())
+        one, other = api.scoped(RunningRequests(), StopSignal()), api.scoped(RunningRequests(), StopSignal())
         raised: list[BaseException] = []
         waiting = {"min_offset": 100, "wait_for_data": 60}
 
@@ -191,7 +191,7 @@ def test_an_end_cuts_a_pause_short(server: FakeServer, monkeypatch: pytest.Monke
 def test_a_post_that_was_cut_is_known_to_have_gone(server: FakeServer) -> None:
     session_id = server.create_session("quick")
     with Client(server.base_url) as client:
-        api = client._api.scoped(RunningRequests(), Bell())
+        api = client._api.scoped(RunningRequests(), StopSignal())
         failure = Failure()
         held, go_on = threading.Event(), threading.Event()
 
@@ -221,8 +221,8 @@ def test_a_post_that_was_cut_is_known_to_have_gone(server: FakeServer) -> None:
 
 def test_what_was_learnt_of_the_server_is_shared(server: FakeServer) -> None:
     with Client(server.base_url) as client:
-        client._api.scoped(RunningRequests(), Bell()).single_reads = False
-        assert not client._api.scoped(RunningRequests(), Bell()).single_reads
+        client._api.scoped(RunningRequests(), StopSignal()).single_reads = False
+        assert not client._api.scoped(RunningRequests(), StopSignal()).single_reads
 
 
 # -- no hope

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from parlant_sync._api.retry import LEAST, LONGEST_PAUSE, Bell, Nap, jittered, retrying
+from parlant_sync import errors
+from parlant_sync._api.retry import LEAST, LONGEST_PAUSE, StopSignal, jittered, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.error_mapping import retry_after
 
@@ -35,58 +37,92 @@ class TestJitter:
         assert pauses[900] > 7.5
 
 
-class TestBell:
-    def test_ends_waits_for_all(self) -> None:
-        bell = Bell()
-        assert not bell.wait(0.001)
-        results: list[bool] = []
-        threads = [threading.Thread(target=lambda: results.append(bell.wait(30))) for _ in range(4)]
-        for t in threads:
-            t.start()
-        bell.ring()
-        for t in threads:
-            t.join(5)
-        assert results == [True] * 4
-        assert bell.wait(30)
+class TestStopSignal:
+    def test_ends_all_waits_now_and_later(self) -> None:
+        stop = StopSignal()
+        assert not stop.wait(0.001)
+        assert not stop.wait(-1)
+        with ThreadPoolExecutor(4) as pool:
+            waits = [pool.submit(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
+            until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
+            stop.set()
+            assert [wait.result(5) for wait in waits] == [True] * 4
+        assert stop.is_set()
+        assert stop.wait(30)
+        assert (stop._waits, stop._cuttable) == ([], [])
 
-    def test_a_nap_is_cut_alone(self) -> None:
-        bell = Bell()
-        nap, other = Nap(bell), Nap(bell)
-        nap.cut()
-        assert not nap.wait(30)
-        assert not other.wait(0.001)
-        assert not bell.wait(0.001)
-        assert bell._naps == []
+    def test_cut_ends_the_cuttable_waits_alone(self) -> None:
+        stop = StopSignal()
+        stop.cut()  # nothing waits: nothing is remembered
+        assert not stop.wait(0.001, cuttable=True)
+        with ThreadPoolExecutor(2) as pool:
+            plain, cuttable = pool.submit(stop.wait, 30), pool.submit(stop.wait, 30, cuttable=True)
+            until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
+            stop.cut()
+            assert not cuttable.result(5)
+            assert not plain.done()
+            stop.set()
+            assert plain.result(5)
 
-    def test_a_nap_that_begins_while_it_rings(self) -> None:
-        """It is not among those that are cut, so it looks."""
-        bell = Bell()
-        nap = Nap(bell)
+    def test_a_wait_that_begins_while_it_is_set(self) -> None:
+        """It is not among those that are woken, so it checks."""
+        stop = StopSignal()
 
         class Late(list):  # type: ignore[type-arg]
-            def append(self, nap: Nap) -> None:
-                bell._naps = []
-                bell.ring()
+            def append(self, wait: object) -> None:
+                stop.set()
+                super().append(wait)
 
-        bell._naps = Late()
-        assert nap.wait(30)
+        stop._waits = Late()
+        assert stop.wait(30)
+
+    def test_a_signal_handler_may_set_it_anywhere(self) -> None:
+        """The handler runs at every line of a wait of its own thread."""
+
+        def interrupted_at(line: int) -> StopSignal:
+            stop = StopSignal()
+
+            def handler(frame: types.FrameType, event: str, _: object) -> Any:
+                if event == "line" and frame.f_lineno == line:
+                    stop.set()
+                return handler
+
+            sys.settrace(handler)
+            try:
+                stop.wait(0.01)
+            finally:
+                sys.settrace(None)
+            return stop
+
+        first = StopSignal.wait.__code__.co_firstlineno
+        stops = [interrupted_at(line) for line in range(first, first + 25)]
+        assert sum(stop.is_set() for stop in stops) >= 6
+        assert not any(stop._waits for stop in stops)
 
 
-class _Waiting(Bell):
-    """A bell whose waits are seen."""
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        threading.Event().wait(0.001)
 
-    def __init__(self, bell: Bell, wait: Callable[[float | None], bool]) -> None:
+
+class _Waiting(StopSignal):
+    """Its waits are seen."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self, seen: Callable[[float | None], bool]) -> None:
         super().__init__()
-        self.bell, self.seen = bell, wait
+        self.seen = seen
 
-    def wait(self, timeout: float | None = None) -> bool:
-        self.rung = self.seen(timeout)
-        return self.rung
+    def wait(self, timeout: float | None = None, *, cuttable: bool = False) -> bool:
+        if self.seen(timeout):
+            self.set()
+        return self.is_set()
 
 
 class TestRetrying:
     def run(
-        self, outcomes: list[object], *, attempts: float = 5, bell: Bell | None = None, timeout: float = 30
+        self, outcomes: list[object], *, attempts: float = 5, stop: StopSignal | None = None, timeout: float = 30
     ) -> object:
         calls = iter(outcomes)
         self.calls = 0
@@ -103,7 +139,7 @@ class TestRetrying:
             deadline=Deadline(timeout),
             attempts=attempts,
             may_retry=lambda e: isinstance(e, OSError),
-            bell=bell or Bell(),
+            stop=stop or StopSignal(),
         )
 
     @pytest.fixture(autouse=True)
@@ -137,31 +173,37 @@ class TestRetrying:
     def test_a_long_pause_leaves_time_for_the_last_attempt(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 60.0)
         pauses: list[float] = []
-        bell = _Waiting(Bell(), lambda pause: pauses.append(pause or 0.0) or False)
-        assert self.run([OSError("1"), "done"], timeout=5, bell=bell) == "done"
+        stop = _Waiting(lambda pause: pauses.append(pause or 0.0) or False)
+        assert self.run([OSError("1"), "done"], timeout=5, stop=stop) == "done"
         assert 4.0 < pauses[0] <= 5 - LEAST
 
-    def test_not_after_the_bell(self) -> None:
-        bell = Bell()
-        bell.ring()
+    def test_a_longer_retry_after_counts(self) -> None:
+        limited = errors.RateLimitedError("429", retry_after=7.0)
+        pauses: list[float] = []
+        stop = _Waiting(lambda pause: pauses.append(pause or 0.0) or False)
+        outcomes = iter([limited, limited, "done"])
+
+        def call() -> object:
+            outcome = next(outcomes)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        retrying(call, deadline=Deadline(99), attempts=3, may_retry=lambda error: True, stop=stop)
+        assert pauses == [7.0, 7.0]
+
+    def test_not_after_the_stop(self) -> None:
+        stop = StopSignal()
+        stop.set()
         with pytest.raises(OSError, match="1"):
-            self.run([OSError("1"), "never"], bell=bell)
+            self.run([OSError("1"), "never"], stop=stop)
 
-    def test_the_bell_cuts_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        bell = Bell()
-
-        ringer = threading.Thread(target=bell.ring)
-
-        def wait(timeout: float | None) -> bool:
-            ringer.start()  # in the middle of the pause
-            return Bell.wait(bell, timeout)
-
-        monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 30.0)
-        started = time.monotonic()
-        with pytest.raises(OSError, match="2"):
-            self.run([OSError("1"), OSError("2"), "never"], bell=_Waiting(bell, wait))
-        assert time.monotonic() - started < 5
-        ringer.join()
+    @pytest.mark.parametrize("pause", [1, 2])
+    def test_a_stop_in_a_pause_leaves_one_last_call(self, pause: int) -> None:
+        pauses = iter(range(1, 9))
+        with pytest.raises(OSError, match=str(pause + 1)):
+            self.run([OSError(str(n)) for n in range(1, 9)], stop=_Waiting(lambda _: next(pauses) == pause))
+        assert self.calls == pause + 1
 
 
 @pytest.mark.parametrize(
@@ -183,15 +225,14 @@ def test_retry_after(header: str | None, expected: float | None) -> None:
     assert retry_after(header) == expected
 
 
-def test_half_a_tenacity_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no file can be opened its import fails, and other threads may see what it had made by then."""
-    monkeypatch.setitem(sys.modules, "tenacity", types.ModuleType("tenacity"))
-    assert 0.25 <= jittered(3) <= LONGEST_PAUSE
+def test_without_tenacity_the_failure_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import fails if the process can open no more files."""
+    monkeypatch.setitem(sys.modules, "tenacity", None)
     with pytest.raises(OSError, match="the first"):
         retrying(
             lambda: (_ for _ in ()).throw(OSError("the first")),
             deadline=Deadline(5),
             attempts=3,
             may_retry=lambda error: True,
-            bell=Bell(),
+            stop=StopSignal(),
         )

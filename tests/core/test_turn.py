@@ -456,7 +456,7 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
     refused: list[Response] = []
 
     def refuse(response: Response) -> Response | None:
-        if session._poller.bell.rung:
+        if session._poller.stop_signal.is_set():
             refused.append(response)
         return Response(502) if len(refused) <= 3 else None  # one for each event that may have ended it
 

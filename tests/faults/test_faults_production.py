@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import sys
@@ -17,7 +18,7 @@ from support.fault_limits import simulate
 from support.fault_proxy import FaultProxy
 
 from parlant_sync import Client, RateLimitedError, Session
-from parlant_sync._api.rate_limit import RateLimiter, Waiter
+from parlant_sync._api.rate_limit import RateLimiter
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
@@ -47,18 +48,15 @@ def test_no_volley_at_the_end_of_a_pause() -> None:
     now = 0.0
     pace = RateLimiter(clock=lambda: now)
     for _ in range(240):
-        assert pace.go()
+        assert pace.reserve(0.0) == 0.0
     pace.limited(None)
-    waiting = deque(Waiter(lambda: None) for _ in range(10))
-    for waiter in waiting:
-        pace.ask(waiter)
+    waiting = deque(pace.reserve(math.inf) or 0.0 for _ in range(10))
     went: list[float] = []
     while waiting:
-        pause = pace.ask(waiting[0])
-        if pause is not None:
-            now += pause
+        now = waiting.popleft()
+        if now < pace._paused_until:
+            waiting.append(pace.reserve(math.inf) or 0.0)
             continue
-        pace.leave(waiting.popleft())
         went.append(now)
         if len(went) == 3:
             pace.limited(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -12,7 +13,8 @@ from support.fault_backends import Backend, connected, polling, take
 
 from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed
 from parlant_sync._api import retry
-from parlant_sync._api.rate_limit import RateLimiter, Waiter
+from parlant_sync._api.rate_limit import RateLimiter
+from parlant_sync._api.retry import StopSignal
 from parlant_sync._http import error_mapping
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
@@ -95,10 +97,14 @@ def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
     api.list_limiter = RateLimiter(clock=lambda: world.now)
     made = Poller("s", api, EventHub(0), poll_wait=60, idle_timeout=float("inf"), clock=lambda: world.now)
 
-    def wait(seconds: float, _: object) -> None:
-        world.now += seconds
+    class Passing(StopSignal):
+        __slots__ = ()
 
-    made._pauses.back_off = wait  # type: ignore[method-assign]
+        def wait(self, timeout: float | None = None, *, cuttable: bool = False) -> bool:
+            world.now += timeout or 0.0
+            return False
+
+    made.stop_signal = Passing()
 
     def poll(*_: object, **__: object) -> Any:
         if world.now >= 10 or len(asked) > 50:
@@ -162,9 +168,9 @@ def _closing_in_a_pause(wish: str, fake: Backend) -> float:
         proxy.cut_all()
         refused.wait()
         pace = client._api.list_limiter
-        proxy.wait(lambda: pace.pause_left() > 0, what="a pause")
+        proxy.wait(lambda: pace.delay() > 0, what="a pause")
         proxy.wait(lambda: all(s.health.state == "waiting" for s in sessions), what="all of them waiting")
-        assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
+        assert 0 < pace.delay() <= retry.LONGEST_RETRY_AFTER
         asked = len(proxy.of("poll"))
         started = time.monotonic()
         client.close()
@@ -197,7 +203,7 @@ def test_a_send_in_the_pause_of_a_429_is_cut_by_close(wish: str, fake: Backend) 
         thread.start()
         order.wait()
         # Until the refusal has come home: a post that is cut before that is uncertain.
-        proxy.wait(lambda: client._api.post_limiter.pause_left() > 0)
+        proxy.wait(lambda: client._api.post_limiter.delay() > 0)
         client.close()
         started = time.monotonic()
         thread.join(5)
@@ -224,12 +230,12 @@ def test_the_pause_is_bounded_and_shared() -> None:
     pace = RateLimiter(clock=lambda: now)
     for wish in (None, 1e9, -5.0):
         pace.limited(error_mapping.retry_after(str(wish)) if wish is not None else None)
-        assert 0 < pace.pause_left() <= retry.LONGEST_RETRY_AFTER
-    first, second = (pace.ask(Waiter(lambda: None)) or 0.0 for _ in range(2))
+        assert 0 < pace.delay() <= retry.LONGEST_RETRY_AFTER
+    first, second = (pace.reserve(math.inf) or 0.0 for _ in range(2))
     assert second > first > 0  # they do not come back together
 
 
 def test_clients_do_not_share_it() -> None:
     with Client("http://127.0.0.1:9") as one, Client("http://127.0.0.1:9") as two:
         one._api.list_limiter.limited(5.0)
-        assert two._api.list_limiter.pause_left() == 0
+        assert two._api.list_limiter.delay() == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from parlant_sync._api.rate_limit import RateLimiter, Waiter
+from parlant_sync._api.rate_limit import RateLimiter
 
 LISTS_PER_TURN = 8  # WIRE.md
 _LATENCY = 0.02
@@ -76,19 +77,17 @@ class Poller:
             self._answer_at(self._events[0])
 
     def _poll(self) -> None:
-        waiter = Waiter(lambda: self._world.after(0.0, lambda: self._ask(waiter)))
-        self._ask(waiter)
-
-    def _ask(self, waiter: Waiter) -> None:
         """``RateLimiter.wait()`` without a thread."""
         world = self._world
-        if not waiter.here:
-            return  # it has gone; this is the time that it was to look by itself
-        pause = world.pace.ask(waiter)
-        if pause is not None:
-            world.after(pause, lambda: self._ask(waiter))
-            return
-        world.pace.leave(waiter)
+        at = world.pace.reserve(math.inf)
+        assert at is not None
+        if at <= world.now:
+            self._ask()
+        else:
+            world.after(at - world.now, lambda: self._poll() if at < world.pace._paused_until else self._ask())
+
+    def _ask(self) -> None:
+        world = self._world
         if not world.allowed():
             world.after(_LATENCY, self._refused)
         else:
