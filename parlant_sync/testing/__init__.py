@@ -9,9 +9,9 @@ It is faithful to what real servers of 3.0 to 3.3 do (long polls, turns, preambl
 The pytest plugin of this package has it as the fixture ``parlant_server``.
 """
 
+from .agents import AgentScript
 from .faults import Hold
 from .messages import Request, Response
-from .scripts import AgentScript
 from .server import FakeServer
 
 __all__ = ["AgentScript", "FakeServer", "Hold", "Request", "Response"]

@@ -6,12 +6,11 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import given
+from .agents import AgentScript, CompositionMode, check_json
 from .engine import Engine
 from .event import Event
 from .loop import LoopThread
 from .routes import Routes
-from .scripts import AgentScript
 from .store import MAIN, Store
 from .versions import Version
 
@@ -27,22 +26,45 @@ class Backdoor:
 
     # --- who is there
 
-    def agent(self, id: str, name: str | None = None, description: str | None = None) -> AgentScript:
-        """The agent of that id, made when first asked for: its script is written on it."""
+    def agent(
+        self,
+        id: str,
+        name: str | None = None,
+        description: str | None = None,
+        *,
+        composition_mode: CompositionMode | None = None,
+        preamble: bool | None = None,
+    ) -> AgentScript:
+        """The agent of that id, made when it is first asked for: its script is written on it.
 
-        given.sendable([id, name, description], "the agent")
+        Args:
+            id: the agent's id.
+            name: the name that the API shows; otherwise it is made from the id.
+            description: what the API shows as its description.
+            composition_mode: ``"canned_fluid"`` (the default, as for agents of the Python SDK), ``"fluid"`` (as for
+                agents made with ``POST /agents``), ``"strict"`` or ``"composited"``.
+            preamble: whether the agent's policy wants a preamble. Fluid and strict agents, whose policy does by
+                default, only send the bare ``ready`` of one; for the others see ``with_preamble()``.
+
+        Raises ValueError if the agent exists already and is of another kind.
+        """
+        check_json([id, name, description], "the agent")
 
         def get() -> AgentScript:
-            if id not in self._store.agents:
+            found = self._store.agents.get(id)
+            if found is None:
                 called = name or id.replace("-", " ").replace("_", " ").title()
-                self._store.agents[id] = AgentScript(id, called, description)
-            return self._store.agents[id]
+                found = AgentScript(id, called, description, composition_mode or "canned_fluid", preamble)
+                self._store.agents[id] = found
+            elif composition_mode not in (None, found.composition_mode) or preamble not in (None, found.wants_preamble):
+                raise ValueError(f"agent {id!r} exists already, as a {found.composition_mode} agent")
+            return found
 
         return self._loop.call(get)
 
     def customer(self, id: str, name: str) -> None:
         """A customer who is known. Sessions of unknown ones are made, but never get an answer."""
-        given.sendable([id, name], "the customer")
+        check_json([id, name], "the customer")
         self._loop.call(self._store.customers.__setitem__, id, name)
 
     # --- sessions, from behind the API
@@ -73,18 +95,18 @@ class Backdoor:
         """A customer's message from somewhere else: as if another process had posted it. Does not wait for the turn."""
         if not self._loop.running:
             raise RuntimeError("the server must be running for that: a message starts a turn")
-        given.sendable([text, dict(metadata or {})], "the message")
+        check_json([text, dict(metadata or {})], "the message")
 
         def post() -> None:
             session = self._store.session(session_id)
             message = self._routes.events.customer_message(session, text, dict(metadata or {}))
-            self._engine.stage.spawn(_nothing(message))
+            self._engine.spawn(_nothing(message))
 
         self._loop.call(post)
 
     def human(self, session_id: str, text: str, name: str = "Dana", *, on_behalf: bool = False) -> None:
         """A human agent's message; `on_behalf`: in the name of the AI agent."""
-        given.sendable([text, name], "the message")
+        check_json([text, name], "the message")
 
         def post() -> None:
             session = self._store.session(session_id)

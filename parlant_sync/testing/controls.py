@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from . import given
+from .agents import check_seconds
 from .engine import Engine
 from .faults import Apply, Fault, Faults, Hold, Pattern, altering, check_pattern, cutting, dripping, failing, matches
 from .gates import Gates
@@ -148,7 +148,7 @@ class Controls:
         """The answers of the next matching requests come in pieces of `size` bytes, one `every` so many seconds."""
         if size < 1:
             raise ValueError(f"size is a number of bytes, at least 1, not {size!r}")
-        self._fault(pattern, dripping(size, given.seconds(every, "every")), times)
+        self._fault(pattern, dripping(size, check_seconds(every, "every")), times)
 
     def alter_next(
         self, pattern: Pattern, function: Callable[[Response], Response | None], *, times: int | None = 1

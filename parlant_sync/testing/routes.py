@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .agents import API_MODES, AgentScript
 from .checks import Checks, HttpError, body_of, broken
 from .engine import Engine
 from .events_api import EventsApi
@@ -28,6 +29,7 @@ class Routes:
         self.events = events = EventsApi(store, engine, policy, shared_traces)
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/agents", self.list_agents),
+            ("POST", "/agents", self.create_agent),
             ("GET", "/agents/{}", self.read_agent),
             ("POST", "/sessions", self.create_session),
             ("GET", "/sessions", self.list_sessions),
@@ -115,15 +117,38 @@ class Routes:
             "id": agent.id,
             "name": agent.name,
             "description": agent.description if full else None,
-            "max_engine_iterations": 3,
-            "composition_mode": "canned_fluid",
-            **({"message_output_mode": "block"} if self._version.stages else {}),
+            "max_engine_iterations": agent.max_engine_iterations,
+            "composition_mode": next(name for name, mode in API_MODES.items() if mode == agent.composition_mode),
+            **({"message_output_mode": agent.output_mode} if self._version.stages else {}),
             "tags": [],
         }
 
     async def list_agents(self, request: Request) -> Response:
         self._policy.authorize("list_agents", request)
         return Response.of(200, [self._agent(a, True) for a in self._store.agents])
+
+    async def create_agent(self, request: Request) -> Response:
+        checks = Checks()
+        body = body_of(request, self._version)
+        name = checks.text(body, "name", required=True)
+        description = checks.text(body, "description")
+        mode = checks.choice(body, "composition_mode", tuple(API_MODES), at=("body",))
+        output = checks.choice(body, "message_output_mode", ("block", "stream"), at=("body",))
+        given_id = checks.text(body, "id") if self._version.metadata else None
+        checks.done()
+        self._policy.authorize("create_agent", request)
+        agent_id = given_id or self._store.new_id()
+        if agent_id in self._store.agents:
+            raise broken()
+        stream = output == "stream" and self._version.stages
+        self._store.agents[agent_id] = AgentScript(
+            agent_id,
+            name or "",
+            description,
+            API_MODES[mode or "fluid"],
+            output_mode="stream" if stream else "block",
+        )
+        return Response.of(201, self._agent(agent_id, full=True))
 
     async def read_agent(self, request: Request, agent_id: str) -> Response:
         self._policy.authorize("read_agent", request)

@@ -21,7 +21,6 @@ from .loop import LoopThread
 from .messages import Request, Response
 from .policy import Policy
 from .routes import Routes
-from .stage import Stage
 from .store import Store
 from .versions import version as version_of
 
@@ -95,7 +94,7 @@ class FakeServer(Backdoor, Controls):
 
     def _fresh_engine(self) -> None:
         self._gates = Gates(self._loop.changed)
-        self._engine = Engine(Stage(self._store, self._gates, self._pace))
+        self._engine = Engine(self._store, self._gates, self._pace)
         self._routes = Routes(self._store, self._engine, self._policy, self._shared_traces)
 
     def __repr__(self) -> str:
@@ -168,7 +167,7 @@ class FakeServer(Backdoor, Controls):
         self._loop.stop()
 
     async def _shut_down(self, answer: int | None) -> None:
-        self._engine.stage.stopping = True
+        self._engine.stopping = True
         if self._listener is not None:
             # A connection that was just accepted registers itself some rounds later, and not with a closed listener:
             # asyncio would drop it open.

@@ -9,8 +9,8 @@ import string
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .agents import AgentScript
 from .event import Event, now
-from .scripts import AgentScript
 from .versions import Version
 
 MAIN = "<main>"

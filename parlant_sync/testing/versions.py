@@ -28,14 +28,19 @@ class Version:
     reuses_offsets: bool
     """Offsets of deleted events are used again; and that deletion answers 500 where a turn has run."""
 
+    tool_stage: str
+    """The stage of the ``processing`` before a tool is called."""
+    tool_guidelines: bool
+    """A tool's result has ``guidelines``."""
+
 
 _VERSIONS = {
     v.name: v
     for v in (
-        Version("3.0", "0.1.0", True, False, False, False, None, True, True),
-        Version("3.1", "3.1.2", False, True, False, False, "ok", False, True),
-        Version("3.2", "3.2.2", False, True, True, True, "ok", False, True),
-        Version("3.3", "3.3.2", False, True, True, True, "healthy", False, False),
+        Version("3.0", "0.1.0", True, False, False, False, None, True, True, "Fetching data", False),
+        Version("3.1", "3.1.2", False, True, False, False, "ok", False, True, "Fetching data", False),
+        Version("3.2", "3.2.2", False, True, True, True, "ok", False, True, "Fetching data", False),
+        Version("3.3", "3.3.2", False, True, True, True, "healthy", False, False, "Considering tools", True),
     )
 }
 

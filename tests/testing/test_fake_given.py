@@ -23,6 +23,8 @@ from support.raw_api import brief
         (lambda agent: agent.fails(saying="\ud800"), "saying holds a lone surrogate"),
         (lambda agent: agent.with_preamble("\ud800"), "the preamble holds a lone surrogate"),
         (lambda agent: agent.with_tool("t", {"a": "\ud800"}), "the call holds a lone surrogate"),
+        (lambda agent: agent.with_tool("t", emits=[{"kind": "x"}]), 'a tool emits a "status", a "message" or'),
+        (lambda agent: agent.hook_answers("\ud800"), "the hook's message holds a lone surrogate"),
         (lambda agent: agent.emits({"kind": "custom", "data": "\ud800"}), "an event holds a lone surrogate"),
     ],
 )

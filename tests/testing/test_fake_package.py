@@ -50,11 +50,6 @@ def test_imports_go_in_no_circle():
     graphlib.TopologicalSorter(imported).prepare()
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
-def test_files_stay_small(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
-
-
 def test_the_plugin(tmp_path):
     (tmp_path / "test_it.py").write_text(
         textwrap.dedent(

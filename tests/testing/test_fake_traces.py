@@ -9,49 +9,86 @@ from typing import Any
 import pytest
 from support.raw_api import Api, in_background
 
+from parlant_sync.testing import AgentScript
+from parlant_sync.testing.agents import CompositionMode, Interruption
+
 TRACES = Path(__file__).parent.parent / "traces"
-FILES = sorted(TRACES.glob("*/*.json"))
+FILES = sorted(TRACES.glob("3.*/*.json"))
 RECORDED = {(f.parent.name.rpartition(".")[0], f.stem): f for f in FILES}
 
 
 def test_the_traces_are_there():
     assert {version for version, _ in RECORDED} == {"3.0", "3.1", "3.2", "3.3"}
-    assert len(RECORDED) == 48
+    assert len(RECORDED) == 109
 
 
-# --- what the stand-in must be told to do the same
+# --- the script with which the stand-in does the same
 
 
 def echo(message: str) -> str:
     return f"echo: {message}"
 
 
-def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str:
-    """Does what was done when the trace was taken; gives the session."""
-    agent = api.server.agent("research", "Research")
-    posts = [post["request"] for post in recorded["posts"]]
-    texts = [post["message"] for post in posts]
-    if scenario not in ("no_preamble", "streaming", "engine_error") or version == "3.0":
+def agent_for(api: Api, version: str, scenario: str) -> AgentScript:
+    """The agent that was recorded: made by REST, or by the SDK with this composition mode and preamble policy."""
+    if scenario.startswith("rest_"):
+        return api.server.agent(api.call("POST", "/agents", json={"name": "rest"}).json()["id"])
+    modes: dict[str, CompositionMode] = {"composited_agent": "composited", "strict_agent": "strict"}
+    agent = api.server.agent("research", composition_mode=modes.get(scenario))
+    if scenario not in ("no_preamble", "streaming", "engine_error", "strict_agent") or version == "3.0":
         agent.with_preamble("Hmm...")
-    if scenario == "engine_error":
+    return agent
+
+
+def write(agent: AgentScript, scenario: str, final: list[dict[str, Any]]) -> None:
+    """What the agent was made to do, in all scenarios but the interruptions."""
+    said = [e["data"]["message"] for e in final if e["kind"] == "message" and e["source"] == "ai_agent"]
+    if scenario in ("engine_error", "rest_error"):
         agent.forget().fails()
-    elif scenario == "silent":
+    elif scenario in ("silent", "rest_silent"):
         agent.stays_silent()
     elif scenario == "two_messages":
         agent.replies(echo, then="second part")
+    elif scenario == "strict_agent":
+        agent.forget().replies(said[-1])
+    elif scenario == "rest_prompted":
+        agent.replies(said[0]).replies(said[1])
     elif scenario.startswith("streaming"):
-        agent.streams([c for c in recorded["final"][-3]["data"]["chunks"] if c is not None])
-    if scenario == "greeting":
-        session = api.call("POST", "/sessions?allow_greeting=true", json={"agent_id": "research"}).json()["id"]
-        api.server.wait_idle()
-        return str(session)
-    session = api.session("research")
+        agent.streams([c for c in final[-3]["data"]["chunks"] if c is not None])
+    elif scenario == "hook_answers":
+        agent.hook_answers(said[-1])
+    elif scenario == "hook_greets":
+        agent.with_hook_message(said[0])
+    elif scenario == "hook_stops":
+        agent.hook_stops()
+    elif scenario == "hook_drops":
+        agent.hook_drops()
+    elif scenario.startswith("tool_"):
+        (call,) = next(e for e in final if e["kind"] == "tool")["data"]["tool_calls"]
+        emits = {
+            "tool_says_ready": [{"status": "ready", "data": {"progress": 50}}],
+            "tool_says_error": [{"status": "error", "data": {"message": "the loyalty service is down"}}],
+            "tool_says_message": [
+                {"status": "processing", "data": {"stage": "Searching"}},
+                {"message": "I have found three."},
+            ],
+        }.get(scenario, [])
+        agent.with_tool(call["tool_id"], {}, "done", emits=emits, control=call["result"]["control"])
+        agent.with_matches(guidelines=["g"])
+
+
+def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str:
+    """Does what was done when the trace was taken; gives the session."""
+    agent = agent_for(api, version, scenario)
+    posts = [post["request"] for post in recorded["posts"]]
+    write(agent, scenario, recorded["final"])
+    greeting = "?allow_greeting=true" if scenario == "greeting" else ""
+    session = str(api.call("POST", f"/sessions{greeting}", json={"agent_id": agent.id}).json()["id"])
+    api.server.wait_idle()
     if scenario == "manual_human":
         api.server.set_mode(session, "manual")
-        for post in posts:
-            assert api.post(session, **post).status_code == 201
-    elif scenario.startswith("interrupted"):
-        interrupt(api, version, scenario, session, *texts)
+    if "interrupted" in scenario:
+        interrupt(api, agent, version, scenario, session, *[post["message"] for post in posts])
     else:
         for post in posts:
             assert api.post(session, **post).status_code == 201
@@ -60,14 +97,16 @@ def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str
     return session
 
 
-def interrupt(api: Api, version: str, scenario: str, session: str, first: str, second: str) -> None:
-    agent = api.server.agent("research")
-    cancels = version in ("3.2", "3.3")
-    if scenario == "interrupted":
+def interrupt(api: Api, agent: AgentScript, version: str, scenario: str, session: str, first: str, second: str) -> None:
+    cancels = version in ("3.2", "3.3") or scenario.startswith("rest_")
+    if scenario == "rest_interrupted_late":
+        # The message came after the bare `ready`, on 3.3 after `typing`.
+        agent.echoes().waits("old", at="answer" if version == "3.3" else "processing").echoes()
+    elif scenario in ("interrupted", "rest_interrupted"):
         agent.echoes().waits("old", at="start").when_interrupted("auto" if cancels else "finish").echoes()
     elif scenario == "interrupted_at_once":
-        # The preamble of the old turn dribbled in on 3.3, not on 3.2: which of the two is chance.
-        how = "cancel" if cancels else "late"
+        # The preamble of the old turn still came on 3.3, not on 3.2: which of the two is chance.
+        how: Interruption = "cancel" if cancels else "late"
         agent.echoes().waits("old", at="start").when_interrupted(how, dribbles=version == "3.3").echoes()
     elif version == "3.2":
         agent.echoes().waits("old", at="answer").echoes()  # that time the message came before the first answer
@@ -131,6 +170,6 @@ def test_the_same_turn(serve, version, scenario):
     assert [e["offset"] for e in events] == list(range(len(wanted)))
     assert by_trace(events) == by_trace(wanted)
     # What is left of a cancelled turn comes in at any time between the events of the next.
-    dribbled = scenario in ("interrupted", "interrupted_at_once") and version in ("3.2", "3.3")
+    dribbled = "interrupted" in scenario and (version in ("3.2", "3.3") or scenario.startswith("rest_"))
     certain = 6 if dribbled else len(wanted)
     assert seen(events[:certain], {}) == seen(wanted[:certain], {})

@@ -83,16 +83,117 @@ def test_tools(api):
     session = api.session()
     events = api.turn(session, "how many?")
     tools = [e for e in events if e["kind"] == "tool"]
-    assert [t["source"] for t in tools] == ["system", "system"]
+    assert [t["source"] for t in tools] == ["ai_agent", "ai_agent"]
     (call,) = tools[0]["data"]["tool_calls"]
     assert (call["tool_id"], call["arguments"], call["result"]["data"]) == ("shop:stock", {"item": 1}, {"left": 3})
     assert {t["trace_id"] for t in tools} == {events[1]["trace_id"]}
+
+
+def test_a_tool_may_send_events_and_hand_over(api):
+    emits = [{"status": "ready", "data": {"progress": 50}}, {"message": "three"}, {"custom": {"page": 1}}]
+    agent = api.server.agent("support").replies("done").with_tool("shop:find", emits=emits, control={"mode": "manual"})
+    agent.with_matches(guidelines=["g1"], journeys=["j1"], journey_states=["s1", "s2"])
+    session = api.session()
+    events = api.turn(session, "hi")
+    shown = [brief(e) for e in events[3:9]]
+    assert shown == ["processing(Considering tools)", "ready", "three", "custom", "tool", "processing(Interpreting)"]
+    assert events[-1]["data"]["data"] == {
+        "stage": "completed",
+        "matched_guidelines": [{"id": "g1"}],
+        "matched_journeys": [{"id": "j1"}],
+        "matched_journey_states": [{"id": "s1"}, {"id": "s2"}],
+    }
+    assert api.server.sessions[session]["mode"] == "manual"
+    assert [brief(e) for e in api.turn(session, "anyone?")] == ["customer:anyone?"]
 
 
 def test_a_preamble_each_time(api):
     api.server.agent("support").with_preamble(always=True).stays_silent().replies("Yes.")
     for events in told(api, "a", "b"):
         assert "preamble:Hmm..." in events
+
+
+BARE = ["acknowledged", "ready", "processing(Interpreting)"]
+ARTICULATING = "processing(Articulating)"
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "how", "expected"),
+    [
+        ("3.3", "fluid", ("replies", "a", "b"), [*BARE, "typing", "a", "typing", "b", "ready(completed)"]),
+        ("3.1", "fluid", ("replies", "a"), [*BARE, "typing", "a", "ready"]),
+        ("3.3", "fluid", ("streams", "a b"), [*BARE, "typing", "a b", "ready(completed)"]),
+        ("3.3", "fluid", ("fails",), [*BARE, "typing", "ready(completed)", "error"]),
+        ("3.1", "fluid", ("stays_silent",), [*BARE, "typing", "ready"]),
+        ("3.0", "strict", ("replies", "a"), [*BARE, ARTICULATING, "typing", "a", "ready", "ready"]),
+        ("3.3", "strict", ("stays_silent",), [*BARE, *[ARTICULATING] * 3, "ready(completed)"]),
+        ("3.3", "strict", ("fails",), [*BARE, *[ARTICULATING] * 3, "ready(completed)"]),
+        ("3.3", "strict", ("hook_drops",), [*BARE, ARTICULATING, "typing", *END]),
+        ("3.3", "composited", ("replies", "a"), [*START, "a", *END]),
+    ],
+)
+def test_composition_modes(serve, version, mode, how, expected):
+    api = serve(version)
+    agent = api.server.agent("support", composition_mode=mode)
+    getattr(agent, how[0])(*how[1:])
+    assert told(api, "hi") == [expected]
+
+
+def test_the_policy_decides_about_the_preamble(api):
+    api.server.agent("support", composition_mode="fluid", preamble=False).echoes()
+    assert told(api, "hi") == [["acknowledged", "processing(Interpreting)", "typing", "echo: hi", "ready(completed)"]]
+    api.server.agent("sales", preamble=True)
+    session = api.session("sales")
+    assert [brief(e) for e in api.turn(session, "hi")][2:5] == ["typing", "preamble:Hmm...", "ready"]
+    api.server.agent("law", composition_mode="strict").with_preamble("Let me see")
+    assert brief(api.turn(api.session("law"), "hi")[3]) == "preamble:Let me see"
+
+
+def test_an_agent_made_by_rest_is_fluid(serve):
+    for version in ("3.0", "3.3"):
+        api = serve(version)
+        made = api.call("POST", "/agents", json={"name": "Ada", "description": "helps"})
+        assert (made.status_code, made.json()["composition_mode"]) == (201, "fluid")
+        assert api.call("GET", f"/agents/{made.json()['id']}").json() == made.json()
+        events = [brief(e) for e in api.turn(api.session(made.json()["id"]), "hi")][1:]
+        assert events == [*BARE, "typing", "echo: hi", "ready" if version == "3.0" else "ready(completed)"]
+
+
+def test_an_agent_made_by_rest_may_be_of_another_kind(api):
+    fields = {"name": "S", "id": "s", "composition_mode": "canned_fluid", "message_output_mode": "stream"}
+    assert api.call("POST", "/agents", json=fields).json()["message_output_mode"] == "stream"
+    assert api.call("POST", "/agents", json=fields).status_code == 500  # as Parlant, if the id is taken
+    message = next(e for e in api.turn(api.session("s"), "hi") if "chunks" in e["data"])
+    assert message["data"]["chunks"] == ["echo: ", "hi", None]
+    fields = {"name": "T", "composition_mode": "strict_canned"}
+    assert api.call("POST", "/agents", json=fields).json()["composition_mode"] == "strict_canned"
+    assert api.call("POST", "/agents", json={"composition_mode": "x"}).status_code == 422
+
+
+def test_what_contradicts_an_agent_is_refused(api):
+    with pytest.raises(ValueError, match="'fluid', 'canned_fluid', 'strict', 'composited'; not 'odd'"):
+        api.server.agent("support", composition_mode="odd")
+    agent = api.server.agent("support", composition_mode="fluid")
+    assert api.server.agent("support") is agent
+    with pytest.raises(ValueError, match="exists already, as a fluid agent"):
+        api.server.agent("support", composition_mode="strict")
+    for write in (agent.with_preamble, agent.hook_drops):
+        with pytest.raises(ValueError, match="a fluid agent"):
+            write()
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (lambda a: a.hook_answers("Closed."), ["acknowledged", "Closed."]),
+        (lambda a: a.with_hook_message("Welcome.").replies("Hi"), ["acknowledged", "Welcome.", *START[1:], "Hi", *END]),
+        (lambda a: a.hook_stops(), START[:2]),
+        (lambda a: a.hook_drops(), [*START, *END]),
+    ],
+)
+def test_hooks(api, write, expected):
+    write(api.server.agent("support"))
+    assert told(api, "hi") == [expected]
 
 
 @pytest.mark.parametrize(("version", "often"), [("3.0", 1), ("3.1", 3), ("3.3", 3)])
