@@ -1,7 +1,7 @@
-"""A reader's way through the log: gives the events of a session in offset order, each once, wherever they come from.
+"""A reader's place in the log: gives the events of a session in offset order, each once, however they arrive.
 
-A feed is an offset and a mailbox. While it keeps up, events come through the mailbox; when it is behind, it lists from
-its own offset, gives all of that, and goes on from the mailbox, dropping what it already had.
+A feed is an offset and a mailbox. While it keeps up, events come through the mailbox. If it is behind, it lists from
+its own offset, gives all of that list, and continues from the mailbox, dropping the events it already had.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from parlant_sync._api.calls import unread
-from parlant_sync._api.retry import LONGEST_RETRY_AFTER, jittered
+from parlant_sync._api.retry import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, jittered
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync.errors import ParlantSyncError, SessionClosed
+from parlant_sync.errors import ParlantSyncError, RateLimitedError, SessionClosed
 from parlant_sync.events import Event
 
 Lister = Callable[[int], list[Event]]
 
-# As often a reader that does not wait asks before it gives up: as any call that reads.
+# How often a reader that does not wait tries to list, as any call that reads.
 _ATTEMPTS = 3
 
 
@@ -33,14 +33,25 @@ class FeedEnded(Exception):
 
 
 class EventFeed:
-    """For one thread at a time, but ``leave()``. ``offset`` is the next one wanted; ``lister`` lists from an offset."""
+    """For one thread at a time, except ``leave()``. ``offset`` is the next one wanted."""
 
     def __init__(
-        self, hub: EventHub, lister: Lister, limit: int, *, offset: int | None = None, epoch: int | None = None
+        self,
+        hub: EventHub,
+        lister: Lister,
+        limit: int,
+        *,
+        offset: int | None = None,
+        epoch: int | None = None,
+        ask_again: Callable[[], None] = lambda: None,
     ) -> None:
-        """From ``offset`` (of the numbering ``epoch``) on, or with None from what the poller has not yet seen."""
+        """Begin at ``offset`` (of the numbering ``epoch``), or if it is None, at what the poller has not yet seen.
+
+        ``lister`` lists the events from an offset. ``ask_again`` aborts a poll that is overdue, so that it is repeated.
+        """
         self._hub = hub
         self._lister = lister
+        self._ask_again = ask_again
         self._pending: deque[Event] = deque()
         self._mailbox = Mailbox(limit)
         self._left: ParlantSyncError | None = None
@@ -52,17 +63,17 @@ class EventFeed:
         self.offset = offset
 
     def leave(self) -> None:
-        """Nothing more is wanted: what has arrived is given, and then comes the end. From any thread."""
-        self._left = SessionClosed("this reader was closed; iter_events() goes on where it stopped")
+        """Give only what has arrived, and then end. From any thread."""
+        self._left = SessionClosed("this reader was closed; iter_events() continues where it stopped")
         self._hub.leave(self._mailbox)
         self._mailbox.nudge()
 
     def skip_to(self, offset: int) -> None:
-        """Nothing below ``offset`` is wanted (any more)."""
+        """Skip the events below ``offset``."""
         self.offset = max(self.offset, offset)
 
     def start_at(self, offset: int) -> None:
-        """Nothing below ``offset`` will ever be wanted, whatever the numbering of the server does."""
+        """Skip the events below ``offset``, also if the server's numbering goes back."""
         self._floor = offset
         epoch = self._hub.place.epoch
         if epoch == self._epoch:
@@ -72,9 +83,9 @@ class EventFeed:
             self.back_to(offset)
 
     def get(self, deadline: Deadline) -> Event | None:
-        """The next event, or None when ``deadline`` passes first.
+        """Return the next event, or None if ``deadline`` passes first.
 
-        Raises :class:`FeedEnded` after the last one, and what a list raises that no patience mends (401, 403, 404).
+        Raises :class:`FeedEnded` after the last one, and the final errors of a list (401, 403, 404).
         """
         while True:
             event = self.pop()
@@ -84,27 +95,27 @@ class EventFeed:
                 return None
 
     def list_now(self) -> None:
-        """Ask the server itself, as if behind; ``pop`` then gives what it holds. Raises what the list raises."""
+        """List from the server; ``pop`` then gives what it holds. Raises what the list raises."""
         self._let_go()
         self._catch_up(Deadline(None), attempts=_ATTEMPTS)
 
     def back_to(self, offset: int, epoch: int | None = None) -> None:
-        """Give from ``offset`` (of the numbering ``epoch``) on, or again: what was taken since then was not used."""
+        """Continue at ``offset`` (of the numbering ``epoch``), also with events that were given before."""
         self.offset = offset
         if epoch is not None:
             self._epoch = epoch
         self._let_go()
 
     def put_back(self, events: Sequence[Event]) -> None:
-        """These were taken last, in this order, and are to be given next."""
+        """Give these events again, which were taken last, in this order."""
         if events:
             self.offset = events[0].offset
             self._pending.extendleft(reversed(events))
 
     def pop(self) -> Event | None:
-        """The next event, if it is here already; never waits."""
+        """Return the next event if it is here already, else None. Never waits."""
         if self._hub.place.epoch != self._epoch:
-            self._pending.clear()  # of a numbering that is gone; this feed is behind
+            self._pending.clear()  # of an old numbering; this feed is behind
         while self._pending:
             event = self._next_pending()
             if event is not None:
@@ -120,7 +131,7 @@ class EventFeed:
         try:
             event = self._pending.popleft()
         except BaseException:
-            self._let_go()  # an interrupt in between: the item may be out and nowhere
+            self._let_go()  # interrupted: the event may be out of the queue and lost
             raise
         if event.offset < self.offset:
             return None
@@ -131,17 +142,17 @@ class EventFeed:
         return self._hub.ending or self._left
 
     def _fill(self, deadline: Deadline) -> bool:
-        """Wait for more to give; False when the deadline has passed."""
+        """Wait for more events. Returns False if the deadline has passed."""
         mailbox = self._mailbox
-        # Looked at before the wait: whoever ends the session afterwards also nudges this mailbox.
+        # Checked before the wait: what ends the session later also nudges this mailbox.
         ending = self._ending()
         if mailbox.is_behind():
             if self._hub.ending is not None:
                 raise FeedEnded(self._hub.ending)
-            # Of one who has left while he was behind, what had arrived is on the server.
+            # If the reader has left while it was behind, the server still has what had arrived.
             return self._catch_up(deadline, attempts=1 if ending is not None else float("inf"))
         try:
-            self._pending.extend(mailbox.take(deadline.bound(None) if ending is None else 0))
+            self._pending.extend(mailbox.take(deadline.bound(self._overdue()) if ending is None else 0))
         except queue.Empty:
             if mailbox.is_behind():
                 return True
@@ -149,14 +160,20 @@ class EventFeed:
                 raise FeedEnded(ending) from None
             return not deadline.expired()
         except BaseException:
-            self._let_go()  # an interrupted take: the batch may be out and nowhere
+            self._let_go()  # interrupted: a batch may be out of the mailbox and lost
             raise
         return True
+
+    def _overdue(self) -> float | None:
+        """Seconds until the running poll is overdue; None if it is not expected to deliver anything by now."""
+        if self._hub.take_overdue():
+            self._ask_again()
+        return self._hub.overdue.bound(None)
 
     def _catch_up(self, deadline: Deadline, *, attempts: float = float("inf")) -> bool:
         attempt = 0
         while True:
-            # First: whatever is told from here on comes through the mailbox, a new numbering, too.
+            # First, so that whatever is delivered from now on comes through the mailbox.
             self._mailbox.catch_up()
             place = self._hub.place
             if place.epoch != self._epoch:
@@ -177,21 +194,28 @@ class EventFeed:
                 attempt += 1
                 if attempt >= attempts:
                     raise
+                limited = isinstance(error, RateLimitedError)
                 wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
-            self._pause(Deadline(deadline.bound(max(jittered(attempt), wish))))
+            self._pause(Deadline(deadline.bound(max(jittered(attempt), wish))), at_least=wish if limited else 0.0)
             ending = self._ending()
             if ending is not None:
                 raise FeedEnded(ending)
             if deadline.expired():
                 return False
 
-    def _pause(self, pause: Deadline) -> None:
-        """Nothing is told to a reader that is behind, so only an end can cut this short."""
-        while self._ending() is None and not pause.expired():
-            try:
-                self._mailbox.take(pause.bound(None))
-            except queue.Empty:
+    def _pause(self, until: Deadline, *, at_least: float) -> None:
+        """Wait after a list that failed. Ends early if the session ends, or if a poll succeeds meanwhile."""
+        answers = self._hub.answers
+        least = Deadline(max(SHORTEST_PAUSE, at_least))
+        while self._ending() is None and not until.expired():
+            answered = self._hub.answers != answers
+            if answered and least.expired():
                 return
+            try:
+                # A reader that is behind gets no events: a nudge says that there is something to look at.
+                self._mailbox.take(until.bound(least.bound(None) if answered else None))
+            except queue.Empty:
+                continue
 
     def _let_go(self) -> None:
         self._pending.clear()

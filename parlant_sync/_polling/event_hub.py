@@ -1,8 +1,8 @@
-"""Where a session's one poller meets its many readers: the next offset, and who wants to be told.
+"""Where a session's one poller meets its many readers: the next offset, and which mailboxes get the events.
 
-Order of locks in this library, outermost first: poller, hub, mailbox; and metrics, registry. Every other one is held
-alone. Where objects are made or let go under a lock, it is reentrant: the collector may run a finalizer of the caller's
-in there, which closes a session.
+Order of the locks in this library, outermost first: poller, hub, mailbox; and metrics, registry. Hold every other lock
+alone. A lock is reentrant if objects are created or released under it: the garbage collector may run a finalizer of
+the caller there, and that may close a session.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from parlant_sync._deadline import Deadline
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import NotFoundError, ParlantSyncError
 from parlant_sync.events import Event
 
+# A poll that has not delivered a message this many seconds after its post is taken for dead, and made again. Servers
+# answer within 0.25 s (WIRE.md). If the next poll does not deliver it either, it gets twice the time.
+DELIVERED_WITHIN = 2.5
+
 
 class LogPosition(NamedTuple):
-    """Where the poller is in the server's log: ``next`` is the offset not yet polled.
+    """Where the poller is in the server's log: ``next`` is the first offset not yet polled.
 
-    ``epoch`` counts renumberings of the server, ``base`` is the offset at which the present one was noticed.
+    ``epoch`` counts how often the server's numbering went back. ``base`` is where the present numbering was noticed.
     """
 
     next: int
@@ -29,19 +34,22 @@ class LogPosition(NamedTuple):
 
 
 class EventHub:
-    """Thread-safe. Keeps no events; a reader that nobody holds any more is forgotten."""
+    """Hands each polled batch to all mailboxes. Keeps no events, and mailboxes only weakly. Thread-safe."""
 
     def __init__(self, next_offset: int, *, on_end: Callable[[], None] = lambda: None) -> None:
         self._on_end = on_end  # called once, outside the lock
-        self._lock = threading.RLock()  # guards all attributes below; nothing slower than a queue's put happens in it
+        self._lock = threading.RLock()  # guards all attributes below; held for nothing slower than a queue's put
         self._place = LogPosition(next_offset)
-        self._bases = [0]  # of each epoch, where it was noticed
+        self._bases = [0]  # where each epoch was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         self._ending: ParlantSyncError | None = None
-        # What a 404 means while the session is being deleted from here; a single store, made without the lock.
+        # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
         self.deleting: ParlantSyncError | None = None
+        self.answers = 0  # how many polls have succeeded
         self._agent_status: str | None = None
         self._posted = -1
+        self._grace = DELIVERED_WITHIN
+        self._overdue = Deadline(None)
         self._last_created: object = None
 
     @property
@@ -50,7 +58,7 @@ class EventHub:
 
     @property
     def ending(self) -> ParlantSyncError | None:
-        """Why no more events will come; None while they may."""
+        """Why no more events will come; None while the session goes on."""
         return self._ending
 
     @property
@@ -59,12 +67,12 @@ class EventHub:
 
     @property
     def last_created(self) -> object:
-        """When the server stored the event polled last, as the server wrote it; None where it did not tell."""
+        """When the server stored the last polled event, as the server wrote it; None if it did not say."""
         return self._last_created
 
     @property
     def backlog(self) -> int:
-        """How many events wait in all mailboxes together."""
+        """How many events wait in all mailboxes."""
         return sum(box.waiting for box in self._boxes())
 
     @property
@@ -77,7 +85,7 @@ class EventHub:
             return [box for ref in self._mailboxes if (box := ref()) is not None]
 
     def join(self, mailbox: Mailbox, offset: int | None, epoch: int) -> LogPosition:
-        """Tell ``mailbox`` of all that comes from now on. A reader that wants exactly that is not behind."""
+        """Send all later events to ``mailbox``. If its reader begins exactly there, it is not behind."""
         with self._lock:
             self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
             self._mailboxes.append(weakref.ref(mailbox))
@@ -90,42 +98,67 @@ class EventHub:
             self._mailboxes = [ref for ref in self._mailboxes if ref() not in (None, mailbox)]
 
     def deliver(self, events: Sequence[Event], asked: LogPosition) -> int:
-        """Hand a polled batch to every reader, then move on. Repeats are dropped. Returns how many were new."""
+        """Give the answer of a poll to every reader, then move on. Returns how many events were new; drops the others.
+
+        A reader that is behind gets no events, but is woken: the server answers again.
+        """
         with self._lock:
+            self.answers += 1
             if self._ending is not None or asked.epoch != self._place.epoch:
                 return 0
             start = self._place.next
             fresh = events if not events or events[0].offset >= start else [e for e in events if e.offset >= start]
-            if not fresh:
-                return 0
             for ref in self._mailboxes:
                 mailbox = ref()
                 if mailbox is not None:
                     mailbox.offer(fresh)
+            if not fresh:
+                return 0
+            if fresh[-1].offset >= self._posted:
+                self._overdue, self._grace = Deadline(None), DELIVERED_WITHIN
             self._agent_status = _last_status(fresh) or self._agent_status
             self._last_created = fresh[-1].raw.get("creation_utc")
             self._place = LogPosition(fresh[-1].offset + 1, self._place.epoch, self._place.base)
             return len(fresh)
 
     def latest(self) -> int:
-        """The offset after the last event known to exist, be it polled or posted here."""
+        """The offset after the last event that was polled or posted here."""
         with self._lock:
             return max(self._place.next, self._posted + 1)
 
     def note_posted(self, posted: int, known: LogPosition) -> bool:
-        """An event posted here got this offset; ``known`` was the place before it was sent.
+        """An event posted here has this offset. ``known`` was the place before it was sent.
 
-        True where it lies below what had been polled by then: the server's numbering went back (WIRE.md), and
-        ``renumber()`` is next.
+        Returns True if it is below what had been polled by then: the server's numbering went back (WIRE.md). Call
+        ``renumber()`` next.
         """
         with self._lock:
             self._posted = posted
+            if posted >= self._place.next:
+                self._overdue = Deadline(self._grace)
+                self._nudge()  # readers that wait already have to know until when
             return self._is_below(posted, known)
 
-    def renumber(self, start: int, known: LogPosition) -> bool:
-        """The new numbering begins at ``start``: the poller and every reader go on from there, or from further below.
+    @property
+    def overdue(self) -> Deadline:
+        """When the poll should have delivered what was posted here; without end if nothing is missing."""
+        return self._overdue
 
-        False where another post has noticed it already.
+    def take_overdue(self) -> bool:
+        """Whether the running poll is overdue. Returns True to one caller, who makes the poller ask again."""
+        if not self._overdue.expired():
+            return False
+        with self._lock:
+            if self._ending is not None or not self._overdue.expired():
+                return False
+            self._grace *= 2
+            self._overdue = Deadline(self._grace)
+            return True
+
+    def renumber(self, start: int, known: LogPosition) -> bool:
+        """The new numbering begins at ``start``: the poller and every reader continue from there or from below it.
+
+        Returns False if another post has noticed it already.
         """
         with self._lock:
             if not self._is_below(start, known):
@@ -139,30 +172,34 @@ class EventHub:
             return True
 
     def lowest_base(self, epoch: int) -> int:
-        """The lowest offset that was given anew since ``epoch``, an earlier one than now."""
+        """The lowest offset that the server has used again since ``epoch``, which is an earlier one."""
         with self._lock:
             return min(self._bases[epoch + 1 :])
 
     def _is_below(self, offset: int, known: LogPosition) -> bool:
-        """Whether an event of the newest numbering lies below all that is known of it. The lock is held."""
+        """Whether an event of the newest numbering is below everything known of it. The lock is held."""
         place = self._place
         return offset < (known.next if known.epoch == place.epoch else place.base)
 
     def end(self, cause: ParlantSyncError) -> bool:
-        """No more events and no more turns; ``cause`` is told to every reader. The first cause wins."""
+        """End the session for every reader and every turn. The first cause wins; returns whether this one did."""
         with self._lock:
             if self._ending is not None:
                 return False
             self._ending = (isinstance(cause, NotFoundError) and self.deleting) or cause
-            for ref in self._mailboxes:
-                mailbox = ref()
-                if mailbox is not None:
-                    mailbox.nudge()
+            self._nudge()
         self._on_end()
         return True
 
+    def _nudge(self) -> None:
+        """Make all readers look up. The lock is held."""
+        for ref in self._mailboxes:
+            mailbox = ref()
+            if mailbox is not None:
+                mailbox.nudge()
+
     def drop_inherited(self) -> None:
-        """In a forked child, where a thread that does not exist there may hold the lock."""
+        """For a forked child, in which a thread that does not exist may hold the lock."""
         self._lock = threading.RLock()
 
 

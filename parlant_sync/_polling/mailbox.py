@@ -75,9 +75,15 @@ class Mailbox(queue.Queue[Sequence[Event]]):
     # -- for the poller
 
     def offer(self, batch: Sequence[Event]) -> None:
-        """Add a batch, or let go of everything if it would be too much. A reader that is behind gets nothing."""
+        """Add a batch, or let go of everything if that would be too much.
+
+        A reader that is behind gets no events, only a nudge.
+        """
         with self.mutex:
             if self._behind:
+                self.nudge()
+                return
+            if not batch:
                 return
             waiting = self.waiting
             # A batch for an idle reader is taken whatever its length: it is in memory already.

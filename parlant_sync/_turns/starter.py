@@ -88,7 +88,8 @@ class TurnStarter:
                 api.list_limiter.limited(error.retry_after)  # the pollers pause, too
                 raise
 
-        return EventFeed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch)
+        ask_again = self._poller.poll_now
+        return EventFeed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch, ask_again=ask_again)
 
     def latest(self, deadline: Deadline | None = None) -> int:
         """The offset after the last event that the server has now. Asks it: what the poller knows may be old."""
@@ -102,8 +103,8 @@ class TurnStarter:
             return
         start = self._start_of_numbering(event, deadline, found)
         if start is not None and self._hub.renumber(start, place):
-            logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
             self._poller.poll_now()
+            logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
 
     def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
         """The first offset that was given anew, as far as it can be told; None where none was."""

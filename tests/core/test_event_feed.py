@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
@@ -344,3 +345,58 @@ def test_back_to_gives_again() -> None:
     assert drain(feed) == [0, 1, 2]
     feed.back_to(1)
     assert drain(feed) == [1, 2]
+
+
+def test_a_poll_that_is_overdue_is_repeated_by_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection of the poll has died without a word: the post went through, its event does not come."""
+    monkeypatch.setattr("parlant_sync._polling.event_hub.DELIVERED_WITHIN", 0.05)
+    server = Server()
+
+    def ask_again() -> None:
+        server.add()
+        server.poll()
+
+    feed = EventFeed(server.hub, server.lister, 100, ask_again=ask_again)
+    server.hub._grace = 0.05
+    server.hub.note_posted(0, server.hub.place)
+    event = feed.get(Deadline(30))
+    assert event is not None
+    assert event.offset == 0
+
+
+def test_a_poll_that_delivers_is_left_alone() -> None:
+    server = Server()
+    feed = EventFeed(server.hub, server.lister, 100, ask_again=lambda: pytest.fail("an extra request"))
+    server.hub._grace = 0.0
+    server.hub.note_posted(0, server.hub.place)
+    server.add()
+    server.poll()
+    assert drain(feed) == [0]
+
+
+class Limits(RateLimitedError):
+    """429 with Retry-After: 30."""
+
+    def __init__(self) -> None:
+        super().__init__("slow down", status=429, retry_after=30.0)
+
+
+@pytest.mark.parametrize(("failure", "woken"), [(TransportError("reset"), True), (Limits(), False)])
+def test_a_poll_that_succeeds_ends_the_pause_of_a_reader(
+    failure: Exception, woken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 10 s otherwise, while the server answers. What a 429 asked for is waited for all the same."""
+    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 20.0)
+    server = Server(1, start=1)
+    server.failures = [failure]
+    feed = server.feed(0)
+    over = threading.Event()
+    answers = threading.Thread(target=lambda: [server.poll() for _ in iter(lambda: over.wait(0.02), True)])
+    answers.start()
+    started = time.monotonic()
+    event = feed.get(Deadline(10 if woken else 0.6))
+    took = time.monotonic() - started
+    over.set()
+    answers.join()
+    assert (event is not None) is woken
+    assert took >= 0.25  # a server whose lists fail is not asked at once again and again

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import functools
 import gc
+import queue
 
+import pytest
+
+from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import NotFoundError, SessionClosed
@@ -130,3 +135,41 @@ def test_agent_status() -> None:
     assert hub.agent_status == "typing"
     hub.deliver(batch(2), hub.place)
     assert hub.agent_status == "typing"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_poll_that_does_not_deliver_what_was_posted_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all who wait; again after twice the time, if the next poll does not deliver it either."""
+    clock = Clock()
+    monkeypatch.setattr("parlant_sync._polling.event_hub.Deadline", functools.partial(Deadline, clock=clock))
+    hub = EventHub(0)
+    box = join(hub)
+    assert (hub.overdue.bound(None), hub.take_overdue()) == (None, False)
+    hub.note_posted(4, hub.place)
+    assert box.take(0) == ()  # a reader that waits already learns of it
+    assert 2.0 <= (hub.overdue.bound(None) or 0) <= 3.0
+    hub.deliver(batch(3), hub.place)  # an earlier event proves nothing
+    for moment, overdue in [(1.9, False), (3.0, True), (3.0, False), (7.9, False), (8.1, True)]:
+        clock.now = moment
+        assert hub.take_overdue() is overdue, moment
+    hub.deliver(batch(4), hub.place)
+    clock.now = 1000
+    assert (hub.overdue.bound(None), hub.take_overdue()) == (None, False)
+    hub.note_posted(4, hub.place)  # the poll was faster than the answer to the post
+    assert hub.overdue.bound(None) is None
+
+
+def test_a_poll_that_succeeds_wakes_readers_that_are_behind() -> None:
+    hub = EventHub(5)
+    box, early = join(hub), join(hub, 0)
+    hub.deliver([], hub.place)
+    assert early.take(0) == ()
+    assert hub.answers == 1
+    with pytest.raises(queue.Empty):
+        box.take(0)
