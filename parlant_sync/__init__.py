@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from parlant_sync.client import Client, ClientStats
     from parlant_sync.errors import (
         AgentError,
+        AgentUnavailable,
         ApiError,
         AuthenticationError,
         ConcurrencyError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         SessionClosed,
         TransportError,
         TurnTimeout,
+        UnsupportedByServer,
     )
     from parlant_sync.events import Agent, Event, Reply, ServerInfo, SessionInfo
     from parlant_sync.reader import EventReader
@@ -55,6 +57,7 @@ _HOMES = {
 __all__ = [
     "Agent",
     "AgentError",
+    "AgentUnavailable",
     "ApiError",
     "AuthenticationError",
     "Client",
@@ -81,6 +84,7 @@ __all__ = [
     "TransportError",
     "Turn",
     "TurnTimeout",
+    "UnsupportedByServer",
     "__version__",
 ]
 

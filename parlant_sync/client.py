@@ -19,14 +19,14 @@ from parlant_sync._http.codec import segment
 from parlant_sync._http.transport import Transport
 from parlant_sync._registry import Registry
 from parlant_sync._settings import Settings, Verify
-from parlant_sync.events import Agent, ServerInfo, SessionInfo
+from parlant_sync.events import Agent, ServerInfo, SessionInfo, Since, Value
 from parlant_sync.session import Session
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ClientStats:
+class ClientStats(Value):
     """Sums over the sessions that are open now."""
 
     sessions: int
@@ -138,7 +138,7 @@ class Client:
         if wanted is not None:
             body["labels"] = wanted
         info = self._api.create_session(body, allow_greeting=allow_greeting)
-        for what, since in check.not_kept(info, metadata, wanted):
+        for what, since in check.not_kept(info, metadata=metadata, labels=wanted):
             logger.warning(
                 "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
                 info.id,
@@ -148,7 +148,7 @@ class Client:
             )
         return self._registry.add(self._session(info, 0, 0))
 
-    def session(self, session_id: str, *, since: int | str | None = None) -> Session:
+    def session(self, session_id: str, *, since: Since | None = None) -> Session:
         """Attach to a session that exists. For one id, all threads of this client get one and the same open object.
 
         ``since``: where its default reader begins: ``"latest"``, ``"beginning"``, or an offset. Left out: where the
@@ -157,7 +157,7 @@ class Client:
         TransportError, ApiError.
         """
         segment(session_id, "a session id")
-        wanted: int | str = "latest" if since in (None, "latest") else check.offset(since)
+        wanted: Since = "latest" if since in (None, "latest") else check.offset(since)
 
         def make() -> Session:
             info = self._api.read_session(session_id)

@@ -5,7 +5,7 @@
     ParlantSyncError
     ├── ConfigurationError        a wrong argument or setting; also ValueError
     ├── TransportError            no HTTP answer: refused, reset, DNS, TLS, timed out, out of threads or descriptors
-    ├── ApiError                  an HTTP answer that is not the wanted one: .status .method .path .detail
+    ├── ApiError                  the server refused: .status .method .path .detail
     │   ├── AuthenticationError   401
     │   ├── PermissionDeniedError 403
     │   ├── NotFoundError         404
@@ -14,13 +14,15 @@
     │   └── ServerError           5xx
     ├── ProtocolError             a 2xx whose body is not what it must be
     ├── TurnTimeout               out of time; also TimeoutError: .partial .event
-    ├── AgentError                the engine reported an error: .detail .partial
+    ├── AgentError                the engine reported an error: .detail .summary .partial
+    │   └── AgentUnavailable      the server's cost control refused the turn: .retry_after
+    ├── UnsupportedByServer       this server's version cannot do that
     ├── DeliveryUncertain         a message may or may not have arrived: .key .session_id
     ├── SessionClosed             this object was closed, here or by client.close()
-    ├── ConcurrencyError          two threads want what only one can have
+    ├── ConcurrencyError          two callers need the same thing in conflicting ways
     └── ForkedProcessError        an object of the parent process was used after a fork
 
-All of them can be pickled, and none holds a secret: what a server echoes is redacted before it gets here.
+All can be pickled. None holds a secret: what a server echoes is redacted before it gets here.
 """
 
 from __future__ import annotations
@@ -55,11 +57,11 @@ class ConfigurationError(ParlantSyncError, ValueError):
 class TransportError(ParlantSyncError):
     """No HTTP answer came: refused, reset, name not found, TLS, timed out, or this process is out of resources."""
 
-    _hopeless = False  # it will fail the same way until somebody mends something: a certificate, an address
+    _hopeless = False  # a retry cannot help: a certificate or an address is wrong
 
 
 class ApiError(ParlantSyncError):
-    """The server answered, but not with success.
+    """The server answered with a status that is not success.
 
     ``status`` is the HTTP status, ``method`` and ``path`` the request, ``detail`` what the server said (redacted,
     shortened).
@@ -90,7 +92,7 @@ class InvalidRequestError(ApiError):
 
 
 class RateLimitedError(ApiError):
-    """429. ``retry_after`` is the server's wish in seconds, or None."""
+    """429. ``retry_after`` is what the server asked for, in seconds, or None."""
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class RateLimitedError(ApiError):
 class ServerError(ApiError):
     """5xx: the server, or a proxy before it, failed."""
 
-    _of_a_proxy = False  # a page of HTML, which no Parlant server sends (WIRE.md)
+    _of_a_proxy = False  # a page of HTML, which Parlant never sends
 
 
 class ProtocolError(ParlantSyncError):
@@ -130,16 +132,42 @@ class TurnTimeout(ParlantSyncError, TimeoutError):
 
 
 class AgentError(ParlantSyncError):
-    """The agent's engine reported an error for this turn. ``detail`` is its text, ``partial`` the reply so far."""
+    """The agent's engine reported an error for this turn.
 
-    def __init__(self, message: str, *, detail: str = "", partial: Reply) -> None:
+    ``detail`` is the engine's whole text (often a traceback), ``summary`` its last line, ``partial`` the
+    :class:`Reply` so far.
+    """
+
+    def __init__(self, message: str, *, detail: str = "", summary: str | None = None, partial: Reply) -> None:
         super().__init__(message)
         self.detail = detail
+        self.summary = _last_line(detail) if summary is None else summary
         self.partial = partial
 
 
+class AgentUnavailable(AgentError):
+    """The server's cost control refused the turn (Parlant 4.0). It is worth another try after ``retry_after`` seconds
+    (None if the server did not say when)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: str = "",
+        summary: str | None = None,
+        partial: Reply,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, detail=detail, summary=summary, partial=partial)
+        self.retry_after = retry_after
+
+
+class UnsupportedByServer(ParlantSyncError):
+    """This server's version of Parlant cannot do that; the text names the feature and the version that has it."""
+
+
 class DeliveryUncertain(ParlantSyncError):
-    """The message may or may not have been stored; ``session.find(key)`` tells once the server is reachable."""
+    """The message may or may not have been stored. ``session.find(key)`` can check once the server is reachable."""
 
     def __init__(self, message: str, *, key: str, session_id: str) -> None:
         super().__init__(message)
@@ -152,15 +180,20 @@ class SessionClosed(ParlantSyncError):
 
 
 class ConcurrencyError(ParlantSyncError):
-    """Two callers want the same thing in ways that exclude each other."""
+    """Two callers need the same thing in conflicting ways."""
 
 
 class ForkedProcessError(ParlantSyncError):
     """A session, turn or reader of the parent process was used in a forked child."""
 
 
+def _last_line(text: str) -> str:
+    lines = text[-4096:].split("\n")
+    return next((" ".join(line.split())[:300] for line in reversed(lines) if line.strip()), "")
+
+
 def copy_for_waiter(error: BaseException) -> BaseException:
-    """A copy to raise in one more thread: a shared instance would collect the tracebacks of all of them."""
+    """A copy to raise in another thread. A shared instance would collect the tracebacks of all threads."""
     if not isinstance(error, ParlantSyncError):
         return error
     copied = _rebuild(type(error), error.args, dict(error.__dict__))

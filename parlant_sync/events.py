@@ -1,17 +1,30 @@
-"""Frozen values of the sessions API, and the tolerant reading of JSON values into them.
+"""The frozen values that calls return, and the tolerant reading of a server's JSON into them.
 
-A server newer than this library may add kinds, sources and fields: all are kept in ``raw``, none is an error. The one
-thing an event must have is an integer ``offset``, because without it nothing can be put in order.
+A newer server may add kinds, sources and fields. They are kept in ``raw`` and are never an error. An event must have
+one thing: an integer ``offset``, because without it events cannot be put in order.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-# The literal that servers on FastAPI 0.137 or newer put on every customer event (WIRE.md, "trace").
+# What is known today. A newer server may send other values: they are read as they are.
+EventKind = Literal["message", "status", "tool", "custom"]
+EventSource = Literal[
+    "customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system"
+]
+Outcome = Literal["answered", "empty", "human", "cancelled"]
+Mode = Literal["auto", "manual"]
+Moderation = Literal["auto", "paranoid", "none"]
+PostSource = Literal["customer", "human_agent", "human_agent_on_behalf_of_ai_agent"]
+Since = int | Literal["latest", "beginning"]
+
+# The trace that servers on FastAPI 0.137 or newer put on every customer event (WIRE.md, "Trace ID").
 ANONYMOUS_TRACE = "<main>"
 PREAMBLE_TAG = "__preamble__"
 HUMAN_SOURCES = frozenset({"human_agent", "human_agent_on_behalf_of_ai_agent"})
@@ -32,15 +45,43 @@ def _datetime(value: object) -> datetime | None:
         found = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError:
         return None
-    # Without a zone it could not be compared with the others. Servers say UTC (WIRE.md).
+    # Servers use UTC. A time without a zone could not be compared with the others.
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
-class Event:
+def _plain(value: Any) -> Any:
+    """``value`` as ``json.dumps`` takes it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Value):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class Value:
+    """The base of all values."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a new dict that ``json.dumps`` takes; times are ISO 8601 strings."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {item.name: _plain(getattr(self, item.name)) for item in fields if item.name != "raw"}
+
+
+class Event(Value):
     """One event of a session, as the server stored it. Frozen; safe to share between threads.
 
-    Everything is read from ``raw`` (the JSON object itself, not to be changed) when it is asked for, so that fifty
-    thousand events cost little more than parsing their JSON.
+    ``raw`` is the server's JSON object; do not change it. Everything else is read from it when asked for, so that
+    50,000 events cost little more than parsing their JSON.
     """
 
     __slots__ = ("offset", "raw")
@@ -49,13 +90,13 @@ class Event:
     offset: int
 
     def __init__(self, raw: dict[str, Any]) -> None:
-        """Raises ``ValueError`` where ``raw`` is no object with an integer ``offset``."""
+        """Raises ``ValueError`` if ``raw`` is not an object with an integer ``offset``."""
         try:
             offset = raw["offset"]
         except (KeyError, TypeError, IndexError):
             raise ValueError("an event without an offset") from None
         if type(offset) is not int:
-            raise ValueError("an event whose offset is no whole number")
+            raise ValueError("an event whose offset is not a whole number")
         _set_raw(self, raw)
         _set_offset(self, offset)
 
@@ -75,22 +116,47 @@ class Event:
         return hash((self.offset, self.id))
 
     def __repr__(self) -> str:
-        what = self.status if self.kind == "status" else self.message
-        return f"Event(offset={self.offset}, kind={self.kind!r}, source={self.source!r}, {what!r})"
+        when = "" if self.created is None else f" {self.created:%H:%M:%S}"
+        return f"<Event {self.offset}{when} {self.source} {self.kind}: {_short(self._summary())}>"
+
+    def _repr_markdown_(self) -> str:
+        if self.kind == "message":
+            name = self.participant.get("display_name")
+            who = name if isinstance(name, str) and name else self.source
+            return f"**{_in_markdown(who)}:** {self.message or ''}"
+        if self.kind == "status":
+            return f"*{_in_markdown(self.source)}: {_in_markdown(self._summary())}*"
+        shown = json.dumps(self.data, ensure_ascii=False, indent=2, default=repr)
+        return f"**{_in_markdown(self.source)}**, {_in_markdown(self.kind)}:\n\n{_code_block(shown)}"
+
+    def _summary(self) -> str:
+        """What the event says, on one line."""
+        if self.kind == "message":
+            return repr(self.message)
+        if self.kind == "status":
+            return f"{self.status} ({self.stage})" if self.stage else str(self.status)
+        if self.kind == "tool":
+            return ", ".join(str(call.get("tool_id")) for call in self.tool_calls) or "no calls"
+        return repr(self.data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event's fields as a new dict that ``json.dumps`` takes; ``created`` is an ISO 8601 string."""
+        names = ("id", "offset", "kind", "source", "trace_id", "created", "data", "metadata")
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @property
     def id(self) -> str:
         return _text(self.raw.get("id")) or ""
 
     @property
-    def kind(self) -> str:
-        """``"message"``, ``"status"``, ``"tool"``, ``"custom"``, or whatever a newer server says."""
-        return _text(self.raw.get("kind")) or ""
+    def kind(self) -> EventKind:
+        """``"message"``, ``"status"``, ``"tool"`` or ``"custom"``; a newer server may send another one."""
+        return _text(self.raw.get("kind")) or ""  # type: ignore[return-value]
 
     @property
-    def source(self) -> str:
+    def source(self) -> EventSource:
         """``"customer"``, ``"customer_ui"``, ``"ai_agent"``, ``"human_agent"``, ``"system"``, ..."""
-        return _text(self.raw.get("source")) or ""
+        return _text(self.raw.get("source")) or ""  # type: ignore[return-value]
 
     @property
     def trace_id(self) -> str:
@@ -128,18 +194,34 @@ class Event:
 
     @property
     def participant(self) -> Mapping[str, Any]:
-        """Who speaks: ``id`` and ``display_name``, where the event has them."""
+        """Who speaks: ``id`` and ``display_name``, if the event has them."""
         return _mapping(_mapping(self.data).get("participant"))
 
     @property
     def is_preamble(self) -> bool:
-        """Whether this is the agent's "Let me check...", which is no part of the answer."""
-        tags = _mapping(self.data).get("tags")
-        return self.kind == "message" and isinstance(tags, list) and PREAMBLE_TAG in tags
+        """Whether this is the agent's "Let me check...", which is not part of the answer."""
+        return self.kind == "message" and PREAMBLE_TAG in self._tags
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the server's moderation flagged this customer's message."""
+        return self.kind == "message" and self.source == "customer" and _mapping(self.data).get("flagged") is True
+
+    @property
+    def moderation_tags(self) -> tuple[str, ...]:
+        """What the moderation found in this customer's message, such as ``"jailbreak"``; usually empty."""
+        return self._tags if self.kind == "message" and self.source == "customer" else ()
+
+    @property
+    def _tags(self) -> tuple[str, ...]:
+        """``tags``; from Parlant 4.0 on they are called ``groups``."""
+        data = _mapping(self.data)
+        lists = (data.get("tags"), data.get("groups"))
+        return tuple(tag for tags in lists if isinstance(tags, list) for tag in tags if isinstance(tag, str))
 
     @property
     def is_partial(self) -> bool:
-        """Whether this is a streamed message that still grows: its ``chunks`` do not end with null (WIRE.md)."""
+        """Whether this is a streamed message that is not complete: its ``chunks`` do not end with null (WIRE.md)."""
         if self.kind != "message":
             return False
         chunks = _mapping(self.data).get("chunks")
@@ -153,7 +235,7 @@ class Event:
 
     @property
     def error_detail(self) -> str:
-        """What the engine said with an ``error`` status; empty for everything else."""
+        """The text of an ``error`` status; empty for everything else."""
         if self.status != "error":
             return ""
         detail = _mapping(_mapping(self.data).get("data"))
@@ -177,25 +259,41 @@ def read_events(value: object) -> list[Event]:
         last = event.offset
     else:
         return events
-    # The order is documented, not promised by every store. Of two with one offset the later stands: it has grown.
+    # Not every store keeps the documented order. Of two with the same offset, the later one wins: it has grown.
     return [event for _, event in sorted({event.offset: event for event in events}.items())]
 
 
-@dataclass(frozen=True)
-class Reply:
+def _in_markdown(text: str) -> str:
+    """``text`` without a meaning in Markdown."""
+    return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+-.!|~" else char for char in text)
+
+
+def _code_block(text: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}json\n{text}\n{fence}"
+
+
+@dataclass(frozen=True, repr=False)
+class Reply(Value):
     """What one turn said. Frozen; ``str(reply)`` is its text.
 
-    ``text`` is the answer alone, its messages joined by a blank line, without the preambles. ``outcome`` is
-    ``"answered"``, ``"empty"`` (the turn ended without a message) or ``"human"`` (a human agent answered). ``request``
-    is the message that was answered (None after ``trigger()``), ``trace_id`` the turn's, ``duration`` is in seconds,
-    from the post to the end.
+    ``text`` is the answer alone: its messages joined by a blank line, without the preambles. ``outcome`` is
+    ``"answered"``, ``"empty"`` (the turn ended without a message), ``"human"`` (a human agent answered) or
+    ``"cancelled"`` (the turn was stopped from outside; ``text`` is what the agent had said). ``matched_guidelines``,
+    ``matched_journeys`` and ``matched_journey_states`` are ids (Parlant 3.2 or newer). ``request`` is the message that
+    was answered (None after ``trigger()``). ``duration`` is in seconds, from the post to the turn's last event.
     """
 
     text: str
-    outcome: str
+    outcome: Outcome
     messages: tuple[Event, ...] = ()
     preambles: tuple[Event, ...] = ()
     tool_calls: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    matched_guidelines: tuple[str, ...] = ()
+    matched_journeys: tuple[str, ...] = ()
+    matched_journey_states: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     request: Event | None = None
     trace_id: str = ""
@@ -204,35 +302,70 @@ class Reply:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<Reply {self.outcome} in {self.duration:.1f} s: {_short(self.text)!r}>"
 
-@dataclass(frozen=True)
-class Agent:
+    def _repr_markdown_(self) -> str:
+        return self.text or f"*({self.outcome})*"
+
+
+@dataclass(frozen=True, repr=False)
+class Agent(Value):
     """An agent of the server."""
 
     id: str
     name: str
     description: str | None
-    raw: dict[str, Any] = field(repr=False, hash=False)
+    raw: dict[str, Any] = field(hash=False)
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.id!r} {_short(self.name)!r}>"
 
 
 @dataclass(frozen=True)
-class SessionInfo:
-    """A session as the server lists it. ``created`` is the server's time, ``labels`` is empty before 3.2."""
+class ServerAbilities:
+    """What the server can do, recognised from the fields of its session objects (WIRE.md, "Which server is this")."""
+
+    metadata: bool  # 3.1 and later: keeps metadata and keys
+    labels: bool  # 3.2 and later; these servers also mark the end of a turn ("staged")
+    cancel: bool  # 4.0 and later: can cancel a turn
+
+    @classmethod
+    def of(cls, session: Mapping[str, Any]) -> ServerAbilities:
+        """``session`` is the JSON object of a session."""
+        return cls("metadata" in session, "labels" in session, "modified_utc" in session)
+
+    @property
+    def version(self) -> str:
+        """The versions of Parlant that this can be, for messages."""
+        if self.cancel:
+            return "4.0 or newer"
+        return "3.2 or 3.3" if self.labels else "3.1" if self.metadata else "3.0"
+
+
+@dataclass(frozen=True, repr=False)
+class SessionInfo(Value):
+    """A session as the server lists it. ``created`` is the server's time; ``labels`` is empty before 3.2."""
 
     id: str
     agent_id: str
     customer_id: str
     title: str | None
-    mode: str
+    mode: Mode
     metadata: Mapping[str, Any] = field(hash=False)
     labels: tuple[str, ...]
     created: datetime | None
-    raw: dict[str, Any] = field(repr=False, hash=False)
+    raw: dict[str, Any] = field(hash=False)
+
+    def __repr__(self) -> str:
+        title = "" if self.title is None else f" {_short(self.title)!r}"
+        when = "" if self.created is None else f", {self.created:%Y-%m-%d %H:%M}"
+        return f"<SessionInfo {self.id!r}{title} of agent {self.agent_id!r}{when}>"
 
 
 @dataclass(frozen=True)
-class ServerInfo:
-    """What a server tells of itself. ``latency`` is one small request in seconds, on an open connection."""
+class ServerInfo(Value):
+    """What a server reports about itself. ``latency`` is one small request in seconds, on an open connection."""
 
     version: str | None
     healthy: bool
@@ -246,13 +379,13 @@ def _identified(value: object, what: str) -> dict[str, Any]:
 
 
 def read_agent(value: object) -> Agent:
-    """Raises ``ValueError`` where this is no agent."""
+    """Raises ``ValueError`` if this is not an agent."""
     raw = _identified(value, "an agent")
     return Agent(raw["id"], _text(raw.get("name")) or raw["id"], _text(raw.get("description")), raw)
 
 
 def read_session(value: object) -> SessionInfo:
-    """Raises ``ValueError`` where this is no session."""
+    """Raises ``ValueError`` if this is not a session."""
     raw = _identified(value, "a session")
     labels = raw.get("labels")
     return SessionInfo(
@@ -260,7 +393,7 @@ def read_session(value: object) -> SessionInfo:
         agent_id=_text(raw.get("agent_id")) or "",
         customer_id=_text(raw.get("customer_id")) or "",
         title=_text(raw.get("title")),
-        mode=_text(raw.get("mode")) or "auto",
+        mode=_text(raw.get("mode")) or "auto",  # type: ignore[arg-type]
         metadata=_mapping(raw.get("metadata")),
         labels=tuple(sorted(label for label in labels if isinstance(label, str))) if isinstance(labels, list) else (),
         created=_datetime(raw.get("creation_utc")),

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from parlant_sync import _validation as check
 from parlant_sync import errors
-from parlant_sync._api.rest import RestApi, session_path
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure
@@ -23,7 +24,20 @@ from parlant_sync._polling.poller import Poller
 from parlant_sync._settings import Settings
 from parlant_sync._turns.starter import TurnStarter
 from parlant_sync._turns.turn_queue import TurnQueue
-from parlant_sync.events import Event, Reply, SessionInfo, select
+from parlant_sync.events import (
+    Event,
+    EventKind,
+    EventSource,
+    Mode,
+    Moderation,
+    PostSource,
+    Reply,
+    ServerAbilities,
+    SessionInfo,
+    Since,
+    Value,
+    select,
+)
 from parlant_sync.reader import EventReader, Position
 from parlant_sync.turn import Turn
 
@@ -41,8 +55,8 @@ DEFAULT: Final = _Default()
 Timeout = float | None | _Default
 
 
-@dataclass(frozen=True)
-class SessionHealth:
+@dataclass(frozen=True, repr=False)
+class SessionHealth(Value):
     """How the polling of a session goes. ``state``: new, polling, waiting (backing off), parked or ended."""
 
     state: str
@@ -52,6 +66,10 @@ class SessionHealth:
     next_offset: int
     reconnects: int
     backlog: int
+
+    def __repr__(self) -> str:
+        error = "" if self.last_error is None else f", last error: {self.last_error[:100]}"
+        return f"<SessionHealth {self.state}, {self.consecutive_failures} failures in a row{error}>"
 
 
 class Session:
@@ -134,8 +152,8 @@ class Session:
         return self._info.title
 
     @property
-    def mode(self) -> str:
-        """``"auto"``, or ``"manual"`` where only humans answer."""
+    def mode(self) -> Mode:
+        """``"auto"``, or ``"manual"`` if only humans answer."""
         return self._info.mode
 
     @property
@@ -187,22 +205,35 @@ class Session:
         *,
         timeout: Timeout = DEFAULT,
         key: str | None = None,
+        once: bool = False,
+        interrupt: bool = False,
         metadata: Mapping[str, Any] | None = None,
-        moderation: str | None = None,
+        moderation: Moderation | None = None,
         participant: Mapping[str, Any] | None = None,
     ) -> Reply:
         """Post a customer's message, and block until the agent's turn that answers it is over.
 
-        One turn at a time per session: a second ``send()`` waits for the first, within its own ``timeout`` (seconds;
-        None waits without end; left out: the client's ``turn_timeout``). The message is posted at most once, under
-        ``key`` (for ``find()``; left out: a new one). ``moderation``: ``"auto"``, ``"paranoid"`` or ``"none"``.
-        ``participant``: who speaks, a mapping with a ``display_name``.
+        One turn runs at a time per session: a second ``send()`` waits for the first, within its own ``timeout``
+        (seconds; None waits without limit; the default is the client's ``turn_timeout``). ``interrupt=True`` does not
+        wait: the new message cancels the running turn, and both callers get the reply that answers both messages.
 
-        Raises TurnTimeout (the session stays usable), AgentError, DeliveryUncertain, TransportError where the server
-        was not reached, the ApiError of a refusal, SessionClosed.
+        One call posts the message at most once, under ``key`` (see ``find()``; a new key by default). ``once=True``
+        follows the message that the session already holds under this key, instead of posting it again.
+        ``moderation``: ``"auto"``, ``"paranoid"`` or ``"none"``. ``participant``: who speaks, a mapping with
+        ``display_name``.
+
+        Raises TurnTimeout (the session stays usable), AgentError, DeliveryUncertain, TransportError if the server was
+        not reached, the ApiError of a refusal, SessionClosed.
         """
         with self.stream(
-            message, timeout=timeout, key=key, metadata=metadata, moderation=moderation, participant=participant
+            message,
+            timeout=timeout,
+            key=key,
+            once=once,
+            interrupt=interrupt,
+            metadata=metadata,
+            moderation=moderation,
+            participant=participant,
         ) as turn:
             return turn.reply()
 
@@ -212,14 +243,24 @@ class Session:
         *,
         timeout: Timeout = DEFAULT,
         key: str | None = None,
+        once: bool = False,
+        interrupt: bool = False,
         metadata: Mapping[str, Any] | None = None,
-        moderation: str | None = None,
+        moderation: Moderation | None = None,
         participant: Mapping[str, Any] | None = None,
     ) -> Turn:
-        """The same turn as it happens; the message is posted before this returns. Arguments, errors: ``send()``."""
-        check.message(message)
-        arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
-        return self._starter.stream(message, arguments, self._deadline(timeout), manual=self.mode == "manual")
+        """Post as ``send()`` does, and return the turn while it happens. Arguments and errors are those of ``send()``.
+
+        The message is posted before this returns.
+        """
+        arguments = self._arguments(message, key, metadata, moderation, participant)
+        deadline = self._deadline(timeout)
+        manual = self.mode == "manual"
+        if once:
+            posted = self._posted_once(key, deadline)
+            if posted is not None:
+                return self._starter.follow(posted, deadline, manual=manual)
+        return self._starter.stream(message, arguments, deadline, manual=manual, interrupt=interrupt)
 
     def post(
         self,
@@ -227,22 +268,59 @@ class Session:
         *,
         key: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        moderation: str | None = None,
+        moderation: Moderation | None = None,
         participant: Mapping[str, Any] | None = None,
+        source: PostSource = "customer",
     ) -> Event:
-        """Post a customer's message and return the stored event at once. Neither waits for nor queues behind a turn.
+        """Post a message and return the stored event at once. Does not wait for a turn, or queue behind one.
 
-        Raises as ``send()``, but never TurnTimeout or AgentError; has ``request_timeout`` seconds.
+        ``source``: ``"customer"``, or a colleague who speaks: ``"human_agent"`` or
+        ``"human_agent_on_behalf_of_ai_agent"``, which need ``participant={"display_name": ...}``. Raises as
+        ``send()``, but never TurnTimeout or AgentError. Takes at most ``request_timeout`` seconds.
         """
-        check.message(message)
-        arguments = {"key": key, "metadata": metadata, "moderation": moderation, "participant": participant}
+        check.post_source(source)
+        arguments = self._arguments(message, key, metadata, moderation, participant, source)
         return self._starter.post(message, arguments)
 
-    def reply_to(self, event: Event, *, timeout: Timeout = DEFAULT) -> Reply:
-        """The turn that answers a message already posted: waits for it, or, where it is over, reads it.
+    def _arguments(
+        self,
+        message: object,
+        key: str | None,
+        metadata: Mapping[str, Any] | None,
+        moderation: Moderation | None,
+        participant: Mapping[str, Any] | None,
+        source: PostSource = "customer",
+    ) -> dict[str, Any]:
+        """What a post takes, checked."""
+        check.message(message)
+        if key is not None:
+            check.key(key)
+        check.mapping("metadata", metadata)
+        check.moderation(moderation)
+        check.participant(participant, source)
+        return {
+            "key": key,
+            "metadata": metadata,
+            "moderation": moderation,
+            "participant": participant,
+            "source": source,
+        }
 
-        For after ``post()``, TurnTimeout, a crash. Raises as ``send()``, and ConfigurationError for a message that this
-        session does not hold; posts nothing.
+    def _posted_once(self, key: str | None, deadline: Deadline) -> Event | None:
+        """What the session already holds under ``key``."""
+        if key is None:
+            raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
+        if not self._abilities.metadata:
+            raise self._unsupported("send(once=True) needs a server that keeps keys", "3.1")
+        with self._starter.using():
+            limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+            return self._starter.delivery.find(key, deadline=limit)
+
+    def reply_to(self, event: Event, *, timeout: Timeout = DEFAULT) -> Reply:
+        """Wait for the turn that answers a message already posted, or read that turn if it is over.
+
+        Use it after ``post()``, TurnTimeout or a crash. Posts nothing. Raises as ``send()``, and ConfigurationError if
+        this session does not hold the message.
         """
         check.customer_message(event)
         with self._starter.follow(event, self._deadline(timeout), manual=self.mode == "manual") as turn:
@@ -251,19 +329,30 @@ class Session:
     def trigger(
         self, guidelines: str | Iterable[str | Mapping[str, Any]] | None = None, *, timeout: Timeout = DEFAULT
     ) -> Reply:
-        """Ask the agent to speak without a customer's message, and block until that turn is over.
+        """Ask the agent to speak without a customer message, and block until that turn is over.
 
         ``guidelines``: what to say, one action or several. A mapping has an ``action`` and may have a ``rationale``:
-        ``"buy_time"``, ``"follow_up"`` or ``"unspecified"``. Without guidelines servers may answer 500 though the turn
-        runs, or hold the answer back (WIRE.md): the events decide. Raises as ``send()``.
+        ``"buy_time"``, ``"follow_up"`` or ``"unspecified"``. Without guidelines, servers may answer 500 although the
+        turn runs, so the events decide. Raises as ``send()``.
         """
         with self._starter.trigger(check.guidelines(guidelines), self._deadline(timeout)) as turn:
             return turn.reply()
 
-    def find(self, key: str) -> Event | None:
-        """The message posted under this key, by the server's list; None where it holds none now.
+    def cancel(self) -> None:
+        """Stop the agent's running turn (Parlant 4.0). Does nothing if no turn is running.
 
-        Servers before 3.1 drop the key: there only a message posted by this object is found. Raises as any single
+        A call that waits for the turn returns a reply with ``outcome="cancelled"``. Raises UnsupportedByServer on
+        earlier versions; otherwise as any single request.
+        """
+        with self._starter.using():
+            if not self._abilities.cancel:
+                raise self._unsupported("cancel()", "4.0")
+            self._api.cancel_turn(self.id)
+
+    def find(self, key: str) -> Event | None:
+        """Return the message posted under this key, from the server's list; None if it holds none now.
+
+        Servers before 3.1 drop the key: there, only messages posted by this object are found. Raises as any single
         request: TransportError, ApiError, ProtocolError.
         """
         check.key(key)
@@ -271,12 +360,18 @@ class Session:
             return self._starter.delivery.find(key)
 
     def post_event(
-        self, kind: str, data: Any, *, source: str = "customer_ui", metadata: Mapping[str, Any] | None = None
+        self,
+        kind: Literal["custom", "status"],
+        data: Any,
+        *,
+        source: EventSource = "customer_ui",
+        metadata: Mapping[str, Any] | None = None,
     ) -> Event:
-        """Post a custom event, or a status event (``data`` is then its status, or ``{"status": ..., "data": ...}``).
+        """Post a custom event, or a status event (``data``: its status, or ``{"status": ..., "data": ...}``).
 
-        Returns it as stored. Not repeated where the server may have taken it. Raises as any single request.
+        Returns it as stored. Not repeated if the server may have taken it. Raises as any single request.
         """
+        check.event_kind(kind)
         check.mapping("metadata", metadata)
         body: dict[str, Any] = {"kind": kind, "source": source, "metadata": dict(metadata or {})}
         if kind == "status":
@@ -297,9 +392,9 @@ class Session:
         self,
         *,
         timeout: float | None = None,
-        since: int | str | None = None,
-        kinds: Iterable[str] | str | None = None,
-        sources: Iterable[str] | str | None = None,
+        since: Since | None = None,
+        kinds: Iterable[EventKind] | EventKind | None = None,
+        sources: Iterable[EventSource] | EventSource | None = None,
         partial: bool = False,
     ) -> EventReader:
         """The events of the session as they come, in offset order, each once.
@@ -332,19 +427,23 @@ class Session:
             position=position,
             check=self._check_process,
             timeout=limit,
-            kinds=check.names("kinds", kinds),
-            sources=check.names("sources", sources),
+            kinds=check.kinds(kinds),
+            sources=check.sources(sources),
             partial=partial,
         )
 
     def history(
-        self, since: int = 0, *, kinds: Iterable[str] | str | None = None, sources: Iterable[str] | str | None = None
+        self,
+        since: int | Literal["beginning"] = 0,
+        *,
+        kinds: Iterable[EventKind] | EventKind | None = None,
+        sources: Iterable[EventSource] | EventSource | None = None,
     ) -> list[Event]:
         """What the server holds now from offset ``since`` on; never waits for more. Raises as any single request."""
-        wanted = check.names("kinds", kinds)
+        wanted = check.kinds(kinds)
         with self._starter.using():
             events = self._api.list_events(self.id, check.offset(since), kinds=wanted)
-        return select(events, wanted, check.names("sources", sources))
+        return select(events, wanted, check.sources(sources))
 
     # -- the session itself
 
@@ -352,32 +451,31 @@ class Session:
         self,
         *,
         title: str | None = None,
-        mode: str | None = None,
+        mode: Mode | None = None,
         metadata: Mapping[str, Any] | None = None,
         labels: Iterable[str] | None = None,
+        customer_id: str | None = None,
     ) -> None:
-        """Change what is given: ``metadata`` is merged (a value of None removes the name), ``labels`` replaced.
+        """Change what is given. ``metadata`` is merged (None as a value removes the name), ``labels`` are replaced.
 
-        3.0 knows only title and mode; where a server drops the rest, InvalidRequestError says so. Raises as any single
-        request.
+        Parlant 3.0 knows only title and mode. UnsupportedByServer names what a server did not keep. Raises as any
+        single request.
         """
+        if mode is not None:
+            check.mode(mode)
         check.mapping("metadata", metadata)
         wanted = check.labels(labels)
         with self._starter.using():
             info = self._update(
-                check.session_changes(self._info, title=title, mode=mode, metadata=metadata, labels=wanted)
+                check.session_changes(
+                    self._info, title=title, mode=mode, customer_id=customer_id, metadata=metadata, labels=wanted
+                )
             )
             others = sorted(set(info.labels) - set(wanted or ()))
-            if wanted is not None and others:  # somebody else's, of since this object was last read
+            if wanted is not None and others:  # another client's, added since this object was last read
                 info = self._update({"labels": {"remove": others}})
-        for what, since in check.not_kept(info, metadata, wanted):
-            raise errors.InvalidRequestError(
-                f"{self._starter.where}: this server does not keep {what} of sessions; Parlant does from {since} on. "
-                "What else was to be changed, has been",
-                status=200,
-                method="PATCH",
-                path=session_path(self.id),
-            )
+        for what, since in check.not_kept(info, metadata=metadata, labels=wanted, customer_id=customer_id):
+            raise self._unsupported(f"update() of sessions with {what}", since)
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
@@ -389,6 +487,15 @@ class Session:
         with self._starter.using():
             self._info = self._api.read_session(self.id)
         return self
+
+    def delete_events(self, since: int | Literal["beginning"]) -> None:
+        """Delete the session's events from offset ``since`` on, on the server, for good. Raises as any single request.
+
+        Parlant up to 3.2 then uses the offsets again; readers notice at this object's next post.
+        """
+        start = check.offset(since)
+        with self._starter.using():
+            self._api.delete_events(self.id, start)
 
     def delete(self) -> None:
         """Delete the session on the server, and close this object. Raises as any single request."""
@@ -464,6 +571,15 @@ class Session:
                 f"{self._starter.where} was opened by process {self._pid}, before the fork; "
                 f"open it here with client.session({self.id!r})"
             )
+
+    @property
+    def _abilities(self) -> ServerAbilities:
+        return ServerAbilities.of(self._info.raw)
+
+    def _unsupported(self, feature: str, since: str) -> errors.UnsupportedByServer:
+        return errors.UnsupportedByServer(
+            f"{self._starter.where}: {feature} needs Parlant {since} or newer; this server is {self._abilities.version}"
+        )
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         limit = self._settings.turn_timeout if isinstance(timeout, _Default) else timeout

@@ -273,9 +273,11 @@ class Turn:
             self._look_again()
         if tracker.error is not None:
             detail = redact(tracker.error.error_detail, self._api.transport.settings.secrets())
+            summary = _in_short(detail)
             raise errors.AgentError(
-                f"{self._where}: the agent reported an error: {_in_short(detail)}; the server's log has more",
+                f"{self._where}: the agent reported an error: {summary}; the server's log has more",
                 detail=detail,
+                summary=summary,
                 partial=self._reply(),
             )
         self._finish(self._reply())

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from parlant_sync import _validation as check
 from parlant_sync import errors
 from parlant_sync._api.calls import may_repeat, not_taken, unread
 from parlant_sync._api.rest import RestApi, events_path
@@ -51,6 +50,7 @@ class MessagePoster:
         metadata: Mapping[str, Any] | None,
         moderation: str | None,
         participant: Mapping[str, Any] | None,
+        source: str = "customer",
         since: int,
         deadline: Deadline,
         attempts: float = float("inf"),
@@ -60,12 +60,9 @@ class MessagePoster:
         ``since`` is an offset that the message cannot be below. Repeats only what the server certainly did not take.
         Raises DeliveryUncertain where nobody can tell.
         """
-        check.mapping("metadata", metadata)
-        check.mapping("participant", participant)
         if key is None:
             key = os.urandom(16).hex()
-        check.key(key)
-        body: dict[str, Any] = {"kind": "message", "source": "customer", "message": message}
+        body: dict[str, Any] = {"kind": "message", "source": source, "message": message}
         body["metadata"] = {**(metadata or {}), KEY: key}
         if participant is not None:
             body["participant"] = dict(participant)

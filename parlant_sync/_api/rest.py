@@ -149,6 +149,18 @@ class RestApi(ApiCalls):
 
         return self.again(once, may_pass, deadline=deadline)
 
+    def delete_events(self, session_id: str, min_offset: int) -> None:
+        self.write("DELETE", events_path(session_id), None, lambda _: None, params={"min_offset": min_offset})
+
+    def cancel_turn(self, session_id: str) -> None:
+        """Only for Parlant 4.0: earlier versions store it as a meaningless event. 409 means that nothing is running."""
+        body = {"kind": "status", "source": "customer_ui", "status": "cancelled"}
+        try:
+            self.create_event(session_id, body, failure=Failure())
+        except errors.InvalidRequestError as error:
+            if error.status != 409:
+                raise
+
     # -- sessions, agents, server
 
     def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> SessionInfo:

@@ -131,10 +131,18 @@ class TurnStarter:
             self.note_posted(event, place, deadline, found=found)
             return event
 
-    def stream(self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, manual: bool) -> Turn:
-        """Post, and follow the turn that answers."""
+    def stream(
+        self,
+        message: str,
+        arguments: Mapping[str, Any],
+        deadline: Deadline,
+        *,
+        manual: bool,
+        interrupt: bool = False,
+    ) -> Turn:
+        """Post, and follow the turn that answers. ``interrupt``: without waiting for the turn that runs."""
         started = time.monotonic()
-        entry = self._enter(deadline, started)
+        entry = None if interrupt else self._enter(deadline, started)
         feed: EventFeed | None = None
         try:
             with self.using():
@@ -150,7 +158,8 @@ class TurnStarter:
                 feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
             )
         except BaseException as error:
-            entry.release()
+            if entry is not None:
+                entry.release()
             if feed is not None:
                 feed.leave()
             if isinstance(error, errors.TransportError | errors.ApiError):
@@ -185,7 +194,7 @@ class TurnStarter:
         """Ask the agent to speak, and follow that turn. Where the answer does not tell, the events decide."""
         body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
         if guidelines:
-            body["guidelines"] = guidelines
+            body["guidelines"] = body["rules"] = guidelines  # 4.0 calls them rules; each version ignores the other name
         started = time.monotonic()
         entry = self._enter(deadline, started)
         feed: EventFeed | None = None

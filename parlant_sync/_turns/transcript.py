@@ -6,7 +6,7 @@ from typing import Any
 
 from parlant_sync._turns.streaming import StreamedMessage
 from parlant_sync._turns.tracker import TurnTracker
-from parlant_sync.events import Event, Reply
+from parlant_sync.events import Event, Outcome, Reply
 
 
 class Transcript:
@@ -112,7 +112,7 @@ class Transcript:
         events = self._events()
         messages = tuple(self._answers())
         calls: list[dict[str, Any]] = [call for e in events for call in e.tool_calls]
-        outcome = "human" if tracker.human is not None else "answered" if messages else "empty"
+        outcome: Outcome = "human" if tracker.human is not None else "answered" if messages else "empty"
         return Reply(
             text="\n\n".join(m.message for m in messages if m.message),
             outcome=outcome,

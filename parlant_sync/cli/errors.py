@@ -48,6 +48,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int],
     ((errors.TransportError, errors.RateLimitedError, errors.ServerError, errors.ProtocolError), UNREACHED),
     (errors.TurnTimeout, TIMED_OUT),
     (errors.AgentError, AGENT),
+    (errors.UnsupportedByServer, REFUSED),
     (errors.DeliveryUncertain, UNCERTAIN),
 )
 

@@ -35,7 +35,7 @@ def speaker(event: Event, agent: str = "agent") -> str:
         return name if isinstance(name, str) and name else agent
     if event.source.startswith("human_agent"):
         return f"{name} (human)" if isinstance(name, str) and name else "human agent"
-    return event.source or "server"
+    return str(event.source) or "server"
 
 
 # What the agent is doing, in words for people.

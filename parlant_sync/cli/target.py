@@ -11,6 +11,7 @@ from parlant_sync import Agent, Client, NotFoundError, PermissionDeniedError, Se
 from parlant_sync.cli.errors import REFUSED, CommandError, usage
 from parlant_sync.cli.options import App, Seconds, option, typed
 from parlant_sync.cli.terminal import waiting_for
+from parlant_sync.events import Since
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -142,7 +143,7 @@ def create_session(
         raise CommandError(REFUSED, what if chosen in error.detail else no_parlant(app, client, error)) from error
 
 
-def attach(app: App, client: Client, session_id: str, *, since: int | str | None = None) -> Session:
+def attach(app: App, client: Client, session_id: str, *, since: Since | None = None) -> Session:
     """A session that exists. Raises CommandError where it does not."""
     with missing(app, client, session_id), waiting_for(client.base_url):
         return client.session(session_id, since=since)

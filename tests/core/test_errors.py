@@ -20,6 +20,8 @@ INSTANCES = [
     errors.ForkedProcessError("x"),
     errors.TurnTimeout("x", partial=REPLY, event=EVENT),
     errors.AgentError("x", detail="boom", partial=REPLY),
+    errors.AgentUnavailable("x", detail="budget", summary="no budget", partial=REPLY, retry_after=60.0),
+    errors.UnsupportedByServer("x"),
     errors.DeliveryUncertain("x", key="k", session_id="s"),
     errors.RateLimitedError("x", status=429, method="GET", path="/p", detail="d", retry_after=2.0),
     *(
@@ -65,3 +67,18 @@ def test_a_copy_names_the_first_cause() -> None:
     assert copied.__cause__ is first
     other = KeyError("not ours")
     assert errors.copy_for_waiter(other) is other
+
+
+@pytest.mark.parametrize(
+    ("detail", "summary"),
+    [
+        ("", ""),
+        ("boom", "boom"),
+        ("Traceback (most recent call last):\n  File x\nValueError: no   model\n\n", "ValueError: no model"),
+        ("x" * 500, "x" * 300),
+        ("\n" * 1_000_000 + "the end" + " \n" * 1000, "the end"),
+    ],
+)
+def test_the_summary_of_an_agent_error_is_one_line(detail: str, summary: str) -> None:
+    assert errors.AgentError("x", detail=detail, partial=REPLY).summary == summary
+    assert errors.AgentError("x", detail=detail, summary="given", partial=REPLY).summary == "given"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
-from parlant_sync.events import Event, Reply, read_agent, read_events, read_session, select
+from parlant_sync import ClientStats, ServerInfo, SessionHealth
+from parlant_sync.events import Event, Reply, ServerAbilities, read_agent, read_events, read_session, select
 
 RAW = {
     "id": "e1",
@@ -67,10 +70,12 @@ def test_partial(chunks: object, partial: bool) -> None:
 def test_no_reading_raises_whatever_the_data(data: object) -> None:
     for kind in ("message", "status", "tool", "custom", "hologram", 7, None):
         event = Event({"offset": 0, "kind": kind, "data": data, "metadata": data, "creation_utc": data, "source": 1})
-        for name in ("message status stage participant is_preamble is_partial tool_calls created").split():
+        for name in "message status stage participant is_preamble is_partial tool_calls created flagged".split():
             getattr(event, name)
-        assert event.source == ""
+        assert (event.source, event.moderation_tags) == ("", ())
         assert isinstance(repr(event), str)
+        assert isinstance(event._repr_markdown_(), str)
+        assert json.loads(json.dumps(event.to_dict()))["data"] == data
 
 
 def test_frozen_pickled_compared() -> None:
@@ -122,3 +127,80 @@ def test_reply_is_its_text() -> None:
     assert pickle.loads(pickle.dumps(reply)) == reply
     with pytest.raises(AttributeError):
         reply.text = "x"  # type: ignore[misc]
+
+
+def message(source: str = "customer", kind: str = "message", **data: object) -> Event:
+    return Event({"offset": 0, "kind": kind, "source": source, "data": {"message": "m", **data}})
+
+
+def test_what_the_moderation_reported() -> None:
+    bad = message(flagged=True, tags=["jailbreak", 5])
+    assert (bad.flagged, bad.moderation_tags) == (True, ("jailbreak",))
+    assert message(flagged=True, groups=["hate"]).moderation_tags == ("hate",)  # 4.0
+    for other in (message(flagged=False), message(), message("ai_agent", flagged=True, tags=["x"])):
+        assert (other.flagged, other.moderation_tags) == (False, ())
+
+
+@pytest.mark.parametrize("field", ["tags", "groups"])
+def test_preambles_of_all_versions(field: str) -> None:
+    assert message("ai_agent", **{field: ["__preamble__"]}).is_preamble
+    assert not message("ai_agent", **{field: ["other"]}).is_preamble
+
+
+VALUES = [
+    Event(RAW),
+    Reply("words " * 100, "answered", (Event(RAW),), matched_guidelines=("g",), request=Event(RAW), duration=1.25),
+    read_session({"id": "s", "agent_id": "a", "title": "t", "creation_utc": RAW["creation_utc"], "metadata": {"a": 1}}),
+    read_agent({"id": "a", "name": "n"}),
+    ServerInfo("3.3", True, 0.01),
+    ClientStats(1, 2, 3, 4, 5, 6, 7, 8),
+    SessionHealth("polling", Event(RAW).created, 0, None, 1, 2, 3),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_print_shortly_and_become_json(value: Any) -> None:
+    assert len(repr(value)) < 200
+    assert "\n" not in repr(value)
+    plain = json.loads(json.dumps(value.to_dict()))
+    for name in set(plain) - {"created", "last_poll", "messages", "events", "request", "labels", "tool_calls"}:
+        assert plain[name] == json.loads(json.dumps(getattr(value, name))), name
+
+
+def test_reprs_and_dicts() -> None:
+    session, event, reply = VALUES[2], VALUES[0], VALUES[1]
+    assert repr(event) == "<Event 4 08:32:08 ai_agent message: 'hi'>"
+    assert repr(reply).startswith("<Reply answered in 1.2 s: 'words words")
+    assert event.to_dict() == {
+        **{name: RAW[name] for name in ("id", "offset", "kind", "source", "trace_id", "data", "metadata")},
+        "created": "2026-11-22T08:32:08.461227+00:00",
+    }
+    assert reply.to_dict()["messages"] == [event.to_dict()]
+    assert reply.to_dict()["request"] == event.to_dict()
+    assert session.to_dict()["created"] == "2026-11-22T08:32:08.461227+00:00"
+    assert repr(session) == "<SessionInfo 's' 't' of agent 'a', 2026-11-22 08:32>"
+
+
+def test_notebooks_show_markdown() -> None:
+    assert Reply("**bold**", "answered")._repr_markdown_() == "**bold**"
+    assert Reply("", "empty")._repr_markdown_() == "*(empty)*"
+    assert Event(RAW)._repr_markdown_() == "**A:** hi"
+    assert message("human_agent_on_behalf_of_ai_agent")._repr_markdown_() == (
+        r"**human\_agent\_on\_behalf\_of\_ai\_agent:** m"
+    )
+    ready = Event({"offset": 1, "kind": "status", "source": "ai_agent", "data": {"status": "ready"}})
+    assert ready._repr_markdown_() == r"*ai\_agent: ready*"
+    assert "```json\n{" in message(kind="custom")._repr_markdown_()
+    assert "````json" in message(kind="custom", text="```")._repr_markdown_()
+
+
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [("", "3.0"), ("metadata", "3.1"), ("metadata labels", "3.2 or 3.3"), ("metadata labels modified_utc", "4.0")],
+)
+def test_a_server_is_recognised_by_the_fields_of_its_sessions(fields: str, version: str) -> None:
+    found = ServerAbilities.of({"id": "s", **dict.fromkeys(fields.split())})
+    assert found.version.startswith(version)
+    known = {name for name, field in [("metadata", found.metadata), ("labels", found.labels)] if field}
+    assert known == set(fields.split()) - {"modified_utc"}
+    assert found.cancel is ("modified_utc" in fields)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import Client, InvalidRequestError, Session, SessionClosed
+from parlant_sync import Client, ConfigurationError, InvalidRequestError, Session, SessionClosed, UnsupportedByServer
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -79,8 +79,9 @@ def test_metadata_is_merged(client: Client) -> None:
 @pytest.mark.parametrize(
     ("version", "wanted", "told"),
     [
-        ("3.0", {"metadata": {"x": 1}}, "does not keep metadata of sessions; Parlant does from 3.1 on"),
-        ("3.1", {"labels": ["l"]}, "does not keep labels of sessions; Parlant does from 3.2 on"),
+        ("3.0", {"metadata": {"x": 1}}, "with metadata needs Parlant 3.1 or newer; this server is 3.0"),
+        ("3.1", {"labels": ["l"]}, "with labels needs Parlant 3.2 or newer; this server is 3.1"),
+        ("3.0", {"customer_id": "c"}, "with a new customer_id needs Parlant 3.1 or newer; this server is 3.0"),
     ],
 )
 def test_an_old_server_keeps_less(version: str, wanted: dict[str, Any], told: str) -> None:
@@ -88,7 +89,7 @@ def test_an_old_server_keeps_less(version: str, wanted: dict[str, Any], told: st
     with FakeServer(version) as server, Client(server.base_url) as client:
         server.agent("a")
         session = client.create_session("a")
-        with pytest.raises(InvalidRequestError, match=told):
+        with pytest.raises(UnsupportedByServer, match=told):
             session.update(title="t", **wanted)
         assert session.title == session.refresh().title == "t"
 
@@ -124,3 +125,105 @@ def test_a_custom_event_is_posted_as_it_is(client: Client) -> None:
         {"x": [1]},
         {"mine": 1},
     )
+
+
+# -- the human side
+
+
+@pytest.mark.parametrize("source", ["human_agent", "human_agent_on_behalf_of_ai_agent"])
+def test_a_colleague_speaks(server: FakeServer, client: Client, source: Any) -> None:
+    session = client.create_session("a")
+    event = session.post("I take over", source=source, participant={"display_name": "Dana"}, key="k")
+    assert (event.kind, event.source, event.message) == ("message", source, "I take over")
+    assert session.find("k") == event == session.history()[0]
+    server.forget_requests()
+    for participant in (None, {}, {"display_name": ""}, {"display_name": 5}, {"id": "x"}):
+        with pytest.raises(ConfigurationError, match="display_name"):
+            session.post("x", source=source, participant=participant)
+    assert not [r for r in server.requests if r.method == "POST"]
+
+
+def test_events_are_deleted_from_an_offset_on(client: Client) -> None:
+    session = client.create_session("a")
+    session.send("hello")
+    with pytest.raises(InvalidRequestError, match="trace"):  # in the middle of a turn
+        session.delete_events(3)
+    session.delete_events(1)
+    assert [e.message for e in session.history()] == ["hello"]
+    session.delete_events("beginning")
+    assert session.history() == []
+
+
+# -- once
+
+
+def test_once_follows_what_was_posted_before(server: FakeServer, client: Client) -> None:
+    """As a task that runs again after a crash."""
+    server.agent("a").replies("first").replies("second")
+    session = client.create_session("a")
+    assert session.send("q", key="k", once=True).text == "first"
+    with Client(server.base_url) as other:
+        again = other.session(session.id).send("q", key="k", once=True)
+        assert (again.text, again.outcome) == ("first", "answered")
+        with other.session(session.id).stream("q", key="k", once=True) as turn:
+            assert "".join(turn.text) == "first"
+    assert [e.message for e in session.history(sources="customer")] == ["q"]
+    assert session.send("q", key="k").text == "second"
+
+
+def test_once_needs_a_key_and_a_server_that_keeps_it() -> None:
+    with FakeServer("3.0") as server, Client(server.base_url) as client:
+        server.agent("a")
+        session = client.create_session("a")
+        with pytest.raises(ConfigurationError, match="once=True needs key="):
+            session.send("q", once=True)
+        with pytest.raises(UnsupportedByServer, match=r"once=True\) .*needs Parlant 3.1 or newer; this server is 3.0"):
+            session.send("q", key="k", once=True)
+        assert session.history() == []
+
+
+# -- cancel
+
+
+def of_version_4(response: Response) -> None:
+    response.body = response.body.rstrip()[:-1] + b', "modified_utc": "2026-11-30T02:45:23Z"}'
+
+
+def test_a_turn_is_cancelled_at_the_server(server: FakeServer, client: Client) -> None:
+    session_id = server.create_session("a")
+    server.alter_next(f"GET /sessions/{session_id}", of_version_4)
+    session = client.session(session_id)
+    session.cancel()
+    (posted,) = [r for r in server.requests if r.method == "POST"]
+    assert posted.json == {"kind": "status", "source": "customer_ui", "status": "cancelled"}
+    server.fail_next("POST", 409, b'{"detail": "nothing is running"}')
+    session.cancel()
+    server.fail_next("POST", 422, b'{"detail": "no"}')
+    with pytest.raises(InvalidRequestError):
+        session.cancel()
+
+
+@pytest.mark.parametrize("version", ["3.0", "3.1", "3.2", "3.3"])
+def test_earlier_servers_are_never_sent_a_cancel(version: str) -> None:
+    with FakeServer(version) as server, Client(server.base_url) as client:
+        server.agent("a")
+        session = client.create_session("a")
+        with pytest.raises(
+            UnsupportedByServer, match=rf"cancel\(\) needs Parlant 4.0 or newer; this server is .*{version}"
+        ):
+            session.cancel()
+        assert session.history() == []
+
+
+def test_an_interrupting_message_does_not_wait_and_both_get_the_common_reply(
+    server: FakeServer, client: Client
+) -> None:
+    server.agent("a").waits("gate").replies("to both")
+    session = client.create_session("a")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(session.send, "one", timeout=10)
+        server.reached("gate")
+        interrupting = pool.submit(session.send, "two", interrupt=True, timeout=10)
+        server.wait_events(session.id, 8)  # the second turn is acknowledged
+        server.release("gate")
+        assert [call.result(10).text for call in (waiting, interrupting)] == ["to both"] * 2

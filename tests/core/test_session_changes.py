@@ -13,12 +13,15 @@ def info(**known: Any) -> SessionInfo:
 
 
 def body(known: SessionInfo, **wanted: Any) -> dict[str, Any]:
-    return check.session_changes(known, **{"title": None, "mode": None, "metadata": None, "labels": None, **wanted})
+    return check.session_changes(
+        known, **(dict.fromkeys(("title", "mode", "customer_id", "metadata", "labels")) | wanted)
+    )
 
 
 def test_only_what_is_given_is_changed() -> None:
     assert body(info()) == {}
     assert body(info(), title="t", mode="manual") == {"title": "t", "mode": "manual"}
+    assert body(info(), customer_id="c") == {"customer_id": "c"}
     assert body(info(), title="") == {"title": ""}
 
 
@@ -35,10 +38,16 @@ def test_labels_are_to_be_these_alone() -> None:
 
 
 def test_what_an_old_server_has_dropped_is_told() -> None:
-    assert list(check.not_kept(info(), {"x": 1}, ["l"])) == [("metadata", "3.1"), ("labels", "3.2")]
-    assert list(check.not_kept(info(metadata={"x": 1}, labels=["l", "more"]), {"x": 1}, ["l"])) == []
+    assert list(check.not_kept(info(), metadata={"x": 1}, labels=["l"])) == [("metadata", "3.1"), ("labels", "3.2")]
+    assert list(check.not_kept(info(metadata={"x": 1}, labels=["l", "more"]), metadata={"x": 1}, labels=["l"])) == []
+
+
+def test_a_customer_that_was_not_taken_is_told() -> None:
+    nothing: dict[str, Any] = {"metadata": None, "labels": None}
+    assert list(check.not_kept(info(customer_id="old"), **nothing, customer_id="new")) == [("a new customer_id", "3.1")]
+    assert list(check.not_kept(info(customer_id="new"), **nothing, customer_id="new")) == []
 
 
 def test_what_was_not_wanted_is_not_missed() -> None:
-    assert list(check.not_kept(info(), None, None)) == []
-    assert list(check.not_kept(info(), {"removed": None}, [])) == []
+    assert list(check.not_kept(info(), metadata=None, labels=None)) == []
+    assert list(check.not_kept(info(), metadata={"removed": None}, labels=[])) == []

@@ -22,7 +22,7 @@ LAYERS = (
     ("reader", "session", "_registry", "client", "__init__"),
 )
 ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics", "pytest_plugin"}
-PUBLIC = {"", "errors", "testing", "batch", "demo", "cli", "metrics", "_version", "_file_lock"}
+PUBLIC = {"", "errors", "events", "testing", "batch", "demo", "cli", "metrics", "_version", "_file_lock"}
 
 
 def module(path: Path) -> str:

@@ -25,8 +25,8 @@ CLASSES = """
     Client Session Turn EventReader
     Event Reply Agent SessionInfo SessionHealth ServerInfo ClientStats
     ParlantSyncError ConfigurationError TransportError ApiError AuthenticationError PermissionDeniedError NotFoundError
-    InvalidRequestError RateLimitedError ServerError ProtocolError TurnTimeout AgentError DeliveryUncertain
-    SessionClosed ConcurrencyError ForkedProcessError
+    InvalidRequestError RateLimitedError ServerError ProtocolError TurnTimeout AgentError AgentUnavailable
+    UnsupportedByServer DeliveryUncertain SessionClosed ConcurrencyError ForkedProcessError
 """
 
 # As a caller sees it: `=...` is a default that has no value to be written down.
@@ -44,16 +44,20 @@ SIGNATURES = {
     "Client.server_info": "()",
     "Client.stats": "()",
     "Client.close": "(timeout=None)",
-    "Session.send": "(message, *, timeout=..., key=None, metadata=None, moderation=None, participant=None)",
-    "Session.stream": "(message, *, timeout=..., key=None, metadata=None, moderation=None, participant=None)",
-    "Session.post": "(message, *, key=None, metadata=None, moderation=None, participant=None)",
+    "Session.send": "(message, *, timeout=..., key=None, once=False, interrupt=False, metadata=None, moderation=None, "
+    "participant=None)",
+    "Session.stream": "(message, *, timeout=..., key=None, once=False, interrupt=False, metadata=None, "
+    "moderation=None, participant=None)",
+    "Session.post": "(message, *, key=None, metadata=None, moderation=None, participant=None, source='customer')",
+    "Session.cancel": "()",
     "Session.reply_to": "(event, *, timeout=...)",
     "Session.find": "(key)",
     "Session.post_event": "(kind, data, *, source='customer_ui', metadata=None)",
     "Session.trigger": "(guidelines=None, *, timeout=...)",
     "Session.iter_events": "(*, timeout=None, since=None, kinds=None, sources=None, partial=False)",
     "Session.history": "(since=0, *, kinds=None, sources=None)",
-    "Session.update": "(*, title=None, mode=None, metadata=None, labels=None)",
+    "Session.update": "(*, title=None, mode=None, metadata=None, labels=None, customer_id=None)",
+    "Session.delete_events": "(since)",
     "Session.refresh": "()",
     "Session.delete": "()",
     "Session.close": "(timeout=None)",
@@ -88,7 +92,7 @@ PROPERTIES = {
     "Turn": "text",
     "EventReader": "cursor",
     "Event": "id kind source trace_id created data metadata "
-    "message status stage participant is_preamble is_partial tool_calls",
+    "message status stage participant is_preamble is_partial tool_calls flagged moderation_tags",
 }
 # Attributes that are no properties, and what is public though not of API.md: that, too, goes only by a decision.
 MORE = {
@@ -96,10 +100,11 @@ MORE = {
     "Session": "since",
     "Turn": "close request restarts trace_id",
     "EventReader": "",
-    "Event": "offset raw error_detail",
+    "Event": "offset raw error_detail to_dict",
 }
 FIELDS = {
-    "Reply": "text outcome messages preambles tool_calls events request trace_id duration",
+    "Reply": "text outcome messages preambles tool_calls matched_guidelines matched_journeys matched_journey_states "
+    "events request trace_id duration",
     "ServerInfo": "version healthy latency",
     "ClientStats": "sessions polls idle_polls events bytes reconnects failures backlog",
     "SessionHealth": "state last_poll consecutive_failures last_error next_offset reconnects backlog",
@@ -121,7 +126,9 @@ ParlantSyncError(Exception)
         ServerError
     ProtocolError
     TurnTimeout(TimeoutError): partial event
-    AgentError: detail partial
+    AgentError: detail summary partial
+        AgentUnavailable: retry_after
+    UnsupportedByServer
     DeliveryUncertain: key session_id
     SessionClosed
     ConcurrencyError

@@ -16,6 +16,7 @@ from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, ty
 from parlant_sync.cli.output import when_stdout_closes
 from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, kept, missing, target
 from parlant_sync.cli.terminal import waiting_for
+from parlant_sync.events import Since
 
 if TYPE_CHECKING:
     from parlant_sync.cli.state import Cursor
@@ -101,12 +102,12 @@ def _kept(client: Client, wanted: Target) -> str:
     return find_session_id(client, kept(wanted))
 
 
-def _attach(client: Client, session_id: str, since: int | str | None) -> Session:
+def _attach(client: Client, session_id: str, since: Since | None) -> Session:
     with waiting_for(client.base_url):
         return client.session(session_id, since=since)
 
 
-def _resume(app: App, client: Client, session_id: str, start: int | str, cursor: Cursor) -> Session:
+def _resume(app: App, client: Client, session_id: str, start: Since, cursor: Cursor) -> Session:
     stored = cursor.load()
     if stored is None:
         session = _attach(client, session_id, start)
@@ -146,9 +147,11 @@ def _print(app: App, event: Event) -> None:
         output.answer(event_lines(event))
 
 
-def _since(text: str | None) -> int | str:
-    if text is None or text in ("beginning", "latest"):
-        return text or "beginning"
+def _since(text: str | None) -> Since:
+    if text is None or text == "beginning":
+        return "beginning"
+    if text == "latest":
+        return "latest"
     if not (text.isascii() and text.isdigit()):
         raise usage(f"--since is beginning, latest, or an offset such as 12, not {text!r}")
     return int(text)
