@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 GOOD = ("answered", "empty", "human")
@@ -15,21 +16,37 @@ STATUSES = GOOD + BAD
 
 @dataclass(frozen=True)
 class TurnResult:
-    """One message of a row and what was said to it.
+    """One message of a row and the turn that answered it.
 
-    ``duration`` in seconds, from the post to the end of the turn; 0.0 where nobody could count it: a run was cut short
-    in that turn, and a later one has read the reply.
+    ``duration``: seconds from the message to the turn's last event, by the server's clock. ``tool_calls``, the ids in
+    ``matched_...`` and the message's ``flagged`` and ``moderation_tags`` are as the server reported them.
     """
 
     message: str
     text: str
     outcome: str
     duration: float
+    tool_calls: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    matched_guidelines: tuple[str, ...] = ()
+    matched_journeys: tuple[str, ...] = ()
+    matched_journey_states: tuple[str, ...] = ()
+    flagged: bool = False
+    moderation_tags: tuple[str, ...] = ()
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> TurnResult:
+        """Raises KeyError, TypeError, ValueError for anything else."""
         return TurnResult(
-            str(value["message"]), str(value["text"]), str(value["outcome"]), float(value.get("duration") or 0.0)
+            message=str(value["message"]),
+            text=str(value["text"]),
+            outcome=str(value["outcome"]),
+            duration=float(value.get("duration") or 0.0),
+            tool_calls=tuple(call for call in value.get("tool_calls") or () if isinstance(call, dict)),
+            matched_guidelines=_texts(value.get("matched_guidelines")),
+            matched_journeys=_texts(value.get("matched_journeys")),
+            matched_journey_states=_texts(value.get("matched_journey_states")),
+            flagged=bool(value.get("flagged")),
+            moderation_tags=_texts(value.get("moderation_tags")),
         )
 
 
@@ -37,8 +54,10 @@ class TurnResult:
 class Result:
     """What became of a row. ``status``: ``answered``, ``empty``, ``human``, ``failed``, ``timed_out``, ``uncertain``.
 
-    ``text`` is the last turn's answer (what there is of it, where that failed), ``turns`` has all of them, ``error``
-    says in a line what went wrong. ``started`` is the wall clock's time in UTC, ``duration`` in seconds from there.
+    ``text`` is the last turn's answer (or the part of it that came before a failure), ``turns`` has all turns,
+    ``error`` says in one line what went wrong. ``unmet`` lists the row's expectations that its answer did not meet.
+    ``columns`` are the row's fields that a batch does not use. ``started`` is the time of the first post (UTC),
+    ``duration`` the seconds from there.
     """
 
     id: str
@@ -49,22 +68,37 @@ class Result:
     error: str | None = None
     started: str = ""
     duration: float = 0.0
+    unmet: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def ok(self) -> bool:
-        """Whether the row needs no second try: the conversation went to its end."""
-        return self.status in GOOD
+        """Whether the row needs no second try: it was answered, and as expected."""
+        return self.status in GOOD and not self.unmet
+
+    @property
+    def problem(self) -> str:
+        """What went wrong, in one line; empty for a row that is ok. The same for rows with the same problem."""
+        if self.unmet:
+            return f"not as expected: {'; '.join(self.unmet)}"
+        if self.status in GOOD:
+            return ""
+        said = self.error or ""
+        for name in filter(None, (self.session_id, self.id)):
+            said = re.sub(rf"\bsession {re.escape(name)}\b", "its session", said)
+        return f"{self.status.replace('_', ' ')}: {_KEYS.sub('KEY', said)}".removesuffix(": ")
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
+        value = {each.name: getattr(self, each.name) for each in fields(self)}
         value["turns"] = [asdict(turn) for turn in self.turns]
         return value
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> Result:
-        """Raises ValueError, TypeError or KeyError for what is no result of a batch."""
+        """Raises ValueError, TypeError or KeyError for what is not a result of a batch."""
         if not isinstance(value["id"], str) or value["status"] not in STATUSES:
-            raise ValueError("no result of a batch")
+            raise ValueError("not a result of a batch")
+        columns = value.get("columns")
         return Result(
             id=value["id"],
             status=value["status"],
@@ -74,15 +108,26 @@ class Result:
             error=value.get("error"),
             started=str(value.get("started") or ""),
             duration=float(value.get("duration") or 0.0),
+            unmet=_texts(value.get("unmet")),
+            columns=columns if isinstance(columns, dict) else {},
         )
+
+
+# A key in an error's text makes equal failures look different.
+_KEYS = re.compile(r"\b[0-9a-f]{32}\b")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(str(each) for each in value) if isinstance(value, (list, tuple)) else ()
 
 
 @dataclass(frozen=True)
 class Summary:
     """How a batch stands. ``left`` rows were not asked, or not to their end; ``skipped`` were finished by earlier runs.
 
-    The counts by status take the earlier runs in; ``p50`` and ``p95`` are seconds of the turns that were answered and
-    whose time was counted, None where there are none; ``seconds`` is the time of this run.
+    ``counts`` (by status) include the earlier runs, and so does ``unmet``: rows with an answer that is not as expected.
+    ``p50`` and ``p95`` are seconds of the turns that were answered, None if there are none; ``seconds`` is the time of
+    this run.
     """
 
     rows: int
@@ -91,11 +136,12 @@ class Summary:
     p50: float | None = None
     p95: float | None = None
     seconds: float = 0.0
+    unmet: int = 0
 
     @property
     def failed(self) -> int:
-        """Rows that ended without an answer: failed, timed out, uncertain."""
-        return sum(self.counts.get(status, 0) for status in BAD)
+        """Rows that are not ok: failed, timed out, uncertain, or not answered as expected."""
+        return sum(self.counts.get(status, 0) for status in BAD) + self.unmet
 
     @property
     def left(self) -> int:
@@ -105,29 +151,40 @@ class Summary:
         counts = {status: self.counts.get(status, 0) for status in STATUSES}
         times = {"p50": self.p50, "p95": self.p95, "seconds": self.seconds}
         rounded = {name: None if value is None else round(value, 3) for name, value in times.items()}
-        return {"rows": self.rows, **counts, "left": self.left, "skipped": self.skipped, **rounded}
+        return {
+            "rows": self.rows,
+            **counts,
+            "not_as_expected": self.unmet,
+            "left": self.left,
+            "skipped": self.skipped,
+            **rounded,
+        }
 
 
 class Tally:
-    """The sum, kept as results come: a look at it costs the same after a hundred thousand rows as after ten."""
+    """The sum, kept up to date as results come: a look costs the same after 100,000 rows as after ten."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, results: Iterable[Result] = ()) -> None:
+        """``results`` are those of earlier runs."""
         self._rows = rows
         self._skipped = 0
+        self._unmet = 0
         self._counts: dict[str, int] = {}
         self._durations: list[float] = []  # of the turns that were answered, sorted
+        for result in results:
+            self.add(result)
+            self._skipped += 1
 
-    def add(self, result: Result, *, earlier: bool = False) -> None:
-        """A row's result, the one that counts; ``earlier``: of an earlier run."""
-        self._skipped += earlier
+    def add(self, result: Result) -> None:
         self._counts[result.status] = self._counts.get(result.status, 0) + 1
+        self._unmet += bool(result.unmet)
         for turn in result.turns:
             if turn.outcome in GOOD and turn.duration > 0:
                 bisect.insort(self._durations, turn.duration)
 
     def summary(self, seconds: float) -> Summary:
         p50, p95 = (percentile(self._durations, share) for share in (0.5, 0.95))
-        return Summary(self._rows, dict(self._counts), self._skipped, p50, p95, seconds)
+        return Summary(self._rows, dict(self._counts), self._skipped, p50, p95, seconds, self._unmet)
 
 
 def percentile(values: list[float], share: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The one thread of a batch: hands rows out, writes the journal before and the results after, and lets nobody wait.
+"""The one thread that drives a batch: it hands rows out, writes the journal before and the results after.
 
 A message's way: *open* (make its session, or look for it after a crash) -> *ready* -> an entry in the journal -> *ask*
 (post and wait for the reply; with an executor: post here, wait there) -> the next message of its row, or its result.
@@ -8,50 +8,81 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import queue
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any
 
 import parlant_sync as ps
 from parlant_sync.batch import worker
-from parlant_sync.batch.ending import BatchThread
-from parlant_sync.batch.items import Item
-from parlant_sync.batch.judge import Verdict, judge
-from parlant_sync.batch.patience import Patience
-from parlant_sync.batch.plan import Plan
-from parlant_sync.batch.pool import Pool
-from parlant_sync.batch.queues import Queues
-from parlant_sync.batch.rate import Rate
+from parlant_sync.batch.items import Item, Queues
+from parlant_sync.batch.journal import Journal, LineFile
+from parlant_sync.batch.policy import Rate, Trouble, Verdict, is_away, judge
 from parlant_sync.batch.results import STATUSES, Result
+from parlant_sync.batch.threads import BatchThread, Pool
 
-# A message whose delivery stayed uncertain, or that the server failed over, is posted once more by one run.
-_REPOSTS = 1
-# A request that is under way cannot be woken; its thread is left to end by itself, the journal knows the message.
+logger = logging.getLogger("parlant_sync.batch")
+
+# So often a message is posted by one run, if it is uncertain whether it arrived, or the server failed over it.
+_TRIES = 4
+# A request that is under way cannot be interrupted; its thread is left to end by itself, the journal has the message.
 _CLOSING = 0.5
-# Seconds: where the rate lets few messages go, the session for the next one is not opened earlier than that.
+# Seconds: if the rate lets few messages go, the session for the next one is not opened earlier than that.
 _LEAD = 5.0
+# Seconds without an answer of the server after which it is asked for something small.
+_PROBE_AFTER = 5.0
+# Seconds that a worker process has for a reply beyond its row's time; then the reply is read here.
+_GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options of a run, checked, and its open files, which are the runner's from then on."""
+
+    config: worker.Config
+    agent_id: str | None
+    customer_id: str | None
+    concurrency: int
+    rate: float | None
+    max_failures: int | None
+    settle: float
+    label: str | None
+    empty_fails: bool
+    executor: Executor | None
+    results: LineFile | None
+    journal: Journal | None
 
 
 class Runner:
-    """Runs a batch in a daemon thread. What it has is in ``outbox``: results, then None or what ended it early."""
+    """Runs a batch in a daemon thread. Its ``outbox`` gets results, then None or what ended it early.
+
+    ``waiting_for`` is a few words about what all rows wait for now, empty if they do not; any thread may read it.
+    """
 
     def __init__(self, plan: Plan, items: Iterable[Item]) -> None:
         self.outbox: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+        self.waiting_for = ""
         self._plan = plan
-        self._inbox: queue.SimpleQueue[tuple[str, Item, Future[Any]] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[str, Item | None, Future[Any]] | None] = queue.SimpleQueue()
         self._queues = Queues(items)
         self._opening = 0
         self._asking = 0
         self._failures = 0
         self._finished: list[Result] = []  # not yet recorded
+        self._label = plan.label
         self._rate = Rate(plan.rate)
-        self._patience = Patience(self._rate)
-        self._handed: set[Future[Any]] = set()  # to the executor
+        self._trouble = Trouble()
+        self._heard = time.monotonic()  # when the server has last answered
+        self._probing = False
+        self._agent = plan.agent_id  # any that exists: to be asked for
+        self._handed: dict[Future[Any], Item] = {}  # to the executor
         self._serial = itertools.count(1)
-        # Sessions are opened a little ahead, so that nobody waits for that who could wait for a reply.
+        # Sessions are opened a little ahead, so that no row that could wait for a reply waits for that.
         self._ahead = max(1, plan.concurrency // 4)
-        self._pool = Pool(plan.concurrency + self._ahead)
+        self._pool = Pool(plan.concurrency + self._ahead + 1)
         self.thread = BatchThread(self._run, plan.results.path if plan.results is not None else None)
 
     def stop(self) -> None:
@@ -64,13 +95,13 @@ class Runner:
     def _run(self) -> None:
         end: BaseException | None = None
         try:
-            # Leaving it closes the client, which wakes all who wait for replies that nobody wants any more.
+            # Leaving it closes the client, which wakes all threads that wait for replies.
             with self._client() as self._api:
                 try:
                     self._loop()
                 finally:
                     # Before the client goes: a task that begins in this process after that would make one of its own.
-                    for future in self._handed:
+                    for future in list(self._handed):
                         future.cancel()
                     self._record()
         except BaseException as error:
@@ -80,6 +111,7 @@ class Runner:
             for file in (self._plan.results, self._plan.journal):
                 if file is not None:
                     file.close()
+            self.waiting_for = ""
             self.outbox.put(end)
 
     def _client(self) -> contextlib.AbstractContextManager[ps.Client]:
@@ -89,40 +121,88 @@ class Runner:
     def _loop(self) -> None:
         while self._queues.left and not self.thread.stopping:
             self._queues.wake()
-            limit = self._plan.max_failures
-            if limit is None or self._failures < limit:
+            if not self._enough_failed():
                 self._hand_out()
                 self._open_some()  # in place of those that were handed out just now, too
-                self._record()  # only now: nobody who could wait for a reply waits for the disk
-                self._collect(self._idle_for())
-            elif self._asking:
-                self._record()
-                self._collect(None)
-            else:
+            elif not self._asking:
                 return
+            self._record()  # only now: no row that could wait for a reply waits for the disk
+            self._probe_if_silent()
+            self._fetch_late_replies()
+            self._describe()
+            self._collect(self._idle_for())
         self._collect(0.0)
+
+    def _enough_failed(self) -> bool:
+        return self._plan.max_failures is not None and self._failures >= self._plan.max_failures
 
     def _idle_for(self) -> float | None:
         """How long nothing has to be done; None: until something is heard."""
-        wake = self._queues.next_wake()
-        waits = [wake] if wake is not None else []
-        if self._queues.waiting and (closed := self._opens_in()) > 0:
-            waits.append(closed)
-        if self._queues.ready and self._asking < self._plan.concurrency:
-            waits.append(self._rate.wait_for_message())
+        now = time.monotonic()
+        waits: list[float] = []
+        if not self._enough_failed():
+            if (wake := self._queues.next_wake()) is not None:
+                waits.append(wake)
+            if self._queues.waiting and (closed := self._opens_in()) > 0:
+                waits.append(closed)
+            if self._queues.ready and self._asking < self._plan.concurrency:
+                waits.append(self._posts_in())
+        if (silent := self._probes_in()) is not None:
+            waits.append(silent)
+        waits += [item.deadline + _GRACE - now for item in self._handed.values() if item.deadline is not None]
+        if self._trouble or self._probing:
+            waits.append(1.0)  # what is displayed counts the seconds
         return max(0.0, min(waits)) if waits else None
+
+    # -- the server's trouble
+
+    def _probes_in(self) -> float | None:
+        """Seconds until the server is to be asked whether it is there; None: not, or it is being asked."""
+        if self._agent is None or self._probing or not (self._asking or self._trouble):
+            return None
+        return max(self._heard + _PROBE_AFTER - time.monotonic(), self._trouble.pause_left())
+
+    def _probe_if_silent(self) -> None:
+        """Turns may take minutes: a server that goes away meanwhile is not noticed by their ends."""
+        if self._agent is not None and (seconds := self._probes_in()) is not None and seconds <= 0:
+            self._probing = True
+            self._submit("probe", None, worker.probe, self._api, self._agent)
+
+    def _heard_from_server(self, stage: str) -> None:
+        self._heard = time.monotonic()
+        self._trouble.succeeded(write=stage in ("open", "post", "ask"))
+
+    def _note_trouble(self, stage: str, error: BaseException, seconds: float) -> None:
+        """Raises what ends the run, if the server has been in trouble for too long."""
+        self._trouble.failed(error, write=stage in ("open", "post", "ask"), seconds=seconds)
+        cause = self._trouble.gave_up()
+        if cause is None:
+            return
+        if isinstance(cause, (ps.TransportError, ps.RateLimitedError, ps.ServerError)):
+            raise cause
+        raise ps.TransportError(f"the server stayed away; something else answered in its place: {cause}")
+
+    def _describe(self) -> None:
+        text = self._trouble.text()
+        if not text and self._probing and (silent := time.monotonic() - self._heard) > _PROBE_AFTER + 2:
+            text = f"no answer from the server for {silent:.0f} s"
+        if not text and not self._asking and not self._opening and (left := self._queues.next_wake()) is not None:
+            text = f"{self._queues.delayed} messages may be on their way: looking in {left:.0f} s"
+        self.waiting_for = text
 
     # -- open
 
     def _opens_in(self) -> float:
         """Seconds until a session may be opened."""
-        return max(self._rate.pause_left(), self._rate.wait_for_message() - _LEAD, 0.0)
+        return max(self._trouble.pause_left(), self._rate.wait() - _LEAD, 0.0)
 
     def _open_some(self) -> None:
         room = self._plan.concurrency - self._asking + self._ahead
         if self._plan.rate is not None:
             room = min(room, int(self._plan.rate / 60) + 1)
         at_once = room if self._plan.concurrency > 1 else 1  # one row at a time means in their order, too
+        if self._trouble:
+            at_once = 1  # the others follow when that has gone well
         while self._queues.waiting and self._opening < at_once and self._opening + len(self._queues.ready) < room:
             if self._opens_in() > 0:
                 return
@@ -135,10 +215,18 @@ class Runner:
             else:
                 agent = item.row.agent_id or self._plan.agent_id
                 customer = item.row.customer_id or self._plan.customer_id
-                self._submit("open", item, worker.open_session, self._api, item.row, agent, customer)
+                self._submit("open", item, worker.open_session, self._api, item.row, agent, customer, self._label)
+
+    def _opened(self, item: Item, session_id: str, agent_id: str, labelled: bool) -> None:
+        item.session, self._agent = session_id, self._agent or agent_id or None
+        if not labelled:
+            self._label = None  # this server drops them; the client has said so once
+        if self._plan.journal is not None:
+            self._plan.journal.keep_guest_token(getattr(self._api, "guest_token", None))
+        self._queues.ready.append(item)
 
     def _looked(self, item: Item, event: ps.Event | None) -> None:
-        item.event, item.found = event, event is not None
+        item.event = event
         left = item.settle_left(self._plan.settle)
         if event is not None or left <= 0:
             self._queues.ready.append(item)
@@ -147,16 +235,20 @@ class Runner:
 
     # -- ask
 
+    def _posts_in(self) -> float:
+        """Seconds until a message may be posted."""
+        return max(self._rate.wait(), self._trouble.pause_left())
+
     def _hand_out(self) -> None:
         batch: list[Item] = []
         while self._queues.ready and self._asking + len(batch) < self._plan.concurrency:
             item = self._queues.ready[0]
             if item.event is None:
-                if self._rate.wait_for_message() > 0:
+                if self._posts_in() > 0:
                     break
                 self._rate.take()
             batch.append(self._queues.ready.popleft())
-        entries = [item.entry() for item in batch if item.event is None]
+        entries = [item.entry(self._plan.agent_id) for item in batch if item.event is None]
         if self._plan.journal is not None:
             self._plan.journal.write(entries)
         for item in batch:
@@ -184,14 +276,24 @@ class Runner:
             self._submit("post", item, worker.post, self._api, task)
         else:
             future: Future[Any] = self._plan.executor.submit(worker.remote, self._plan.config, task)
-            self._handed.add(future)
+            self._handed[future] = item
             future.add_done_callback(lambda done: self._inbox.put(("wait", item, done)))
 
     def _posted(self, item: Item, event: ps.Event) -> None:
         item.event = event
         self._ask(item)
 
-    def _submit(self, stage: str, item: Item, call: Callable[..., Any], *arguments: Any) -> None:
+    def _fetch_late_replies(self) -> None:
+        """A row's time is over, and the executor has not answered: the reply is read here, if there is one by now."""
+        now = time.monotonic()
+        for future, item in list(self._handed.items()):
+            if item.deadline is not None and item.deadline + _GRACE <= now:
+                del self._handed[future]
+                future.cancel()
+                logger.warning("row %s: no worker has answered in time; its reply is read here", item.row.id)
+                self._submit("late", item, worker.ask, self._api, self._task(item, timeout=_GRACE, leave=True))
+
+    def _submit(self, stage: str, item: Item | None, call: Callable[..., Any], *arguments: Any) -> None:
         future = self._pool.submit(call, *arguments)
         future.add_done_callback(lambda done: self._inbox.put((stage, item, done)))
 
@@ -206,80 +308,111 @@ class Runner:
                 self._take(*news)
 
     def _record(self) -> None:
-        """What is finished goes to the file, in one write, and then to whoever iterates."""
+        """What is finished goes to the file, in one write, and then to the thread that iterates."""
         finished, self._finished = self._finished, []
         if self._plan.results is not None:
             self._plan.results.append(result.to_json() for result in finished)
         for result in finished:
             self.outbox.put(result)
 
-    def _take(self, stage: str, item: Item, future: Future[Any]) -> None:
+    def _take(self, stage: str, item: Item | None, future: Future[Any]) -> None:
         if stage == "wait":
-            self._handed.discard(future)
+            if self._handed.pop(future, None) is None:
+                return  # too late: its reply was read here
         else:
             self._pool.done()
-        if stage in ("open", "look"):
-            self._opening -= 1
-        elif stage in ("ask", "wait"):
-            self._asking -= 1
+        if item is None:
+            self._probed(future.exception())
+            return
         if future.cancelled():
             raise ps.ParlantSyncError("the executor cancelled rows that were under way; run the batch again to go on")
+        if stage in ("open", "look"):
+            self._opening -= 1
+        elif stage != "post":
+            self._asking -= 1
         error = future.exception()
         if error is None:
             value = future.result()
             if isinstance(value, worker.Answer):
-                answer = value
-            else:
-                self._patience.succeeded(item)
-                if stage == "open":
-                    item.session = value
-                    self._queues.ready.append(item)
-                elif stage == "look":
-                    self._looked(item, value)
-                else:
-                    self._posted(item, value)
+                self._answered(stage, item, value)
                 return
+            self._heard_from_server(stage)
+            if stage == "open":
+                self._opened(item, *value)
+            elif stage == "look":
+                self._looked(item, value)
+            else:
+                self._posted(item, value)
+            return
+        if stage == "wait" or not isinstance(error, Exception):
+            raise error  # the executor's own trouble: rows stay as they are
+        if stage == "post":
+            self._asking -= 1
+        self._answered(stage, item, worker.failure(error, 0.0, item.message))
+
+    def _probed(self, error: BaseException | None) -> None:
+        self._probing = False
+        if error is None or not is_away(error):
+            self._heard_from_server("probe")
         else:
-            if stage == "wait" or not isinstance(error, Exception):
-                raise error  # the executor's own trouble: rows stay as they are
-            if stage == "post":
-                self._asking -= 1
-            answer = worker.failure(error, 0.0)
+            self._note_trouble("probe", error, time.monotonic() - self._heard - _PROBE_AFTER)
+
+    # -- what became of it
+
+    def _answered(self, stage: str, item: Item, answer: worker.Answer) -> None:
         if self.thread.stopping and answer.status == "closed":
             return
         result = self._carry_out(stage, item, answer)
         if result is not None:
             self._finished.append(result)
-            self._failures += not result.ok
+            self._failures += not result.ok or (self._plan.empty_fails and result.status == "empty")
             self._queues.finished(item)
 
-    # -- what became of it
-
     def _carry_out(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
-        """The row's result, or None where it goes on."""
-        left = item.reposts < _REPOSTS
-        verdict = judge(stage, answer, own=item.own, reposts_left=left)
-        if verdict is Verdict.STOP or (verdict is Verdict.WAIT and self._patience.is_over(item, answer)):
-            assert answer.cause is not None
-            raise answer.cause
-        if verdict is Verdict.WAIT and self._patience.may_wait(item, answer):
-            self._queues.waiting.append(item)
-        elif verdict is Verdict.LOOK:
-            item.look_again()
-            self._queues.waiting.append(item)
-        elif verdict is Verdict.ANEW:
+        """The row's result, or None if it goes on."""
+        # Before this failure is noted: trouble during the turn, which has taken at most the row's time.
+        was_away = self._trouble.was_there(item.timeout)
+        cause = answer.cause
+        if cause is not None and is_away(cause):
+            self._note_trouble(stage, cause, answer.seconds if stage in ("open", "look") else 0.0)
+        verdict = judge(
+            stage, answer, own=item.own, tries_left=self._tries_left(stage, item, answer), was_away=was_away
+        )
+        if verdict is Verdict.STOP:
+            assert cause is not None
+            raise cause
+        if verdict is Verdict.OVER:
+            return self._over(stage, item, answer)
+        if verdict is Verdict.ANEW:
             item.begin_again()
             self._queues.waiting.appendleft(item)
-        else:
-            return self._over(stage, item, answer)
+            return None
+        if stage not in ("open", "look"):
+            item.look_again()
+        self._queues.waiting.append(item)
         return None
+
+    def _tries_left(self, stage: str, item: Item, answer: worker.Answer) -> bool:
+        """Counts a failure that may be this row's alone: one while the rows of others are taken."""
+        if stage in ("open", "look") and item.writes_seen == self._trouble.writes:
+            return True
+        if not isinstance(answer.cause, (ps.TransportError, ps.RateLimitedError, ps.TurnTimeout)):
+            item.tries, item.writes_seen = item.tries + 1, self._trouble.writes
+        return item.tries < _TRIES
 
     def _over(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
         status = answer.status if answer.status in STATUSES else "failed"
         if stage in ("open", "look"):
             return item.result(status, "", answer.error)
-        self._patience.succeeded(item)
-        result = item.take(worker.Answer(status, answer.text, answer.duration, answer.error))
+        if answer.cause is None or isinstance(answer.cause, (ps.AgentError, ps.ApiError)):
+            self._heard_from_server(stage)
+        over_without_answer = isinstance(answer.cause, ps.AgentError) or status == "empty"
+        if item.again and over_without_answer:
+            # The reply of an earlier run's message, and none that helps: now the question is asked once more.
+            item.begin_again(attempt=True)
+            self._queues.waiting.append(item)
+            return None
+        result = item.take(worker.Answer(status, answer.turn, answer.error))
         if result is None:
             self._queues.ready.appendleft(item)
         return result

@@ -1,4 +1,4 @@
-"""What is done for one message of a row, where a client is: in a thread, or in a worker process of an executor."""
+"""What is done for one message of a row: in a thread of the batch, or in a worker process of an executor."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import parlant_sync as ps
+from parlant_sync.batch.results import GOOD, TurnResult
 from parlant_sync.batch.rows import Row
 
 
 @dataclass(frozen=True)
 class Config:
-    """How every process reaches the server: the arguments of its ``Client``. Pickles where they do; shows no secret."""
+    """How every process reaches the server: the arguments of its ``Client``. Pickles if they do; shows no secret."""
 
     base_url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -28,9 +29,9 @@ class Config:
 
 @dataclass(frozen=True)
 class Task:
-    """One message of a row. ``event`` where it is posted already; ``leave`` closes the session afterwards.
+    """One message of a row. ``event``: it is posted already. ``leave`` closes the session afterwards.
 
-    ``serial`` makes each task another one, so that no executor takes one for a repetition of an earlier one.
+    ``serial`` makes each task different, so that no executor takes one for a repetition of an earlier one.
     """
 
     session_id: str
@@ -45,31 +46,53 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a task. ``status``: one of a result's, or ``limited``, ``denied``, ``closed``: not its fault."""
+    """What became of a task. ``status``: one of a result's, or ``closed``. ``turn`` is None if there was none.
+
+    ``seconds`` is how long it took to find out.
+    """
 
     status: str
-    text: str = ""
-    duration: float = 0.0
+    turn: TurnResult | None = None
     error: str | None = None
     cause: ps.ParlantSyncError | None = None
+    seconds: float = 0.0
 
 
-def open_session(client: ps.Client, row: Row, agent_id: str | None, customer_id: str | None) -> str:
-    """The id of the row's session, new or given, which is open then."""
+def open_session(
+    client: ps.Client, row: Row, agent_id: str | None, customer_id: str | None, label: str | None
+) -> tuple[str, str, bool]:
+    """The ids of the row's session, new or given, which is open then, and of its agent; whether labels are kept."""
     if row.session_id is not None:
-        return client.session(row.session_id).id
+        session = client.session(row.session_id)
+        return session.id, session.agent_id, True
     assert agent_id is not None
-    metadata = dict(row.metadata) or None
-    return client.create_session(agent_id, customer_id=customer_id, title=f"batch: {row.id}", metadata=metadata).id
+    session = client.create_session(
+        agent_id,
+        customer_id=customer_id,
+        title=f"batch: {row.id}",
+        metadata=dict(row.metadata) or None,
+        labels=[label] if label is not None else None,
+    )
+    return session.id, session.agent_id, label in session.labels
+
+
+def probe(client: ps.Client, agent_id: str) -> None:
+    """Ask the server for something small, to see whether it is there."""
+    client.agent(agent_id)
+
+
+def delete(client: ps.Client, session_id: str) -> None:
+    """Delete a session that is no longer needed."""
+    client.delete_session(session_id)
 
 
 def locate(client: ps.Client, task: Task, turn: int, own: bool) -> ps.Event | None:
-    """The message under the task's key. ``own``: the session was made for its row: its messages can be counted.
+    """The message under the task's key. ``own``: the session was made for its row, so its messages can be counted.
 
-    Raises DeliveryUncertain where a server that drops keys (3.0) holds the same text and nobody knows whose it is.
+    Raises DeliveryUncertain if a server that drops keys (3.0) holds the same text and it may be of someone else.
     """
     session = client.session(task.session_id)
-    leave = True  # where this fails, too
+    leave = True  # also if this fails
     try:
         found = _locate(session, task.key, task.message, turn, own)
         leave = task.leave
@@ -109,7 +132,7 @@ def ask(client: ps.Client, task: Task) -> Answer:
     """Post the message, if that is not done, and wait for its reply. Raises nothing: failures are answers."""
     started = time.monotonic()
     session: ps.Session | None = None
-    leave = True  # where this fails, too: there is no next message then, and nobody else would stop its poller
+    leave = True  # also if this fails: there is no next message then, and nothing else would stop its poller
     try:
         since = task.event.offset + 1 if task.event is not None else None
         session = client.sessions.get(task.session_id) or client.session(task.session_id, since=since)
@@ -118,39 +141,63 @@ def ask(client: ps.Client, task: Task) -> Answer:
         else:
             reply = session.send(task.message, key=task.key, metadata=task.metadata, timeout=task.timeout)
         leave = task.leave
-        return Answer(reply.outcome, reply.text, reply.duration)
+        if reply.outcome not in GOOD:
+            what = f"the turn ended as {reply.outcome!r}: it was stopped from outside"
+            return Answer("failed", _turn(task.message, reply, "failed"), what)
+        return Answer(reply.outcome, _turn(task.message, reply, reply.outcome))
     except Exception as error:
-        return failure(error, time.monotonic() - started)
+        return failure(error, time.monotonic() - started, task.message)
     finally:
         if session is not None and leave:
             session.close()
 
 
-def failure(error: Exception, duration: float) -> Answer:
+def _turn(message: str, reply: ps.Reply, outcome: str) -> TurnResult:
+    request, last = reply.request, reply.events[-1] if reply.events else None
+    duration = reply.duration
+    if request is not None and last is not None and request.created is not None and last.created is not None:
+        # By the server's clock: right also for a turn that was read later, or posted by another process.
+        duration = (last.created - request.created).total_seconds()
+    return TurnResult(
+        message=message,
+        text=reply.text,
+        outcome=outcome,
+        duration=round(max(0.0, duration), 6),
+        tool_calls=tuple(reply.tool_calls),
+        matched_guidelines=tuple(getattr(reply, "matched_guidelines", ())),
+        matched_journeys=tuple(getattr(reply, "matched_journeys", ())),
+        matched_journey_states=tuple(getattr(reply, "matched_journey_states", ())),
+        flagged=bool(getattr(request, "flagged", False)),
+        moderation_tags=tuple(getattr(request, "moderation_tags", ())),
+    )
+
+
+_STATUSES: dict[type[ps.ParlantSyncError], str] = {
+    ps.TurnTimeout: "timed_out",
+    ps.DeliveryUncertain: "uncertain",
+    ps.SessionClosed: "closed",
+}
+_HINTS = {ps.TurnTimeout: "a longer timeout may help, and", ps.DeliveryUncertain: "look into its session before"}
+
+
+def failure(error: Exception, seconds: float, message: str = "") -> Answer:
     """What an error means for its row."""
     if not isinstance(error, ps.ParlantSyncError):
-        return Answer("failed", "", duration, f"unexpected {type(error).__name__}: {error}")
-    text = partial.text if (partial := getattr(error, "partial", None)) is not None else ""
-    statuses: dict[type[ps.ParlantSyncError], str] = {
-        ps.TurnTimeout: "timed_out",
-        ps.DeliveryUncertain: "uncertain",
-        ps.RateLimitedError: "limited",
-        ps.AuthenticationError: "denied",
-        ps.SessionClosed: "closed",
-    }
-    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), "failed")
+        return Answer("failed", None, f"unexpected {type(error).__name__}: {error}", seconds=seconds)
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), "failed")
+    partial = getattr(error, "partial", None)
+    turn = _turn(message, partial, status) if partial is not None else None
     # The error alone, without what led to it: that may not pickle, and the text says it.
     error.__cause__ = error.__context__ = None
-    return Answer(status, text, duration, _said(error), error.with_traceback(None))
+    return Answer(status, turn, _said(error), error.with_traceback(None), seconds)
 
 
 def _said(error: ps.ParlantSyncError) -> str:
-    """Its text; where that ends with a call of a session to try, with what a batch can do instead."""
-    hints = {ps.TurnTimeout: "a longer timeout may help, and", ps.DeliveryUncertain: "look into its session before"}
+    """Its text; a hint about a method of the session is replaced by what a user of a batch can do."""
     said, _, last = str(error).rpartition("; ")
-    if type(error) not in hints or "session." not in last:
+    if type(error) not in _HINTS or "session." not in last:
         return str(error)
-    return f"{said}; {hints[type(error)]} --retry-failed (retry_failed=True) asks again"
+    return f"{said}; {_HINTS[type(error)]} --retry-failed (retry_failed=True) asks again"
 
 
 # -- in a worker process
@@ -201,7 +248,7 @@ def remote(config: Config, task: Task) -> Answer:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # may have been held by a thread that is not in the child
+    _lock = threading.Lock()  # a thread that is not in the child may have held it
 
 
 if hasattr(os, "register_at_fork"):

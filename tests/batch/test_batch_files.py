@@ -14,8 +14,7 @@ import pytest
 
 from parlant_sync import ConcurrencyError, ConfigurationError
 from parlant_sync.batch import BatchLocked, Result, Row, TurnResult, outlook
-from parlant_sync.batch.files import LineFile
-from parlant_sync.batch.journal import Entry, Journal
+from parlant_sync.batch.journal import Entry, Journal, LineFile
 
 
 @contextmanager
@@ -173,12 +172,12 @@ TURN = TurnResult("one", "1", "answered", 0.5)
 
 
 def entry(turn: int = 0, started: str = "s1", at: float = 1.0, key: str = "k", digest: str = ROW.digest) -> Entry:
-    return Entry("a", started, "session", turn, key, at, digest, (TURN,) * turn)
+    return Entry("a", started, "session", turn, key, at, digest, "agent", (TURN,) * turn)
 
 
 def reopened(path: Path, *entries: Entry) -> Journal:
     journal = Journal(path)
-    journal.begin("http://server", in_flight=False)
+    journal.begin("http://server", used=False)
     journal.write(entries)
     journal.close()
     return Journal(path)
@@ -226,10 +225,10 @@ def test_a_row_that_became_another_is_refused(tmp_path: Path) -> None:
 
 def test_rows_in_flight_belong_to_their_server(tmp_path: Path) -> None:
     journal = reopened(tmp_path / "j", entry())
-    journal.begin("http://server", in_flight=True)
-    with pytest.raises(ConfigurationError, match="in flight at http://server, not at http://other"):
-        journal.begin("http://other", in_flight=True)
-    journal.begin("http://other", in_flight=False)
+    journal.begin("http://server", used=True)
+    with pytest.raises(ConfigurationError, match="asked at http://server, not at http://other"):
+        journal.begin("http://other", used=True)
+    journal.begin("http://other", used=False)
     journal.close()
     again = Journal(tmp_path / "j")
     assert again.server == "http://other"

@@ -6,13 +6,13 @@ import pickle
 import threading
 
 import pytest
+from parlant_sync.batch.judge import Verdict, judge
+from parlant_sync.batch.pool import Pool
+from parlant_sync.batch.rate import Rate
 
 import parlant_sync as ps
 from parlant_sync.batch import Result, TurnResult
-from parlant_sync.batch.judge import Verdict, judge
-from parlant_sync.batch.pool import Pool
 from parlant_sync.batch.progress import Progress, duration, progress_line, summary_lines
-from parlant_sync.batch.rate import Rate
 from parlant_sync.batch.results import Summary, Tally, percentile
 from parlant_sync.batch.worker import Answer, Config, failure
 

@@ -19,7 +19,7 @@ from test_batch_files import full_disk
 
 import parlant_sync as ps
 from parlant_sync._api.posting import LOOKS
-from parlant_sync.batch import Batch, BatchLocked, Result, outlook, patience, rate, run, runner, worker
+from parlant_sync.batch import Batch, BatchLocked, Result, outlook, policy, run, runner, worker
 from parlant_sync.batch.journal import Journal
 from parlant_sync.testing import FakeServer
 
@@ -438,7 +438,7 @@ def test_a_rate_holds_messages_back(server: FakeServer) -> None:
         assert batch.summary.seconds >= 0.3
 
 
-class SteppedRate(rate.Rate):
+class SteppedRate(policy.Rate):
     """Its clock stands still but for ``step()``, which returns when the batch has looked at it."""
 
     def __init__(self, per_minute: float | None) -> None:
@@ -523,7 +523,7 @@ def test_an_outage_is_waited_out(server: FakeServer) -> None:
 def test_a_server_that_stays_away_ends_the_batch(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(policy, "PATIENCE", 0.0)
     path = tmp_path / "r.jsonl"
     server.fail_next("POST /sessions", 503, times=None)
     with pytest.raises(ps.ServerError):

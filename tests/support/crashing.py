@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from parlant_sync.batch import files, run
+from parlant_sync.batch import journal, run
 
 CRASHED = 77
 ROWS = [{"id": f"r{n}", "messages": [f"m{n}.{turn}" for turn in range(1 + n % 3)]} for n in range(3)]
 
 
 class CrashingOs:
-    """``os`` for files.py alone: the server's sockets are not concerned."""
+    """``os`` for journal.py alone: the server's sockets are not concerned."""
 
     def __init__(self, at: int, how: str) -> None:
         self._left = at
@@ -49,7 +49,7 @@ class CrashingOs:
 
 
 def main(url: str, results: str, at: str, how: str) -> None:
-    files.os = CrashingOs(int(at), how)  # type: ignore[attr-defined]
+    journal.os = CrashingOs(int(at), how)  # type: ignore[attr-defined]
     for result in run(ROWS, base_url=url, agent_id="a", results=Path(results), concurrency=2, settle=0.3, timeout=20):
         assert result.ok, result
 

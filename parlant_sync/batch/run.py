@@ -8,21 +8,19 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty
 from types import TracebackType
 from typing import Any
 
 from parlant_sync import Client, ConfigurationError, PermissionDeniedError
-from parlant_sync.batch.ending import wait_for_the_ending
-from parlant_sync.batch.files import LineFile
 from parlant_sync.batch.items import Item
-from parlant_sync.batch.journal import Journal
-from parlant_sync.batch.plan import Plan
-from parlant_sync.batch.results import Result, Summary, Tally
+from parlant_sync.batch.journal import Entry, Journal, LineFile
+from parlant_sync.batch.results import BAD, GOOD, Result, Summary, Tally
 from parlant_sync.batch.rows import Row, check_rows
-from parlant_sync.batch.runner import Runner
+from parlant_sync.batch.runner import Plan, Runner
+from parlant_sync.batch.threads import wait_for_the_ending
 from parlant_sync.batch.worker import Config
 
 CONCURRENCY = 4
@@ -36,7 +34,7 @@ class Outlook:
 
     fresh: tuple[str, ...]
     finished: tuple[str, ...]
-    failed: tuple[str, ...]  # finished without an answer by earlier runs, and not to be asked again
+    failed: tuple[str, ...]  # finished by earlier runs, not well, and not to be asked again
     retried: tuple[str, ...]
     in_flight: tuple[str, ...]
 
@@ -44,14 +42,12 @@ class Outlook:
 class Batch:
     """A batch that is running: an iterator of :class:`Result`, in the order they are finished. Made by :func:`run`.
 
-    It works on, whether results are taken or not, in threads of its own. Leaving the ``with`` block, ``close()``, or
-    letting go of it stops it: rows in flight stay resumable where files are kept. For one thread at a time.
+    It runs in threads of its own, whether results are taken or not. Leaving the ``with`` block, ``close()``, or
+    dropping it stops it: rows in flight stay resumable if files are kept. For one thread at a time.
     """
 
     def __init__(self, rows: list[Row], found: _Found, start: Callable[[], Runner]) -> None:
-        self._tally = Tally(len(rows))
-        for result in found.counted.values():
-            self._tally.add(result, earlier=True)
+        self._tally = Tally(len(rows), found.counted.values())
         self.outlook = found.outlook
         self._begun = time.monotonic()
         self._seconds: float | None = None
@@ -69,7 +65,7 @@ class Batch:
         return result
 
     def next(self, timeout: float | None = None) -> Result | None:
-        """The next result; None where there is none after ``timeout`` seconds. Raises StopIteration at the end."""
+        """The next result; None if there is none after ``timeout`` seconds. Raises StopIteration at the end."""
         if self._seconds is not None:
             raise StopIteration
         try:
@@ -84,6 +80,11 @@ class Batch:
         if news is None:
             raise StopIteration
         raise news
+
+    @property
+    def waiting_for(self) -> str:
+        """A few words about what all rows wait for now (a 429, a server that is away); empty if they do not."""
+        return self._runner.waiting_for
 
     @property
     def summary(self) -> Summary:
@@ -101,7 +102,7 @@ class Batch:
             except StopIteration:
                 return
             except Exception:
-                return  # what ended it early: nobody waits for it any more
+                return  # what ended it early: no caller waits for it any more
 
     def __enter__(self) -> Batch:
         return self
@@ -127,23 +128,31 @@ def run(
     max_failures: int | None = None,
     settle: float = SETTLE,
     retry_failed: bool = False,
+    retry_empty: bool = False,
+    empty_fails: bool = False,
+    name: str | None = None,
     executor: Executor | None = None,
 ) -> Batch:
-    """Ask every row; gives an iterator of results in the order they are finished.
+    """Ask every row; returns an iterator of results in the order they are finished.
 
     ``rows``: mappings as in the input file, :class:`Row` objects, or plain texts. ``results``: a file that every result
-    is appended to, with a journal beside it; run again with the same rows and file, a batch goes on where it stopped.
-    ``base_url``, ``token`` and ``client_options`` are the arguments of ``Client``. ``concurrency`` rows are in flight
-    at a time; ``rate`` messages a minute are posted at most; ``timeout`` seconds has a row without one of its own.
-    After ``max_failures`` failed rows no further ones are begun. ``settle``: seconds after which a message that a
-    crash left uncertain is posted again where the server does not list it. ``retry_failed`` asks rows that failed in
-    earlier runs again, in a new session. ``executor`` waits for the replies: any ``concurrent.futures.Executor``, also
-    one of many machines; messages are posted, and files written, by this process alone.
+    is appended to, with a journal beside it; run again with the same rows and file, a batch continues where it
+    stopped. ``base_url``, ``token`` and ``client_options`` are the arguments of ``Client``. ``concurrency`` rows are in
+    flight at a time; at most ``rate`` messages a minute are posted; a row without a timeout of its own has ``timeout``
+    seconds, from its first post. After ``max_failures`` failed rows (with ``empty_fails`` also empty ones) no further
+    ones are begun. ``settle``: seconds after which a message that a crash left uncertain is posted again if the server
+    does not list it. ``retry_failed`` (``retry_empty``): rows that failed (were empty) in earlier runs get another try.
+    A message that may have no reply yet is looked up first: its reply counts, if there is one by now, and only a turn
+    that is over without an answer is asked again, in a new session. ``name``: sessions get the label ``batch:NAME``
+    (3.2 and later; default: the name of the results file). ``executor`` waits for the replies: any
+    ``concurrent.futures.Executor``, also one of many machines; messages are posted, and files written, by this process
+    alone.
 
-    Raises before anything is sent: ConfigurationError (rows, options, files that are not a batch's), BatchLocked,
-    NotFoundError for an unknown agent, TransportError and ApiError where the server cannot be asked, OSError. While
-    iterating: OSError where a file cannot be written (the files stay whole), TransportError or ServerError where the
-    server stayed away, AuthenticationError, and what ends the executor; rows in flight can be resumed then.
+    Raises before anything is sent: ConfigurationError (rows, options, files that are not this batch's), BatchLocked,
+    NotFoundError for an unknown agent, TransportError and ApiError if the server cannot be asked, OSError. While
+    iterating: OSError if a file cannot be written (the files stay whole), TransportError, RateLimitedError or
+    ServerError if the server stayed away, AuthenticationError, and what ends the executor; rows in flight can be
+    resumed then.
     """
     checked = check_rows(rows)
     _check_numbers(concurrency=concurrency, rate=rate, timeout=timeout, max_failures=max_failures, settle=settle)
@@ -151,29 +160,37 @@ def run(
     if token is None and "auth" not in options:
         # Worker processes may have another environment.
         token = os.environ.get("PARLANT_TOKEN") or None
-    if token is not None:
-        options["token"] = token
-    path = Path(os.path.realpath(results)) if results is not None else None
+    path = results_path(results)
     if path is not None:
         wait_for_the_ending(path)
-    with Client(base_url, **options) as client:
-        config = Config(client.base_url, options)
-        files = _Files(path)
-        try:
-            found = _Found(checked, files, retry_failed)
+    files = _Files(path)
+    try:
+        if token is None and "auth" not in options and files.journal is not None:
+            token = files.journal.guest_token
+        if token is not None:
+            options["token"] = token
+        found = _Found(checked, files, retry_failed, retry_empty)
+        with Client(base_url, **options) as client:
+            config = Config(client.base_url, options)
             if files.journal is not None:
-                files.journal.begin(config.base_url, in_flight=bool(found.outlook.in_flight))
+                files.journal.check_agents(checked, agent_id)
+                files.journal.begin(config.base_url, used=bool(found.counted or found.entries))
             todo = [row for row in checked if row.id in found.todo]
             agent_id = _check_agents(client, todo, agent_id)
-        except BaseException:
-            files.discard()
-            raise
+        if files.journal is not None:
+            files.journal.check_agents(checked, agent_id)
+        if files.results is not None:
+            files.results.append(result.to_json() for result in found.judged_anew)
+    except BaseException:
+        files.discard()
+        raise
     items = [
-        Item.resume(row, row.timeout or timeout, found.entries[row.id])
+        Item.resume(row, row.timeout or timeout, found.entries[row.id], again=row.id in found.again)
         if row.id in found.entries
         else Item(row, row.timeout or timeout)
         for row in todo
     ]
+    label = name or (path.stem if path is not None else None)
     plan = Plan(
         config=config,
         agent_id=agent_id,
@@ -182,6 +199,8 @@ def run(
         rate=rate,
         max_failures=max_failures,
         settle=settle,
+        label=f"batch:{label}" if label else None,
+        empty_fails=empty_fails,
         executor=executor,
         results=files.results,
         journal=files.journal,
@@ -194,14 +213,34 @@ def outlook(
     *,
     results: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
+    retry_empty: bool = False,
 ) -> Outlook:
     """What ``run()`` would do with these rows; asks no server, locks and changes no file. Raises ConfigurationError."""
-    path = Path(os.path.realpath(results)) if results is not None else None
-    files = _Files(path, look_only=True)
+    files = _Files(results_path(results), look_only=True)
     try:
-        return _Found(check_rows(rows), files, retry_failed).outlook
+        return _Found(check_rows(rows), files, retry_failed, retry_empty).outlook
     finally:
         files.discard()  # looking only, it has made none
+
+
+def results_path(results: str | os.PathLike[str] | None) -> Path | None:
+    """The file that is meant, without links. Raises ConfigurationError if results cannot be kept there."""
+    if results is None:
+        return None
+    given = os.fspath(results)
+    path = Path(os.path.realpath(given))
+    if given in ("-", ""):
+        raise ConfigurationError("results must go to a file, so that the batch can be resumed; name one")
+    if path.suffix.lower() in (".csv", ".tsv", ".xlsx"):
+        raise ConfigurationError(
+            f"{given}: results are JSON, one object a line; name the file {path.stem}.jsonl "
+            "(parlant-sync batch report --csv makes a table of it)"
+        )
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{given}: there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{given}: not a regular file; results are kept in one")
+    return path
 
 
 class _Files:
@@ -227,7 +266,7 @@ class _Files:
         return found
 
     def discard(self) -> None:
-        """Nothing was sent: what was not there before is not left there. The journal last, with the lock."""
+        """Nothing was sent: remove what was not there before. The journal last, with the lock."""
         for file in (self.results, self.journal):
             if file is not None:
                 file.discard()
@@ -236,23 +275,47 @@ class _Files:
 class _Found:
     """What earlier runs left: which rows are finished, which were in flight, which are to be asked."""
 
-    def __init__(self, rows: list[Row], files: _Files, retry_failed: bool) -> None:
+    def __init__(self, rows: list[Row], files: _Files, retry_failed: bool, retry_empty: bool) -> None:
         earlier = files.earlier()
         last = {result.id: result for result in earlier}  # the last line of an id counts
         self.entries = files.journal.in_flight(rows, earlier) if files.journal is not None else {}
-        done = {row.id: last[row.id] for row in rows if row.id in last and row.id not in self.entries}
-        again = {name for name, result in done.items() if retry_failed and not result.ok}
-        self.counted = {name: result for name, result in done.items() if name not in again}
+        done: dict[str, Result] = {}
+        self.judged_anew: list[Result] = []  # the row's expectations have changed since
+        for row in rows:
+            result = last.get(row.id)
+            if result is None or row.id in self.entries:
+                continue
+            unmet = row.expect.unmet(result.status, result.text, result.turns) if result.status in GOOD else ()
+            if unmet != result.unmet:
+                result = replace(result, unmet=unmet)
+                self.judged_anew.append(result)
+            done[row.id] = result
+        in_flight = set(self.entries)
+        self.again = {
+            name
+            for name, result in done.items()
+            if (retry_failed and not result.ok) or (retry_empty and result.status == "empty")
+        }
+        for row in rows:
+            # Without an answer so far: what was posted is looked up before anything is asked again.
+            entry = files.journal.last.get(row.id) if files.journal is not None else None
+            if row.id in self.again and entry is not None and self._may_be_there(done[row.id], entry, row):
+                self.entries[row.id] = entry
+        self.counted = {name: result for name, result in done.items() if name not in self.again}
         self.todo = {row.id for row in rows if row.id not in self.counted}
         names = [row.id for row in rows]
-        known = again | self.entries.keys()
         self.outlook = Outlook(
-            fresh=tuple(name for name in names if name in self.todo and name not in known),
+            fresh=tuple(name for name in names if name in self.todo and name not in self.again | in_flight),
             finished=tuple(name for name in names if name in self.counted and self.counted[name].ok),
             failed=tuple(name for name in names if name in self.counted and not self.counted[name].ok),
-            retried=tuple(name for name in names if name in again),
-            in_flight=tuple(name for name in names if name in self.entries),
+            retried=tuple(name for name in names if name in self.again),
+            in_flight=tuple(name for name in names if name in in_flight),
         )
+
+    @staticmethod
+    def _may_be_there(result: Result, entry: Entry, row: Row) -> bool:
+        """Whether the last attempt may have a reply that nobody has read. (A corrected row is another question.)"""
+        return result.status in BAD and entry.started == result.started and entry.digest == row.digest
 
 
 def _check_agents(client: Client, rows: list[Row], agent_id: str | None) -> str | None:
