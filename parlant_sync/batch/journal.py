@@ -12,7 +12,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +201,8 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         # The turns before the last are in earlier lines.
-        value = asdict(self)
-        del value["turns"]
-        return {**value, "before": asdict(self.turns[-1]) if self.turns else None}
+        value = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "turns"}
+        return {**value, "before": self.turns[-1].to_json() if self.turns else None}
 
     @staticmethod
     def read(value: Mapping[str, Any], earlier: Entry | None) -> Entry:

@@ -113,13 +113,13 @@ class Trouble:
         self._since.setdefault(write, self._clock() - seconds)
         self._last[write] = error
         wish = min(getattr(error, "retry_after", None) or 0.0, _LONGEST_WISH)
-        if self.pause_left() > 0 and not wish:
-            return  # one of several that were under way at the first one
-        first, longest = (_FIRST_PAUSE, _LONGEST_PAUSE)
-        if limited:
-            first, longest = (_FIRST_LIMITED_PAUSE, _LONGEST_LIMITED_PAUSE)
-        self._pause = min(max(2 * self._pause, first), longest)
-        self._paused_until = max(self._paused_until, self._clock() + max(self._pause, wish))
+        if self.pause_left() <= 0:  # else this is one of several that were under way at the first one
+            first, longest = (_FIRST_PAUSE, _LONGEST_PAUSE)
+            if limited:
+                first, longest = (_FIRST_LIMITED_PAUSE, _LONGEST_LIMITED_PAUSE)
+            self._pause = min(max(2 * self._pause, first), longest)
+            self._paused_until = self._clock() + self._pause
+        self._paused_until = max(self._paused_until, self._clock() + wish)
 
     def succeeded(self, *, write: bool) -> None:
         """The server has answered. (A write that went well says that reading works, too.)"""

@@ -6,7 +6,7 @@ import bisect
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 GOOD = ("answered", "empty", "human")
@@ -32,6 +32,10 @@ class TurnResult:
     matched_journey_states: tuple[str, ...] = ()
     flagged: bool = False
     moderation_tags: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> TurnResult:
@@ -90,8 +94,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         value = {each.name: getattr(self, each.name) for each in fields(self)}
-        value["turns"] = [asdict(turn) for turn in self.turns]
-        return value
+        return {**value, "turns": [turn.to_json() for turn in self.turns], "unmet": list(self.unmet)}
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> Result:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from parlant_sync import ConfigurationError
-from parlant_sync.batch import Row, read_rows
+from parlant_sync.batch import Row, TurnResult, read_rows
 from parlant_sync.batch.reading import read_objects, unknown_fields
 from parlant_sync.batch.rows import check_rows
 
@@ -37,7 +37,9 @@ def test_all_fields() -> None:
         "timeout": 3,
         "expected": "not ours",
     }
-    assert check_rows([given]) == [Row("7", ("a", "b"), "x", "c", "s", {"k": [1]}, 3.0)]
+    assert check_rows([given]) == [
+        Row("7", ("a", "b"), "x", "c", "s", {"k": [1]}, 3.0, columns={"expected": "not ours"})
+    ]
 
 
 def test_rows_made_by_hand_are_held_to_the_same_rules() -> None:
@@ -53,6 +55,14 @@ def test_rows_made_by_hand_are_held_to_the_same_rules() -> None:
         ({}, "needs message"),
         ({"message": "a", "messages": ["b"]}, "one of the two"),
         ({"message": ""}, "not empty"),
+        ({"message": " "}, "not empty"),
+        ({"message": "a", "agent": "x"}, "did you mean agent_id"),
+        ({"message": "a", "Timeouts": 3}, "did you mean timeout"),
+        ({"message": "a", "expect_text": "x"}, "did you mean expect_contains"),
+        ({"message": "a", "expect_regex": "("}, "expect_regex"),
+        ({"message": "a", "expect_outcome": "ok"}, "expect_outcome must be one of"),
+        ({"message": "a", "expect_tool": 3}, "expect_tool must be"),
+        ({"message": "a", "expect_seconds": "soon"}, "expect_seconds must be"),
         ({"message": 5}, "message must be a text"),
         ({"message": "a\ud800"}, "no UTF-8"),
         ({"messages": []}, "list of texts"),
@@ -62,7 +72,7 @@ def test_rows_made_by_hand_are_held_to_the_same_rules() -> None:
         ({"message": "a", "id": True}, "id must be"),
         ({"message": "a", "agent_id": 3}, "agent_id must be"),
         ({"message": "a", "metadata": []}, "metadata must be an object"),
-        ({"message": "a", "metadata": {"x": float("nan")}}, "no JSON"),
+        ({"message": "a", "metadata": {"x": float("nan")}}, "cannot be written as JSON"),
         ({"message": "a", "timeout": 0}, "timeout must be"),
         ({"message": "a", "timeout": "soon"}, "timeout must be"),
         (5, "an object is needed"),
@@ -79,9 +89,40 @@ def test_duplicate_ids_are_an_error_numbers_included() -> None:
         check_rows([{"id": "2", "message": "a"}, {"message": "b"}])
 
 
-def test_not_every_bad_row_is_listed() -> None:
-    with pytest.raises(ConfigurationError, match="and 95 more"):
+def test_all_errors_are_reported_at_once_up_to_a_limit() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_rows([{}, {"message": "a", "id": "1"}, {"message": 3}])
+    assert [part.split(":")[0] for part in str(caught.value).split("; ")] == ["row 1", "row 3"]
+    with pytest.raises(ConfigurationError, match="and 80 more"):
         check_rows([{}] * 100)
+
+
+@pytest.mark.parametrize(
+    ("expected", "unmet"),
+    [
+        ({"expect_contains": "PARIS"}, 0),
+        ({"expect_contains": ["Paris", "Rome"]}, 1),
+        ({"expect_regex": r"Par.s\b"}, 0),
+        ({"expect_regex": "^paris"}, 1),
+        ({"expect_outcome": "answered"}, 0),
+        ({"expect_outcome": "empty"}, 1),
+        ({"expect_tool": "geo:capital"}, 0),
+        ({"expect_tool": "capital"}, 0),
+        ({"expect_tool": "geo"}, 1),
+        ({"expect_seconds": 2}, 0),
+        ({"expect_seconds": 1}, 1),
+        ({"expect_seconds": 1, "expect_contains": "x", "expect_outcome": "human"}, 3),
+    ],
+)
+def test_expectations(expected: dict[str, Any], unmet: int) -> None:
+    (row,) = check_rows([{"message": "a", **expected}])
+    turns = (
+        TurnResult("a", "", "empty", 1.5, ({"tool_id": "geo:capital"},)),
+        TurnResult("b", "It is Paris.", "answered", 0.5),
+    )
+    found = row.expect.unmet("answered", "It is Paris.", turns)
+    assert len(found) == unmet
+    assert all(line.startswith("expected ") for line in found)
 
 
 def test_the_digest_tells_another_question() -> None:
@@ -108,7 +149,7 @@ def test_csv(tmp_path: Path) -> None:
     writer.writerow(["", "", '["one", "two"]', "", "", ""])
     path.write_text(text.getvalue(), "utf-8", newline="")
     assert read_rows(path) == [
-        Row("a", ('two\nlines, and "quotes"',), metadata={"k": 1}, timeout=2.5),
+        Row("a", ('two\nlines, and "quotes"',), metadata={"k": 1}, timeout=2.5, columns={"expected": "yes"}),
         Row("2", ("one", "two")),
     ]
     assert unknown_fields(read_objects(path)) == ["expected"]

@@ -120,7 +120,7 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     server.fail_next("/agents/a", 404, "<html>nothing here</html>")
     code, _, err = command(questions([{"message": "a", "agent_id": "a"}]), *options)
     assert (code, "there may be no Parlant server at this address" in err) == (6, True)
-    assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 1
+    assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 2
     assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
     assert sorted(each.name for each in tmp_path.iterdir()) == ["questions.jsonl"], "refused, and has left files"
     path.write_text("dear diary\n", "utf-8")
