@@ -1,8 +1,8 @@
 """The pytest plugin: ``parlant_server``, a FakeServer, and ``parlant_client``, a Client connected to it.
 
-pytest imports the plugins of all that is installed, in every project. So this one imports nothing before a fixture is
-used: requests and ssl would be half a second for test runs that want nothing of it, and too early for those that patch
-(gevent) or measure (coverage) what is imported.
+pytest imports the plugins of every installed package, in every project. So this one imports nothing until a fixture is
+used: requests and ssl take half a second, which test runs without these fixtures should not pay. It would also be too
+early for those that patch (gevent) or measure (coverage) what is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def parlant_server() -> Iterator[FakeServer]:
-    """A stand-in of a Parlant server, fresh for each test; write agents on it: ``parlant_server.agent("support")``."""
+    """A stand-in for a Parlant server, fresh for each test. Write agents on it: ``parlant_server.agent("support")``."""
     from parlant_sync.testing import FakeServer
 
     with FakeServer() as server:
@@ -28,11 +28,8 @@ def parlant_server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def parlant_client(parlant_server: FakeServer) -> Iterator[Client]:
-    """A ``parlant_sync.Client`` for ``parlant_server``, closed after the test. It waits 30 s for a turn."""
-    from parlant_sync import Client
-
-    # The stand-in answers in milliseconds: who waits longer waits in vain (an unknown customer, a gate left shut).
-    client = Client(parlant_server.base_url, turn_timeout=30)
+    """A ``parlant_sync.Client`` for ``parlant_server``, closed after the test: ``parlant_server.client()``."""
+    client = parlant_server.client()
     try:
         yield client
     finally:

@@ -1,7 +1,7 @@
-"""A Parlant server for tests, in this process: :class:`FakeServer`. Standard library only.
+"""A Parlant server for tests, in this process: :class:`FakeServer`. It needs the standard library only.
 
-It is faithful to what real servers of 3.0 to 3.3 do (long polls, turns, preambles, interruptions, errors after the last
-``ready``, streaming in place, production limits), and scripted in a line::
+It does what real servers of 3.0 to 4.0 do (long polls, turns of every kind of agent, interruptions, errors after the
+last ``ready``, streaming in place, production limits), and is scripted in a line::
 
     with FakeServer() as server:
         server.agent("support").replies("Hello", then="How can I help?")
@@ -9,9 +9,9 @@ It is faithful to what real servers of 3.0 to 3.3 do (long polls, turns, preambl
 The pytest plugin of this package has it as the fixture ``parlant_server``.
 """
 
-from .agents import AgentScript
+from .agents import AgentScript, HumanScript
 from .faults import Hold
-from .messages import Request, Response
+from .httpd import Request, Response
 from .server import FakeServer
 
-__all__ = ["AgentScript", "FakeServer", "Hold", "Request", "Response"]
+__all__ = ["AgentScript", "FakeServer", "Hold", "HumanScript", "Request", "Response"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal, TypeVar, get_args
 
 Text = str | Callable[[str], str]
 """A text, or a function that makes it from the customer's message."""
@@ -24,8 +26,8 @@ API_MODES: dict[str, CompositionMode] = {
 """The API's names of the composition modes."""
 
 Point = Literal["acknowledge", "start", "preamble", "processing", "answer", "chunk", "then", "end", "error"]
-"""Where in a turn something may wait: before it is acknowledged; right after; before the preamble; between the
-preamble's ``ready`` and ``processing``; before the answer (``typing`` has been sent); before each further piece of a
+"""Where in a turn something may wait: before it is acknowledged; right after; before the preamble; before (on
+4.0: after) ``processing``; before the answer (``typing`` has been sent); before each further piece of a
 streamed text; before each further message; before the last ``ready``; between that and the ``error``."""
 
 Interruption = Literal["auto", "cancel", "finish", "late", "stop"]
@@ -59,6 +61,9 @@ class Plan:
     hook: Literal["answers", "stops", "drops"] | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     matches: dict[str, list[str]] = field(default_factory=dict)
+    refusal: dict[str, Any] | None = None
+    reasoning: list[str] = field(default_factory=list)
+    summary: str | None = None
     raw: list[dict[str, Any]] = field(default_factory=list)
     waits: dict[str, list[float | str]] = field(default_factory=dict)
     """Per point: seconds to let pass, or the names of gates to wait at."""
@@ -71,14 +76,134 @@ class Plan:
         return [t if isinstance(t, str) else check_text(t(message), "what the function gave") for t in self.texts]
 
 
-class AgentScript:
-    """An agent of the stand-in: what it says, turn by turn. All methods give the agent back, so that they chain.
+S = TypeVar("S", bound="Script")
 
-    Each of :meth:`replies`, :meth:`streams`, :meth:`fails`, :meth:`stays_silent`, :meth:`ignores`, :meth:`emits`,
-    :meth:`hook_answers`, :meth:`hook_drops`, :meth:`hook_stops` and :meth:`echoes` adds a turn. Turns are used up in
-    that order, and the last one is repeated for ever. An agent without any echoes: ``echo: <message>``. The other
-    methods shape the turn that was added last. If none was added yet, they shape all turns to come. Write scripts
-    before the messages they answer are sent.
+
+class Script:
+    """What is said, turn by turn. All methods give the script back, so that they chain.
+
+    Each of the methods that say what happens adds a turn. Turns are used up in that order, and the last one is repeated
+    for ever. The other methods shape the turn that was added last; if none was added yet, they shape all turns to come.
+    Every session goes through the turns from the first one on, however many sessions there are.
+    """
+
+    def __init__(self) -> None:
+        self.shared = False
+        self.forget()
+
+    # --- turns
+
+    def replies(self: S, *texts: Text, then: Text | Iterable[Text] = ()) -> S:
+        """Answers with a message - or with several: more texts, or those of `then`."""
+        more = [then] if isinstance(then, str) or callable(then) else list(then)
+        if not texts:
+            raise ValueError("replies() needs a text; for a turn without one there is stays_silent()")
+        for each in (*texts, *more):
+            _check(each, "a reply")
+        return self._add(Plan(texts=[*texts, *more]))
+
+    def echoes(self: S, prefix: str = "echo: ") -> S:
+        """Answers with the customer's message."""
+        check_text(prefix, "the prefix")
+        return self._add(Plan(texts=[lambda message: prefix + message]))
+
+    def stays_silent(self: S) -> S:
+        """A turn without a message."""
+        return self._add(Plan("silent"))
+
+    # --- which messages
+
+    def when(self: S, condition: str | re.Pattern[str] | Callable[[str], object]) -> S:
+        """A script of its own for messages that contain this text, that match this pattern, or for which this is true.
+
+        Upper and lower case are the same in a text. The first condition that holds decides. A message for which none
+        holds gets the next turn of this script. What was set for all turns to come holds there, too.
+        """
+        rule = copy.copy(self)
+        rule._turns, rule._rules, rule._used = [], [], {}
+        rule._default = copy.copy(self._default)
+        self._rules.append((_condition(condition), rule))
+        return rule
+
+    # --- how the last turn (or all to come) goes
+
+    def after(self: S, seconds: float, at: Point = "answer") -> S:
+        """Lets so many seconds pass before it answers, or at another point of the turn."""
+        return self._wait(at, check_seconds(seconds, "the time"))
+
+    def waits(self: S, gate: str, at: Point = "answer") -> S:
+        """Waits at a gate until ``server.release(gate)``, before it answers or at another point of the turn."""
+        return self._wait(at, gate)
+
+    def paced(self: S, seconds: float) -> S:
+        """The time between any two events of the turn, instead of the server's `pace`."""
+        self._last.pace = check_seconds(seconds, "the pace")
+        return self
+
+    def forget(self: S) -> S:
+        """Drops all turns and conditions, for all sessions."""
+        self._turns: list[Plan] = []
+        self._rules: list[tuple[Callable[[str], object], Script]] = []
+        self._used: dict[str, int] = {}  # how many turns each session has had
+        self._default = Plan(texts=[_echo])
+        return self
+
+    # --- for the engine
+
+    def next(self, session_id: str, message: str | None) -> Plan:
+        """The plan of a session's next turn. `message` is what it answers; None: nobody has said anything yet."""
+        for holds, rule in self._rules:
+            if message is not None and holds(message):
+                return rule.next(session_id, message)
+        if not self._turns:
+            return self._default
+        key = "" if self.shared else session_id
+        number = min(self._used.get(key, 0), len(self._turns) - 1)
+        self._used[key] = number + 1
+        return self._turns[number]
+
+    @property
+    def _last(self) -> Plan:
+        return self._turns[-1] if self._turns else self._default
+
+    def _wait(self: S, at: str, what: float | str) -> S:
+        one_of(at, get_args(Point), "at")
+        waits = self._last.waits
+        self._last.waits = {**waits, at: [*waits.get(at, []), what]}
+        return self
+
+    def _add(self: S, plan: Plan) -> S:
+        default = self._default
+        for name in ("preamble", "preamble_always", "tools", "matches", "pace", "interrupted", "dribbles"):
+            setattr(plan, name, getattr(default, name))
+        for name in ("hook_message", "reasoning", "summary"):
+            setattr(plan, name, getattr(plan, name) or getattr(default, name))
+        plan.waits = {**default.waits, **plan.waits}
+        self._turns.append(plan)
+        return self
+
+
+class HumanScript(Script):
+    """A human agent, who answers customers in manual mode. One who has no turns echoes, as agents do."""
+
+    def __init__(self, name: str, on_behalf: bool) -> None:
+        super().__init__()
+        self.name = name
+        self.on_behalf = on_behalf
+
+    def __repr__(self) -> str:
+        return f"<human {self.name!r} with {len(self._turns)} scripted turns>"
+
+
+class AgentScript(Script):
+    """An agent of the stand-in: what it says, turn by turn.
+
+    ::
+
+        agent = server.agent("support").replies("Hello").replies("Anything else?")
+        agent.when("refund").fails("no such order")
+
+    An agent without turns echoes: ``echo: <message>``. See :class:`Script` for the order of turns.
     """
 
     def __init__(
@@ -86,6 +211,7 @@ class AgentScript:
         id: str,
         name: str,
         description: str | None = None,
+        *,
         composition_mode: CompositionMode = "canned_fluid",
         wants_preamble: bool | None = None,
         output_mode: Literal["block", "stream"] = "block",
@@ -98,26 +224,12 @@ class AgentScript:
         self.output_mode = output_mode
         self.max_engine_iterations = 3
         self._wants_preamble = wants_preamble
-        self.forget()
+        super().__init__()
 
     def __repr__(self) -> str:
         return f"<agent {self.id!r} with {len(self._turns)} scripted turns>"
 
     # --- turns
-
-    def replies(self, *texts: Text, then: Text | Iterable[Text] = ()) -> AgentScript:
-        """Answers with a message - or with several: more texts, or those of `then`."""
-        more = [then] if isinstance(then, str) or callable(then) else list(then)
-        if not texts:
-            raise ValueError("replies() needs a text; for a turn without one there is stays_silent()")
-        for each in (*texts, *more):
-            _check(each, "a reply")
-        return self._add(Plan(texts=[*texts, *more]))
-
-    def echoes(self, prefix: str = "echo: ") -> AgentScript:
-        """Answers with the customer's message."""
-        check_text(prefix, "the prefix")
-        return self._add(Plan(texts=[lambda message: prefix + message]))
 
     def streams(
         self, text: str | Iterable[str], *, every: float | None = None, breaks_after: int | None = None
@@ -157,10 +269,6 @@ class AgentScript:
         texts = [] if saying is None else [saying]
         return self._add(Plan("failure", texts=texts, exception=exception, fails_at=at if saying is None else None))
 
-    def stays_silent(self) -> AgentScript:
-        """A turn that ends without a message."""
-        return self._add(Plan("silent"))
-
     def ignores(self) -> AgentScript:
         """Nothing comes at all, not even ``acknowledged``: as for a customer unknown to the server."""
         return self._add(Plan("nothing"))
@@ -185,7 +293,27 @@ class AgentScript:
             raise ValueError("a fluid agent asks no hook before it sends its message, so none can drop it")
         return self._add(Plan(hook="drops"))
 
+    def refuses(
+        self, retry_after: float = 60.0, *, scope: str = "agent", reason: str = "the budget is used up"
+    ) -> AgentScript:
+        """Cost control refuses the turn (4.0): another try is worth it after so many seconds."""
+        at = datetime.now(timezone.utc) + timedelta(seconds=check_seconds(retry_after, "retry_after"))
+        refusal = {"circuit_breaker": "open", "scope": scope, "reason": reason, "retry_after_utc": at.isoformat()}
+        check_json(refusal, "the refusal")
+        return self._add(Plan(refusal=refusal))
+
     # --- how the last turn (or all to come) goes
+
+    def with_reasoning(self, text: str | Iterable[str]) -> AgentScript:
+        """Thinks aloud before it answers (4.0): a status event that grows."""
+        self._last.reasoning = words(text) if isinstance(text, str) else list(text)
+        check_json(self._last.reasoning, "the reasoning")
+        return self
+
+    def with_summary(self, text: str) -> AgentScript:
+        """After the turn, a message of source ``system`` sums up the session (4.0)."""
+        self._last.summary = check_text(text, "the summary")
+        return self
 
     def with_preamble(self, text: str = DEFAULT_PREAMBLE, *, always: bool = False) -> AgentScript:
         """Says this first, as a preamble. If the agent's last message was one, it says it only with `always`."""
@@ -235,19 +363,6 @@ class AgentScript:
         check_json(self._last.matches, "the matches")
         return self
 
-    def after(self, seconds: float, at: Point = "answer") -> AgentScript:
-        """Lets so many seconds pass before it answers, or at another point of the turn."""
-        return self._wait(at, check_seconds(seconds, "the time"))
-
-    def waits(self, gate: str, at: Point = "answer") -> AgentScript:
-        """Waits at a gate until ``server.release(gate)``, before it answers or at another point of the turn."""
-        return self._wait(at, gate)
-
-    def paced(self, seconds: float) -> AgentScript:
-        """The time between any two events of the turn, instead of the server's `pace`."""
-        self._last.pace = check_seconds(seconds, "the pace")
-        return self
-
     def when_interrupted(self, how: Interruption, *, dribbles: bool = True) -> AgentScript:
         """What a newer customer message does to the turn; `dribbles`: a preamble that is being made still comes.
 
@@ -261,9 +376,8 @@ class AgentScript:
         return self
 
     def forget(self) -> AgentScript:
-        """Drops all turns not yet used: the agent echoes again."""
-        self._turns: list[Plan] = []
-        self._default = Plan(texts=[_echo])
+        """Drops all turns and conditions: the agent echoes again."""
+        super().forget()
         if self._wants_preamble and self.composition_mode in ("canned_fluid", "composited"):
             self._default.preamble = DEFAULT_PREAMBLE
         return self
@@ -277,35 +391,21 @@ class AgentScript:
             return self.composition_mode in ("fluid", "strict")
         return self._wants_preamble
 
-    def next(self) -> Plan:
-        """The next turn's plan; the last one stays."""
-        if not self._turns:
-            return self._default
-        return self._turns.pop(0) if len(self._turns) > 1 else self._turns[0]
-
-    @property
-    def _last(self) -> Plan:
-        return self._turns[-1] if self._turns else self._default
-
-    def _wait(self, at: str, what: float | str) -> AgentScript:
-        one_of(at, get_args(Point), "at")
-        waits = self._last.waits
-        self._last.waits = {**waits, at: [*waits.get(at, []), what]}
-        return self
-
-    def _add(self, plan: Plan) -> AgentScript:
-        default = self._default
-        for name in ("preamble", "preamble_always", "tools", "matches", "pace", "interrupted", "dribbles"):
-            setattr(plan, name, getattr(default, name))
-        plan.hook_message = plan.hook_message or default.hook_message
-        plan.waits = {**default.waits, **plan.waits}
-        self._turns.append(plan)
-        return self
-
 
 def words(text: str) -> list[str]:
     """A text cut into words, each with the blanks after it."""
     return re.findall(r"\S+\s*|\s+", text)
+
+
+def _condition(given: str | re.Pattern[str] | Callable[[str], object]) -> Callable[[str], object]:
+    if isinstance(given, str):
+        text = check_text(given, "the condition").casefold()
+        return lambda message: text in message.casefold()
+    if isinstance(given, re.Pattern):
+        return given.search
+    if not callable(given):
+        raise TypeError(f"a condition is a text, a pattern or a function, not {type(given).__name__}")
+    return given
 
 
 def _echo(message: str) -> str:

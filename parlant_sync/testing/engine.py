@@ -1,65 +1,44 @@
-"""The engine: starts turns, one per session at a time, and plays each as the real server's event list shows it.
-
-The recorded traces are the model (tests/traces), and the sources of 3.0.4 to 3.3.2.
-"""
+"""The engine: starts turns, one per session at a time, and knows what a newer message does to the one that runs."""
 
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
 
-from .agents import AgentScript, Plan, words
-from .event import Event
+from .agents import HumanScript, Plan
 from .gates import Gates
-from .store import NotFound, Session, Store
+from .store import Event, Session, Store
+from .turns import CompassTurn, Stage, Turn
 
-PREAMBLE_TAG = "__preamble__"
 
+class Engine(Stage):
+    """Runs the turns of all sessions between two restarts of a server."""
 
-class Engine:
-    """Starts turns, one per session at a time, and knows what a newer message does to the one that runs."""
-
-    def __init__(self, store: Store, gates: Gates, pace: float) -> None:
-        self.store = store
-        self.gates = gates
-        self.pace = pace
-        self.stopping = False
+    def __init__(self, store: Store, gates: Gates, pace: float, cancel_timeout: float) -> None:
+        super().__init__(store, gates, pace)
+        self._cancel_timeout = cancel_timeout
         self._turns: dict[str, Turn] = {}  # those that run, by their session's id
-        self._running: set[asyncio.Task[None]] = set()
         self._dispatching = 0
         self._one_at_a_time = asyncio.Lock()  # guards: the change from one turn to the next, server-wide as in Parlant
 
     @property
     def busy(self) -> int:
         """How many turns (and leftovers of cancelled ones) are running, or waiting for an older one to end."""
-        return len(self._running) + self._dispatching
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs a turn, or a part of one, in the background."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # marks it as seen: nobody waits for a turn that could not even fail properly
-        self.store.changed()
+        return len(self.running) + self._dispatching
 
     async def dispatch(self, session: Session, trace: str) -> None:
-        """A new turn for that session; returns when it has begun, which may wait for the old one."""
+        """Starts the session's next turn. Returns when it has begun, which may have to wait for the old turn."""
         self._dispatching += 1
         try:
             async with self._one_at_a_time:
                 old = self._turns.pop(session.id, None)
                 if old is not None:
                     await old.interrupt()
-                if session.mode == "manual" or session.customer_id not in self.store.customers:
+                if session.customer_id not in self.store.customers:
                     return
-                self._begin(session, self._turn(session, trace))
+                if session.mode == "manual":
+                    self._ask_human(session)
+                if session.mode != "manual" or self.store.version.compass:
+                    self._begin(session, self._turn(session, trace, session.last_message("customer")))
         finally:
             self._dispatching -= 1
             self.store.changed()
@@ -68,345 +47,55 @@ class Engine:
         def over(task: asyncio.Task[None]) -> None:
             if self._turns.get(session.id) is turn:
                 del self._turns[session.id]
+            session.changed()
 
         task = turn.begin()
         if task is not None:
             self._turns[session.id] = turn
             task.add_done_callback(over)
 
+    def _ask_human(self, session: Session) -> None:
+        human, message = self.store.human, session.last_message("customer")
+        if human is not None and message is not None:
+            self.spawn(self._human_answers(session, human, human.next(session.id, message), message))
+
+    async def _human_answers(self, session: Session, human: HumanScript, plan: Plan, message: str) -> None:
+        for text in plan.answer(message):
+            await self.wait_at("answer", plan)
+            if not session.gone:
+                self.human_says(session, text, human.name, human.on_behalf)
+
+    def human_says(self, session: Session, text: str, name: str, on_behalf: bool) -> None:
+        """Stores a human agent's message."""
+        agent = self.store.agents[session.agent_id]
+        who = {"id": agent.id, "display_name": agent.name} if on_behalf else {"id": None, "display_name": name}
+        source = "human_agent_on_behalf_of_ai_agent" if on_behalf else "human_agent"
+        session.add("message", source, {"message": text, "participant": who}, self.store.trace_of_request())
+
     async def utter(self, session: Session, trace: str, actions: list[str]) -> Event:
-        """Speaks without a customer message; gives the first message's event when the turn is over."""
-        task = self.spawn(self._turn(session, trace).utter("; ".join(actions)))
+        """Speaks without a customer message. Returns the first message's event when the turn is over."""
+        action = "; ".join(actions)
+        task = self.spawn(self._turn(session, trace, action).utter(action))
         await asyncio.shield(task)
         messages = [e for e in session.since(kinds=["message"]) if e.trace == trace]
         if not messages:
             raise RuntimeError("nothing was said")
         return messages[0]
 
-    def _turn(self, session: Session, trace: str) -> Turn:
-        agent = self.store.agents[session.agent_id]
-        return Turn(self, session, agent, agent.next(), trace)
+    async def cancel(self, session: Session) -> Event | None:
+        """Ends the running turn after its step (4.0). Returns its `cancelled`; None if nothing runs.
 
-
-class Turn:
-    """One turn of one session as it is played."""
-
-    def __init__(self, engine: Engine, session: Session, agent: AgentScript, plan: Plan, trace: str) -> None:
-        self._engine = engine
-        self._session = session
-        self._agent = agent
-        self._plan = plan
-        self._trace = trace
-        self._version = engine.store.version
-        self._fluid = agent.composition_mode == "fluid"
-        self._strict = agent.composition_mode == "strict"
-        self._action: str | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._started = False
-        self._preamble: asyncio.Task[None] | None = None
-        self._answered = False
-        self._cancel_late = False
-        self._silently = False
-
-    # --- its life
-
-    def begin(self) -> asyncio.Task[None] | None:
-        """Starts it. It is acknowledged at once, unless something is to wait before that. None: nothing happens."""
-        if self._plan.kind == "nothing":
+        Raises TimeoutError if the step takes too long; the turn is cancelled all the same.
+        """
+        turn = self._turns.get(session.id)
+        if turn is None:
             return None
-        held = "acknowledge" in self._plan.waits
-        if not held and self._plan.kind != "raw":
-            self._status("acknowledged")
-        self._task = self._engine.spawn(self._run(held))
-        return self._task
+        turn.cancel_late = True
+        if not await session.wait(lambda: turn.cancelled is not None or turn.over, self._cancel_timeout):
+            raise TimeoutError
+        return turn.cancelled
 
-    async def interrupt(self) -> None:
-        """A newer message came: cancels it or lets it finish; returns when it is over."""
-        task = self._task
-        if task is None or task.done():
-            return
-        # A task that is cancelled before its first step would never say `cancelled`.
-        while not self._started and not task.done():
-            await asyncio.sleep(0)
-        how = self._plan.interrupted
-        if how == "auto":
-            how = "cancel" if not self._answered else "stop" if self._version.stops else "finish"
-        if how == "late" and not self._answered:
-            self._cancel_late = True
-        elif how in ("cancel", "stop"):
-            self._silently = how == "stop"
-            task.cancel()
-        await asyncio.wait((task,))
-
-    async def _run(self, acknowledge: bool) -> None:
-        self._started = True
-        try:
-            if acknowledge:
-                await self._hold("acknowledge")
-                self._status("acknowledged")
-            try:
-                await self._play()
-            except asyncio.CancelledError:
-                if self._preamble is not None and (self._silently or not self._plan.dribbles):
-                    self._preamble.cancel()
-                # A turn that a stop of the server cuts gets no last word.
-                if not self._silently and not self._engine.stopping:
-                    self._status("cancelled")
-                    self._last_ready()
-                raise
-            except NotFound:
-                raise
-            except Exception as error:  # of a text function: seen as the engine's own failures are
-                self._last_ready()
-                self._status("error", {"exception": repr(traceback.format_exception(error))})
-        except NotFound:
-            pass  # the session was deleted meanwhile
-
-    async def _play(self) -> None:
-        plan = self._plan
-        if plan.kind == "raw":
-            await self._emit_raw()
-            return
-        if plan.hook_message is not None:
-            await self._step()
-            self._message(plan.hook_message)
-            if plan.hook == "answers":
-                return
-        preamble = self._preamble_text()
-        if plan.fails_at == "preamble" and self._makes_preamble:
-            await self._hold("start")
-            await self._typing()
-            await self._fail()
-            return
-        # Making the preamble is a task of its own: if the turn is cancelled, it goes on, and its events still come.
-        self._preamble = self._engine.spawn(self._play_preamble(preamble))
-        await asyncio.shield(self._preamble)
-        for tool in plan.tools:
-            await self._call_tool(**tool)
-        if self._cancel_late:
-            self._status("processing", {"stage": "Thinking"})
-            raise asyncio.CancelledError
-        if plan.fails_at == "match":
-            await self._fail()
-        elif plan.hook != "stops":
-            await self._answer()
-
-    async def _answer(self) -> None:
-        plan = self._plan
-        await self._say()
-        if (plan.kind == "failure" and not self._fails_without_error) or self._breaks:
-            if plan.texts:
-                self._status("typing")  # it fails over the message that was to follow
-            await self._fail()
-            return
-        await self._hold("end")
-        self._last_ready(plan.matches)
-        self._session.agent_states.append(self._trace)
-
-    async def utter(self, action: str) -> None:
-        """The turn that a POST with guidelines starts: no acknowledgement, no preamble."""
-        try:
-            self._action = action
-            await self._say()
-            self._last_ready({"matched_guidelines": ["<canrep-request-1>"]})
-            if self._plan.kind == "failure" and (self._version.prefix_traces or self._fluid):
-                self._error()
-        except NotFound:
-            pass
-
-    # --- its parts
-
-    @property
-    def _makes_preamble(self) -> bool:
-        """Whether a failing engine already fails over the preamble: strict and fluid agents make none up."""
-        return self._plan.preamble is not None or self._agent.composition_mode in ("canned_fluid", "composited")
-
-    @property
-    def _fails_without_error(self) -> bool:
-        """From 3.1 on, an agent that fails at its answer ends the turn empty, and no `error` says why."""
-        at_answer = self._plan.fails_at == "answer" or (self._plan.fails_at == "preamble" and not self._makes_preamble)
-        return at_answer and not self._fluid and not self._version.prefix_traces
-
-    @property
-    def _breaks(self) -> bool:
-        return self._plan.kind == "stream" and self._plan.breaks_after is not None
-
-    def _preamble_text(self) -> str | None:
-        skipped = self._session.last_is_preamble() and not self._plan.preamble_always
-        return None if skipped else self._plan.preamble
-
-    async def _play_preamble(self, text: str | None) -> None:
-        try:
-            await self._hold("start")
-            if text is not None:
-                self._status("typing")
-                await self._hold("preamble")
-                self._message(text, tags=[PREAMBLE_TAG])
-            if text is not None or self._agent.wants_preamble:
-                self._status("ready")
-                await self._hold("processing")
-                self._status("processing", {"stage": "Interpreting"})
-            elif self._version.stages:
-                self._status("processing", {"stage": "Interpreting"})
-        except NotFound:
-            pass
-
-    async def _call_tool(self, call: dict[str, Any], emits: list[dict[str, Any]]) -> None:
-        await self._step()
-        self._status("processing", {"stage": self._version.tool_stage})
-        for each in emits:
-            await self._step()
-            if "status" in each:
-                self._status(each["status"], each.get("data"))
-            elif "message" in each:
-                self._message(each["message"])
-            else:
-                self._add("custom", each["custom"])
-        await self._step()
-        extras: dict[str, Any] = {"canned_responses": [], "canned_response_fields": {}}
-        if self._version.tool_guidelines:
-            extras["guidelines"] = []
-        self._add("tool", {"tool_calls": [{**call, "result": {**call["result"], **extras}}]})
-        self._session.mode = call["result"]["control"].get("mode", self._session.mode)
-        if self._version.stages:
-            self._status("processing", {"stage": "Interpreting"})
-
-    async def _say(self) -> None:
-        plan = self._plan
-        if plan.kind == "silent" or (plan.kind == "failure" and not plan.texts) or (self._breaks and not self._streams):
-            await self._find_no_words()
-            return
-        await self._begin_answer()
-        if plan.hook == "drops":
-            self._status("ready")
-        elif self._streams:
-            await self._stream(plan.chunks if plan.kind == "stream" else words("\n\n".join(self._texts())))
-        else:
-            await self._send_messages()
-
-    @property
-    def _streams(self) -> bool:
-        wanted = self._plan.kind == "stream" or (self._plan.kind == "messages" and self._agent.output_mode == "stream")
-        return wanted and self._version.stages and self._agent.composition_mode == "canned_fluid"
-
-    async def _find_no_words(self) -> None:
-        # An agent that finds no words tries three times; a fluid one, and 3.0 after an answer that is empty, once.
-        once = self._plan.kind != "failure" and self._version.prefix_traces and self._action is None
-        for _ in range(1 if once or self._fluid or self._breaks else 3):
-            await self._step()
-            if self._strict:
-                self._status("processing", {"stage": "Articulating"})
-            else:
-                self._status("typing")
-        await self._hold("answer")
-
-    async def _begin_answer(self) -> None:
-        if self._strict:
-            await self._step()
-            self._status("processing", {"stage": "Articulating"})
-        await self._typing()
-
-    async def _send_messages(self) -> None:
-        # Made only now: a turn that goes on although a newer message came answers that one, too.
-        for number, text in enumerate(self._texts()):
-            if number:
-                self._status("typing")
-                await self._hold("then")
-            canned = {"draft": text, "canned_responses": [["<transient>", text]]} if self._strict else {}
-            self._message(text, **canned)
-            self._answered = True
-            if not self._fluid:
-                self._status("ready")
-
-    def _texts(self) -> list[str]:
-        if self._plan.kind == "stream":
-            return ["".join(self._plan.chunks)]
-        message = self._action if self._action is not None else self._session.last_message("customer")
-        return self._plan.answer("(greeting)" if message is None else message)
-
-    async def _stream(self, chunks: list[str]) -> None:
-        data: dict[str, Any] = {"message": "", "participant": self._participant(), "chunks": []}
-        event: Event | None = None
-        for number, chunk in enumerate(chunks):
-            if number:
-                await self._hold("chunk")
-            if number == self._plan.breaks_after:
-                break
-            data["message"] += chunk
-            data["chunks"].append(chunk)
-            if event is None:
-                event = self._add("message", data)
-            else:
-                event.touch()
-                self._session.changed()
-        if event is not None:
-            data["chunks"].append(None)
-            event.touch()
-            self._answered = True
-            self._session.changed()
-        if not self._breaks:
-            self._status("ready")
-
-    async def _fail(self) -> None:
-        await self._hold("end")
-        self._last_ready()
-        await self._hold("error")
-        self._error()
-
-    def _error(self) -> None:
-        text = self._plan.exception or "stream broke"
-        trace = ["Traceback (most recent call last):\n", f"RuntimeError: {text}\n"]
-        self._status("error", {"exception": repr(trace)})
-
-    async def _emit_raw(self) -> None:
-        for event in self._plan.raw:
-            await self._step()
-            self._add(
-                event.get("kind", "status"),
-                event.get("data", {}),
-                source=event.get("source", "ai_agent"),
-                trace=event.get("trace"),
-                metadata=event.get("metadata"),
-            )
-
-    # --- the smallest steps
-
-    async def _typing(self) -> None:
-        await self._step()
-        self._status("typing")
-        await self._hold("answer")
-
-    async def _step(self) -> None:
-        pace = self._plan.pace
-        await asyncio.sleep(self._engine.pace if pace is None else pace)
-        await self._engine.gates.not_paused()
-
-    async def _hold(self, point: str) -> None:
-        await self._step()
-        for what in self._plan.waits.get(point, ()):
-            if isinstance(what, str):
-                await self._engine.gates.wait(what)
-            else:
-                await asyncio.sleep(what)
-
-    def _add(
-        self, kind: str, data: Any, *, source: str = "ai_agent", trace: str | None = None, metadata: Any = None
-    ) -> Event:
-        return self._session.add(kind, source, data, trace or self._trace, metadata)
-
-    def _status(self, status: str, data: dict[str, Any] | None = None) -> None:
-        self._add("status", {"status": status, "data": data or {}})
-
-    def _last_ready(self, matches: Mapping[str, Sequence[str]] | None = None) -> None:
-        if not self._version.stages:
-            self._status("ready")
-            return
-        names = ("matched_guidelines", "matched_journeys", "matched_journey_states")
-        found = {name: [{"id": each} for each in (matches or {}).get(name, ())] for name in names}
-        self._status("ready", {"stage": "completed", **found})
-
-    def _participant(self) -> dict[str, Any]:
-        return {"id": self._agent.id, "display_name": self._agent.name}
-
-    def _message(self, text: str, **more: Any) -> None:
-        self._add("message", {"message": text, "participant": self._participant(), **more})
+    def _turn(self, session: Session, trace: str, message: str | None) -> Turn:
+        agent = self.store.agents[session.agent_id]
+        kind = CompassTurn if self.store.version.compass else Turn
+        return kind(self, session, agent, agent.next(session.id, message), trace)

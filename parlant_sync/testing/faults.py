@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from .httpd import Serve
+from .agents import check_seconds
+from .httpd import Request, Response, Serve, phrase
 from .loop import LoopThread
-from .messages import Request, Response
 
 Pattern = str | Callable[[Request], bool]
 """Which requests: ``"POST"``, ``"/sessions/*/events"``, ``"GET /sessions"``, or a function that says so. A path without
@@ -22,7 +22,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def check_pattern(pattern: Pattern) -> None:
-    """Raises ValueError for a text that is meant for no request whatever."""
+    """Raises ValueError for a text that can match no request."""
     if not isinstance(pattern, str):
         return
     method, path = _parts(pattern)
@@ -76,7 +76,7 @@ class Faults:
 
 
 def failing(status: int, body: bytes, headers: dict[str, str], stored: bool) -> Apply:
-    """An answer that somebody else gives; with `stored` the server did its work before."""
+    """An answer that is not the server's own; with `stored` the server did its work before."""
 
     async def apply(request: Request, serve: Serve) -> Response:
         if stored:
@@ -104,7 +104,7 @@ def cutting(after: int | None, of_body: bool, reset: bool, stored: bool) -> Appl
 
 
 def altering(function: Callable[[Response], Response | None]) -> Apply:
-    """The answer as `function` makes it from the real one: it changes it, or gives another."""
+    """The real answer as `function` changes it, or another that it gives."""
 
     async def apply(request: Request, serve: Serve) -> Response:
         response = await serve(request)
@@ -168,3 +168,82 @@ class Hold:
             self._waiters.append(waiter)
             await waiter
         return response
+
+
+class FaultOrders:
+    """The part of ``FakeServer`` that orders faults. All methods may be called from any thread."""
+
+    _loop: LoopThread
+    _faults: Faults
+
+    def fail_next(
+        self,
+        pattern: Pattern = "/",
+        status: int = 502,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        times: int | None = 1,
+        stored: bool = False,
+    ) -> None:
+        """The next matching requests get this answer instead; `stored`: the server does its work all the same.
+
+        `body`: None is a page of HTML, as a proxy gives it. `times`: how many requests; None: until
+        :meth:`clear_faults`. For patterns see :meth:`wait_requests`.
+        """
+        if body is None:
+            body = f"<html><body>{phrase(status)}</body></html>"
+        content = body.encode() if isinstance(body, str) else body
+        kind = "text/html" if content.startswith(b"<") else "application/json"
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        self._fault(pattern, failing(status, content, {"content-type": kind, **given}, stored), times)
+
+    def cut_next(
+        self,
+        pattern: Pattern = "/",
+        after: int | None = 0,
+        *,
+        of_body: bool = False,
+        reset: bool = False,
+        stored: bool = False,
+        times: int | None = 1,
+    ) -> None:
+        """The connection of the next matching requests is closed after so many bytes of the answer.
+
+        `after=0`: without any answer, and without the request being carried out, unless `stored`. `of_body`: bytes of
+        the body. `after=None`: in the middle of the body. `reset`: by a reset, not by an orderly end.
+        """
+        carried_out = stored or after is None or after > 0 or of_body
+        self._fault(pattern, cutting(after, of_body, reset, carried_out), times)
+
+    def hold_next(self, pattern: Pattern = "/", *, times: int | None = 1) -> Hold:
+        """The next matching requests are carried out and stored, but not answered until ``.release()``."""
+        hold = Hold(self._loop)
+        self._fault(pattern, hold.apply, times)
+        return hold
+
+    def drip_next(self, pattern: Pattern = "/", size: int = 1, every: float = 0.1, *, times: int | None = 1) -> None:
+        """The answers of the next matching requests come in pieces of `size` bytes, one `every` so many seconds."""
+        if size < 1:
+            raise ValueError(f"size is a number of bytes, at least 1, not {size!r}")
+        self._fault(pattern, dripping(size, check_seconds(every, "every")), times)
+
+    def alter_next(
+        self, pattern: Pattern, function: Callable[[Response], Response | None], *, times: int | None = 1
+    ) -> None:
+        """`function` changes the real answer (`status`, `headers`, `body`) of the next matching requests.
+
+        It may also return another. It runs in the server's thread. If it raises, or returns anything else, the answer
+        is a 500, and the end of the server's ``with`` block (the fixture's, too) raises.
+        """
+        self._fault(pattern, altering(function), times)
+
+    def clear_faults(self) -> None:
+        """Forgets the faults ordered and not yet used up."""
+        self._loop.call(self._faults.waiting.clear)
+
+    def _fault(self, pattern: Pattern, apply: Apply, times: int | None) -> None:
+        check_pattern(pattern)
+        if times is not None and times < 1:
+            raise ValueError(f"times is a number of requests, at least 1, or None, not {times!r}")
+        self._loop.call(self._faults.waiting.append, Fault(pattern, apply, times))

@@ -5,12 +5,29 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class _OwnClockLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time goes on while a test has frozen or moved that of :mod:`time`.
+
+    The clock is kept out of the module's names and away from ``time.monotonic``: freezegun replaces both.
+    """
+
+    if hasattr(time, "CLOCK_MONOTONIC"):
+        _clock = staticmethod(functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC))
+    else:
+        _clock = staticmethod(time.monotonic)
+
+    def time(self) -> float:
+        return self._clock()
 
 
 class LoopThread:
@@ -36,7 +53,7 @@ class LoopThread:
         if self.running:
             raise RuntimeError("already started")
         ready = threading.Event()
-        loop = asyncio.new_event_loop()
+        loop = _OwnClockLoop()
 
         def main() -> None:
             asyncio.set_event_loop(loop)
@@ -52,7 +69,7 @@ class LoopThread:
             self._open = True
 
     def stop(self) -> None:
-        """Cancels all tasks, lets them end, ends the thread. Does nothing where it is not running."""
+        """Cancels all tasks, lets them end, ends the thread. Does nothing if it is not running."""
         if not self.running:
             return
         with self._lock:
@@ -80,7 +97,7 @@ class LoopThread:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Runs `function` in the loop's thread and gives its result; right here where the loop is not running."""
+        """Runs `function` in the loop's thread and returns its result; right here if the loop does not run."""
         if not self.running or threading.current_thread() is self._thread:
             return function(*args)
 
@@ -123,7 +140,7 @@ class LoopThread:
 
         self.call(begin)
         if not self.running and not future.done():
-            raise RuntimeError(f"the server is stopped: nothing will come of waiting for {what}")
+            raise RuntimeError(f"the server is stopped: {what}: that cannot happen any more")
         try:
             future.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -138,12 +155,12 @@ class LoopThread:
         self._watchers = [w for w in self._watchers if w[1] is not future]
 
     def changed(self) -> None:
-        """Something changed (in the loop's thread): those who wait for something look again."""
+        """Something changed (in the loop's thread): what is waited for is checked again."""
         for predicate, future in list(self._watchers):
             if future.done():
                 continue
             try:
                 if predicate():
                     future.set_result(None)
-            except Exception as error:  # of a function that a test gave: it is told there
+            except Exception as error:  # of a function that a test gave: the waiting thread gets it
                 future.set_exception(error)

@@ -4,19 +4,115 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import json
 import random
 import string
 from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
 from typing import Any
 
-from .agents import AgentScript
-from .event import Event, now
+from .agents import AgentScript, HumanScript
+from .httpd import encode
 from .versions import Version
 
 MAIN = "<main>"
 """The trace of whatever a request stores, on a server that runs on FastAPI 0.137 or newer."""
 
+PREAMBLE = "__preamble__"
+"""The tag of a preamble."""
+
 _ALPHABET = string.digits + string.ascii_letters
+
+
+def now() -> str:
+    """The time as the API writes it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Event:
+    """One event. `touch()` after a change, so that it is serialized again."""
+
+    __slots__ = (
+        "_body",
+        "_version",
+        "created",
+        "data",
+        "deleted",
+        "id",
+        "kind",
+        "lenient",
+        "metadata",
+        "modified",
+        "offset",
+        "source",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        version: Version,
+        id: str,
+        offset: int,
+        kind: str,
+        source: str,
+        trace: str,
+        data: Any,
+        metadata: dict[str, Any],
+        created: str | None = None,
+    ) -> None:
+        self._version = version
+        self._body: bytes | None = None
+        self.id = id
+        self.offset = offset
+        self.kind = kind
+        self.source = source
+        self.trace = trace
+        self.data = data
+        self.metadata = metadata
+        self.deleted = False
+        self.lenient = False
+        self.created = created or now()
+        self.modified = self.created
+
+    def dto(self) -> dict[str, Any]:
+        """As the API shows it."""
+        version = self._version
+        return {
+            "id": self.id,
+            "source": self.source,
+            "kind": self.kind,
+            "offset": self.offset,
+            "creation_utc": self.created,
+            **({"modified_utc": self.modified} if version.compass else {}),
+            **({} if version.prefix_traces else {"trace_id": self.trace}),
+            **({} if version.compass else {"correlation_id": self.trace}),
+            "data": self.data,
+            **({"metadata": self.metadata} if version.metadata else {}),
+            "deleted": self.deleted,
+        }
+
+    def body(self) -> bytes:
+        """The same as bytes, made once: lists of 50,000 events must be quick."""
+        if self._body is None:
+            try:
+                self._body = encode(self.dto())
+            except UnicodeEncodeError:
+                # If a client posted it, every list that has it is a 500, for ever. If a test put it there, it is shown.
+                if not self.lenient:
+                    raise
+                self._body = json.dumps(self.dto(), separators=(",", ":")).encode()
+        return self._body
+
+    def touch(self) -> None:
+        """It was changed."""
+        self._body = None
+        self.modified = now()
+
+    @property
+    def complete(self) -> bool:
+        """Not a streamed message that still grows."""
+        chunks = self.data.get("chunks") if isinstance(self.data, dict) else None
+        return chunks is None or bool(chunks and chunks[-1] is None)
 
 
 class NotFound(Exception):
@@ -39,6 +135,7 @@ class Session:
         self.mode = "auto"
         self.consumed = 0
         self.created = now()
+        self.modified = self.created
         self.gone = False
         self.events: list[Event] = []
         self.all_events: dict[str, Event] = {}
@@ -59,6 +156,7 @@ class Session:
             "consumption_offsets": {"client": self.consumed},
             **({"metadata": self.metadata} if self._store.version.metadata else {}),
             **({"labels": self.labels} if self._store.version.labels else {}),
+            **({"modified_utc": self.modified} if self._store.version.compass else {}),
         }
 
     def add(
@@ -70,7 +168,7 @@ class Session:
         metadata: dict[str, Any] | None = None,
         offset: int | None = None,
     ) -> Event:
-        """Stores an event under the next offset (or an `offset` of the caller's) and wakes whoever waits for it."""
+        """Stores an event under the next offset (or an `offset` of the caller's) and wakes those who wait for it."""
         if self.gone:
             raise NotFound(f"Session not found (id='{self.id}')")
         at = self.next_offset if offset is None else offset
@@ -137,7 +235,7 @@ class Session:
         """Whether the agent's last message was a preamble: then the next turn makes none."""
         for event in reversed(self.events):
             if event.kind == "message" and event.source == "ai_agent":
-                return "__preamble__" in event.data.get("tags", ())
+                return PREAMBLE in event.data.get("tags", ())
         return False
 
     async def wait(self, ready: Callable[[], bool], seconds: float) -> bool:
@@ -164,6 +262,7 @@ class Session:
 
     def changed(self) -> None:
         """Wakes everybody who waits for something in this session."""
+        self.modified = now()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -173,15 +272,19 @@ class Session:
 class Store:
     """All sessions, agents and customers of one server."""
 
-    def __init__(self, version: Version, look_every: float, changed: Callable[[], None]) -> None:
+    def __init__(self, version: Version, shared_traces: bool, look_every: float, changed: Callable[[], None]) -> None:
         self.version = version
+        # On 3.0, 4.0, and servers with an older FastAPI, a request and the turn it starts share their trace.
+        self.shared_traces = shared_traces or version.prefix_traces or version.compass
         self.look_every = look_every
         self.changed = changed
         self.sessions: dict[str, Session] = {}
         self.agents: dict[str, AgentScript] = {}
         self.customers: dict[str, str] = {"guest": "Guest"}
+        self.human: HumanScript | None = None
         self.created = now()
         self._random = random.Random()
+        self.instance_id = self.new_id()
 
     def new_id(self) -> str:
         """Ten characters, as the real server's."""
@@ -190,6 +293,16 @@ class Store:
     def new_trace(self) -> str:
         """A trace id as this version makes them."""
         return "R" + self.new_id() if self.version.prefix_traces else f"{self._random.getrandbits(128):032x}"
+
+    def trace_of_request(self) -> str:
+        """The trace of what a request stores."""
+        return self.new_trace() if self.shared_traces else MAIN
+
+    def trace_of_turn(self, trace: str, what: str = "process") -> str:
+        """The trace of the turn that a request of that trace starts."""
+        if self.version.prefix_traces:
+            return f"{trace}::{what}"
+        return self.new_trace() if trace == MAIN else trace
 
     def session(self, session_id: str) -> Session:
         """The session of that id; raises NotFound."""

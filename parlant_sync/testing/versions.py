@@ -5,48 +5,65 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
-    """One server version's differences. Made by :func:`version`."""
+    """One server version's differences. Made by :func:`version`. The defaults are those of 3.3."""
 
     name: str
-    """``"3.0"`` ... ``"3.3"``."""
+    """``"3.0"`` ... ``"4.0"``."""
     number: str
     """What ``/openapi.json`` says."""
-    prefix_traces: bool
+    prefix_traces: bool = False
     """3.0: ``correlation_id`` only, the turn's has a suffix ``::process``."""
-    metadata: bool
-    """Events and sessions keep metadata (3.0 takes and drops it); so do ``PATCH events/{id}`` and paging exist."""
-    labels: bool
+    metadata: bool = True
+    """Events and sessions keep metadata (3.0 takes and drops it). Paging and ``PATCH events/{id}`` exist."""
+    labels: bool = True
     """Sessions have labels."""
-    stages: bool
-    """The last ``ready`` of a turn says ``completed``; the message text can be streamed; single events can be read."""
-    health: str | None
+    stages: bool = True
+    """The last ``ready`` of a turn says ``completed``. Messages can be streamed, and single events be read."""
+    health: str | None = "healthy"
     """What ``/healthz`` says; None: 404."""
-    stops: bool
-    """A turn between its messages just stops when a newer message comes; from 3.1 on it finishes and the POST waits."""
-    reuses_offsets: bool
-    """Offsets of deleted events are used again; and that deletion answers 500 where a turn has run."""
-
-    tool_stage: str
+    stops: bool = False
+    """A turn between its messages just stops when a newer message comes. Since 3.1 it finishes, and the POST waits."""
+    reuses_offsets: bool = False
+    """Offsets of deleted events are used again, and that deletion answers 500 if a turn has run."""
+    tool_stage: str = "Fetching data"
     """The stage of the ``processing`` before a tool is called."""
-    tool_guidelines: bool
+    tool_guidelines: bool = False
     """A tool's result has ``guidelines``."""
+    compass: bool = False
+    """4.0: the engine is Compass, ``tags`` are ``groups``, guests have tokens, and turns can be cancelled."""
+
+    @property
+    def tags(self) -> str:
+        """What this version calls tags."""
+        return "groups" if self.compass else "tags"
 
 
 _VERSIONS = {
     v.name: v
     for v in (
-        Version("3.0", "0.1.0", True, False, False, False, None, True, True, "Fetching data", False),
-        Version("3.1", "3.1.2", False, True, False, False, "ok", False, True, "Fetching data", False),
-        Version("3.2", "3.2.2", False, True, True, True, "ok", False, True, "Fetching data", False),
-        Version("3.3", "3.3.2", False, True, True, True, "healthy", False, False, "Considering tools", True),
+        Version(
+            name="3.0",
+            number="0.1.0",
+            prefix_traces=True,
+            metadata=False,
+            labels=False,
+            stages=False,
+            health=None,
+            stops=True,
+            reuses_offsets=True,
+        ),
+        Version(name="3.1", number="3.1.2", labels=False, stages=False, health="ok", reuses_offsets=True),
+        Version(name="3.2", number="3.2.2", health="ok", reuses_offsets=True),
+        Version(name="3.3", number="3.3.2", tool_stage="Considering tools", tool_guidelines=True),
+        Version(name="4.0", number="4.0.0a1", compass=True),
     )
 }
 
 
 def version(name: str) -> Version:
-    """The version called so (``"3.2"``, or ``"3.2.2"``); ``ValueError`` where it is not one of 3.0 to 3.3."""
+    """Returns the version of that name (``"3.2"``, or ``"3.2.2"``). Raises ValueError for an unknown one."""
     short = ".".join(name.split(".")[:2])
     if short not in _VERSIONS:
         raise ValueError(f"FakeServer imitates Parlant {', '.join(_VERSIONS)}, not {name!r}")

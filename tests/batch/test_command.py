@@ -135,7 +135,7 @@ def test_failed_rows_are_told_and_make_9(
     server: FakeServer, command: Command, questions: Questions, tmp_path: Path
 ) -> None:
     path = tmp_path / "out.jsonl"
-    server.agent("a").fails("boom").echoes()
+    server.agent("a", shared=True).fails("boom").echoes()
     options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 1]
     code, out, err = command(*options)
     assert code == 9
@@ -263,7 +263,7 @@ def test_a_terminal_sees_progress(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     ours, theirs = pty.openpty()
-    server.agent("a").fails("boom").echoes()
+    server.agent("a", shared=True).fails("boom").echoes()
     options = [questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--concurrency", 1]
     running = start(*options, stderr=theirs)
     os.close(theirs)

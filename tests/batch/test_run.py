@@ -364,7 +364,7 @@ def test_a_given_session_whose_server_drops_keys_is_uncertain(tmp_path: Path) ->
 
 def test_failed_rows_are_asked_again_only_if_that_is_wanted(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    server.agent("a").fails("boom").echoes()
+    server.agent("a", shared=True).fails("boom").echoes()
     (first,) = ask(server, ["hi"], results=path)
     assert (first.status, list(ask(server, ["hi"], results=path))) == ("failed", [])
     assert outlook(["hi"], results=path).failed == ("1",)
@@ -378,7 +378,7 @@ def test_failed_rows_are_asked_again_only_if_that_is_wanted(server: FakeServer, 
 
 def test_a_retry_that_was_cut_short_goes_on(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    server.agent("a").fails("boom").echoes().waits("gate")
+    server.agent("a", shared=True).fails("boom").echoes().waits("gate")
     list(ask(server, ["hi"], results=path))
     with ask(server, ["hi"], results=path, retry_failed=True):
         server.reached("gate")

@@ -59,10 +59,10 @@ def brief(event: dict[str, Any]) -> str:
     """An event in a word or two."""
     data = event["data"]
     if event["kind"] == "status":
-        stage = (data.get("data") or {}).get("stage")
+        stage = (data.get("data") or {}).get("stage") or data.get("message")
         return f"{data['status']}({stage})" if stage else str(data["status"])
     if event["kind"] == "message":
-        preamble = "preamble:" if "__preamble__" in (data.get("tags") or ()) else ""
+        preamble = "preamble:" if "__preamble__" in (data.get("tags") or data.get("groups") or ()) else ""
         return f"{'' if event['source'] == 'ai_agent' else event['source'] + ':'}{preamble}{data['message']}"
     return str(event["kind"])
 

@@ -1,4 +1,4 @@
-"""The stand-in's turns, event by event, against what real servers of four versions did (tests/traces)."""
+"""The stand-in's turns, event by event, against what real servers of five versions did (tests/traces)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from parlant_sync.testing import AgentScript
 from parlant_sync.testing.agents import CompositionMode, Interruption
 
 TRACES = Path(__file__).parent.parent / "traces"
-FILES = sorted(TRACES.glob("3.*/*.json"))
+FILES = sorted(TRACES.glob("*/*.json"))
 RECORDED = {(f.parent.name.rpartition(".")[0], f.stem): f for f in FILES}
 
 
 def test_the_traces_are_there():
-    assert {version for version, _ in RECORDED} == {"3.0", "3.1", "3.2", "3.3"}
-    assert len(RECORDED) == 109
+    assert {version for version, _ in RECORDED} == {"3.0", "3.1", "3.2", "3.3", "4.0"}
+    assert len(RECORDED) == 116
 
 
 # --- the script with which the stand-in does the same
@@ -33,6 +33,8 @@ def agent_for(api: Api, version: str, scenario: str) -> AgentScript:
     """The agent that was recorded: made by REST, or by the SDK with this composition mode and preamble policy."""
     if scenario.startswith("rest_"):
         return api.server.agent(api.call("POST", "/agents", json={"name": "rest"}).json()["id"])
+    if version == "4.0":
+        return api.server.agent("quick")
     modes: dict[str, CompositionMode] = {"composited_agent": "composited", "strict_agent": "strict"}
     agent = api.server.agent("research", composition_mode=modes.get(scenario))
     if scenario not in ("no_preamble", "streaming", "engine_error", "strict_agent") or version == "3.0":
@@ -54,7 +56,8 @@ def write(agent: AgentScript, scenario: str, final: list[dict[str, Any]]) -> Non
     elif scenario == "rest_prompted":
         agent.replies(said[0]).replies(said[1])
     elif scenario.startswith("streaming"):
-        agent.streams([c for c in final[-3]["data"]["chunks"] if c is not None])
+        chunks = next(e["data"]["chunks"] for e in final if "chunks" in e["data"])
+        agent.streams([c for c in chunks if c is not None])
     elif scenario == "hook_answers":
         agent.hook_answers(said[-1])
     elif scenario == "hook_greets":
@@ -87,7 +90,9 @@ def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str
     api.server.wait_idle()
     if scenario == "manual_human":
         api.server.set_mode(session, "manual")
-    if "interrupted" in scenario:
+    if version == "4.0":
+        play_4_0(api, agent, scenario, session, recorded)
+    elif "interrupted" in scenario:
         interrupt(api, agent, version, scenario, session, *[post["message"] for post in posts])
     else:
         for post in posts:
@@ -95,6 +100,31 @@ def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str
             api.server.wait_idle()
     api.server.wait_idle()
     return session
+
+
+def play_4_0(api: Api, agent: AgentScript, scenario: str, session: str, recorded: dict[str, Any]) -> None:
+    if scenario not in ("engine_error", "streaming"):
+        for event in recorded["final"]:
+            if event["kind"] == "message" and event["source"] == "ai_agent":
+                agent.replies(event["data"]["message"]).waits("old", at="processing")
+    stops = scenario in ("cancelled", "interrupted")
+    for number, post in enumerate(recorded["posts"]):
+        posting = in_background(api.post, session, **post["request"])
+        if number and stops:
+            api.server.wait_requests("POST /events", 2)
+        if number or not stops:
+            api.server.release("old")  # the step that runs goes on to its end, and then the turn is cancelled
+        answer = posting.result()
+        assert answer.status_code == post["status"]
+        if answer.status_code == 409:
+            wanted = json.loads(post["event"])["detail"]
+            assert answer.json()["detail"].replace(session, "") == wanted.replace("ZWwmBFwcps", "")
+        elif scenario == "cancelled":
+            assert seen([answer.json()], {}) == seen([post["event"]], {})
+        if stops and not number:
+            api.server.reached("old")
+        else:
+            api.server.wait_idle()
 
 
 def interrupt(api: Api, agent: AgentScript, version: str, scenario: str, session: str, first: str, second: str) -> None:
@@ -137,7 +167,7 @@ def shape(value: Any) -> Any:
 
 
 def trace_of(event: dict[str, Any]) -> str:
-    return str(event.get("trace_id", event["correlation_id"]))
+    return str(event.get("trace_id") or event["correlation_id"])
 
 
 def seen(events: list[dict[str, Any]], names: dict[str, str]) -> list[Any]:

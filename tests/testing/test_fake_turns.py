@@ -394,8 +394,9 @@ def test_a_text_function_that_raises_is_an_engine_that_fails(api):
 
 def test_a_text_function_that_gives_no_text_is_an_engine_that_fails(api):
     api.server.agent("support").replies(lambda message: 5).replies(lambda message: "\ud800")
+    session = api.session()
     for told in ("must be a text, not int", "lone surrogate"):
-        events = api.turn(api.session(), "hi")
+        events = api.turn(session, "hi")
         assert [brief(e) for e in events[-2:]] == ["ready(completed)", "error"]
         assert told in events[-1]["data"]["data"]["exception"]
 

@@ -1,16 +1,14 @@
-"""The REST API of a session's events: posting, the long poll, single events, deletion."""
+"""The REST API of a session's events: posting, the long poll, single events, deletion, cancelling a turn."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-from .checks import KINDS, SOURCES, STATUSES, Checks, body_of, broken, unprocessable
 from .engine import Engine
-from .event import Event
-from .messages import Request, Response
-from .policy import Policy
-from .store import MAIN, NotFound, Session, Store
+from .httpd import Request, Response
+from .store import MAIN, Event, NotFound, Session, Store
+from .validation import KINDS, SOURCES, STATUSES, Checks, HttpError, Policy, body_of, broken, unprocessable
 
 _NO_SUCH_SOURCE = (
     'Only "customer", "human_agent", and "human_agent_on_behalf_of_ai_agent" sources are supported for direct posting.'
@@ -25,25 +23,11 @@ _NOT_FIRST = "Cannot delete events with offset < min_offset unless they are the 
 class EventsApi:
     """Everything under ``/sessions/{id}/events``."""
 
-    def __init__(self, store: Store, engine: Engine, policy: Policy, shared_traces: bool) -> None:
+    def __init__(self, store: Store, engine: Engine, policy: Policy) -> None:
         self._store = store
         self._engine = engine
         self._policy = policy
         self._version = store.version
-        # On 3.0, and on servers with an older FastAPI, a request and the turn it starts share their trace.
-        self._shared = shared_traces or store.version.prefix_traces
-
-    # --- traces
-
-    def new_trace(self) -> str:
-        """The trace of what a request stores."""
-        return self._store.new_trace() if self._shared else MAIN
-
-    def trace_of_turn(self, trace: str, what: str = "process") -> str:
-        """The trace of the turn that a request of that trace starts."""
-        if self._version.prefix_traces:
-            return f"{trace}::{what}"
-        return self._store.new_trace() if trace == MAIN else trace
 
     # --- posting
 
@@ -55,7 +39,7 @@ class EventsApi:
         checks.choice(body, "source", SOURCES, required=True, at=("body",))
         checks.text(body, "message")
         checks.mapping(body, "metadata")
-        checks.guidelines(body)
+        checks.guidelines(body, self._guidelines)
         checks.participant(body)
         checks.choice(body, "status", STATUSES, at=("body",))
         checks.done()
@@ -67,6 +51,8 @@ class EventsApi:
             if not body.get("data"):
                 raise unprocessable("Missing 'data' field for custom event")
             return self._stored(session_id, kind, body, body["data"])
+        if kind == "status" and self._version.compass and body.get("status") == "cancelled":
+            return await self._cancel(request, session_id)
         if kind == "status":
             self._policy.authorize("create_status_event", request)
             if body.get("status") is None:
@@ -93,7 +79,7 @@ class EventsApi:
             if body.get("message"):
                 raise unprocessable(_NO_AGENT_TEXT)
             session = self._store.session(session_id)
-            return await self._trigger(session, body.get("guidelines"))
+            return await self._trigger(session, body.get(self._guidelines))
         if source == "human_agent":
             self._policy.authorize("create_human_agent_event", request)
             if not body.get("message"):
@@ -112,9 +98,24 @@ class EventsApi:
             raise unprocessable(_NO_SUCH_SOURCE)
         return self._stored(session_id, "message", body, {"message": body["message"], "participant": who})
 
+    async def _cancel(self, request: Request, session_id: str) -> Response:
+        self._policy.authorize("cancel_processing", request)
+        session = self._store.session(session_id)
+        try:
+            event = await self._engine.cancel(session)
+        except TimeoutError:
+            return Response.of(504, {"detail": "Request timed out"})
+        if event is None:
+            raise HttpError(409, f"No active processing task for session '{session_id}'")
+        return Response.of(201, event.dto())
+
+    @property
+    def _guidelines(self) -> str:
+        return "rules" if self._version.compass else "guidelines"
+
     def _stored(self, session_id: str, kind: str, body: dict[str, Any], data: Any) -> Response:
         session = self._store.session(session_id)
-        event = session.add(kind, body["source"], data, self.new_trace(), body.get("metadata"))
+        event = session.add(kind, body["source"], data, self._store.trace_of_request(), body.get("metadata"))
         return Response.of(201, event.dto())
 
     async def customer_message(
@@ -125,26 +126,28 @@ class EventsApi:
         who: dict[str, Any] = {"id": session.customer_id, "display_name": name}
         if participant:
             who = {"id": participant.get("id"), "display_name": participant["display_name"]}
-        trace = self.new_trace()
-        data = {"message": text, "participant": who, "flagged": False, "tags": []}
+        trace = self._store.trace_of_request()
+        data = {"message": text, "participant": who, "flagged": False, self._version.tags: []}
         event = session.add("message", "customer", data, trace, metadata)
-        await self._engine.dispatch(session, self.trace_of_turn(trace))
+        await self._engine.dispatch(session, self._store.trace_of_turn(trace))
         return event
 
     async def _trigger(self, session: Session, guidelines: list[dict[str, Any]] | None) -> Response:
-        trace = self.new_trace()
+        trace = self._store.trace_of_request()
+        if guidelines and self._version.compass:
+            raise broken()
         if guidelines:
             actions = [guideline["action"] for guideline in guidelines]
             try:
-                event = await self._engine.utter(session, self.trace_of_turn(trace, "utter"), actions)
+                event = await self._engine.utter(session, self._store.trace_of_turn(trace, "utter"), actions)
             except RuntimeError:
                 raise broken() from None
             return Response.of(201, event.dto())
-        of_turn = self.trace_of_turn(trace)
+        of_turn = self._store.trace_of_turn(trace)
         await self._engine.dispatch(session, of_turn)
-        # Parlant now looks for an event of the request's own trace. Where that is <main>, the turn has none of them:
-        # any older one ends the waiting, and what comes of it is a 500, though the turn runs well.
-        wanted = of_turn if self._shared else MAIN
+        # Parlant now waits for an event of the request's own trace. If that is <main>, the turn has no such event: any
+        # older one ends the waiting, and the answer is a 500, though the turn runs well.
+        wanted = of_turn if self._store.shared_traces else MAIN
         await session.wait(lambda: bool(session.since(trace=wanted)), 60)
         found = session.since(kinds=["status"], trace=wanted)
         if not found:

@@ -1,4 +1,4 @@
-"""The REST API: which request goes where, agents and sessions."""
+"""The REST API of agents, customers and sessions, and which request goes where."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .agents import API_MODES, AgentScript
-from .checks import Checks, HttpError, body_of, broken
+from .api_events import EventsApi
 from .engine import Engine
-from .events_api import EventsApi
-from .messages import Request, Response
-from .policy import Policy
-from .store import NotFound, Session, Store
+from .httpd import Request, Response
+from .store import NotFound, Session, Store, now
+from .validation import Checks, HttpError, Policy, body_of, broken
 
 Handler = Callable[..., Awaitable[Response]]
 
 
-class Routes:
+class Api:
     """Answers requests as the real API does."""
 
-    def __init__(self, store: Store, engine: Engine, policy: Policy, shared_traces: bool) -> None:
+    def __init__(self, store: Store, engine: Engine, policy: Policy) -> None:
         self._store = store
         self._engine = engine
         self._policy = policy
         self._version = store.version
-        self.events = events = EventsApi(store, engine, policy, shared_traces)
+        self.events = events = EventsApi(store, engine, policy)
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/agents", self.list_agents),
             ("POST", "/agents", self.create_agent),
@@ -98,7 +97,10 @@ class Routes:
         if self._version.health == "ok":
             return Response.of(200, {"status": "ok"})
         check = {"status": "healthy", "latency_ms": 0.1}
-        return Response.of(200, {"status": "healthy", "checks": {"event_loop": check}})
+        health: dict[str, Any] = {"status": "healthy", "checks": {"event_loop": check}}
+        if self._version.compass:
+            health["instance_id"] = self._store.instance_id
+        return Response.of(200, health)
 
     async def openapi(self, request: Request) -> Response:
         try:
@@ -120,7 +122,7 @@ class Routes:
             "max_engine_iterations": agent.max_engine_iterations,
             "composition_mode": next(name for name, mode in API_MODES.items() if mode == agent.composition_mode),
             **({"message_output_mode": agent.output_mode} if self._version.stages else {}),
-            "tags": [],
+            self._version.tags: [],
         }
 
     async def list_agents(self, request: Request) -> Response:
@@ -145,7 +147,7 @@ class Routes:
             agent_id,
             name or "",
             description,
-            API_MODES[mode or "fluid"],
+            composition_mode=API_MODES[mode or "fluid"],
             output_mode="stream" if stream else "block",
         )
         return Response.of(201, self._agent(agent_id, full=True))
@@ -159,7 +161,7 @@ class Routes:
             raise NotFound(f"Item '{customer_id}' not found")
         name = self._store.customers[customer_id]
         created = self._store.created
-        return {"id": customer_id, "creation_utc": created, "name": name, "metadata": {}, "tags": []}
+        return {"id": customer_id, "creation_utc": created, "name": name, "metadata": {}, self._version.tags: []}
 
     async def list_customers(self, request: Request) -> Response:
         self._policy.authorize("list_customers", request)
@@ -183,11 +185,17 @@ class Routes:
         checks.done()
         self._policy.authorize("create_customer_session" if customer_id else "create_guest_session", request)
         agent = self._store.agent(agent_id or "")
+        if self._version.compass and customer_id and customer_id not in self._store.customers:
+            raise NotFound(f"Item '{customer_id}' not found")  # older versions take it, and never answer
         session = self._store.create(agent.id, customer_id or "guest", title, metadata or {})
         session.labels = list(dict.fromkeys(labels or []))
-        if greeting:
-            await self._engine.dispatch(session, self.events.trace_of_turn(self._store.new_trace()))
-        return Response.of(201, session.dto())
+        if greeting and not self._version.compass:
+            await self._engine.dispatch(session, self._store.trace_of_turn(self._store.new_trace()))
+        response = Response.of(201, session.dto())
+        guest_token = self._policy.admit_guest(request, session.id)
+        if guest_token is not None:
+            response.headers["x-parlant-guest-token"] = guest_token
+        return response
 
     async def read_session(self, request: Request, session_id: str) -> Response:
         self._policy.authorize("read_session", request)
@@ -221,10 +229,13 @@ class Routes:
 
     def _matching(self, request: Request) -> list[Session]:
         agent, customer = request.query.get("agent_id"), request.query.get("customer_id")
+        since = request.query.get("min_modified_utc", "") if self._version.compass else ""
         return [
             s
             for s in self._store.sessions.values()
-            if (not agent or s.agent_id == agent) and (not customer or s.customer_id == customer)
+            if (not agent or s.agent_id == agent)
+            and (not customer or s.customer_id == customer)
+            and (not since or s.modified >= since)
         ]
 
     async def update_session(self, request: Request, session_id: str) -> Response:
@@ -233,7 +244,7 @@ class Routes:
         title = checks.text(body, "title", longest=200)
         mode = checks.choice(body, "mode", ("auto", "manual"), at=("body",))
         consumed = checks.mapping(body, "consumption_offsets") or {}
-        # Older versions take what they do not know, and leave it.
+        # Older versions accept what they do not know, and ignore it.
         new = self._version.metadata
         metadata = (checks.mapping(body, "metadata") or {}) if new else {}
         customer_id = checks.text(body, "customer_id") if new else None
@@ -252,6 +263,7 @@ class Routes:
             session.metadata.pop(key, None)
         kept = dict.fromkeys([*session.labels, *(labels.get("upsert") or ())])
         session.labels = [label for label in kept if label not in (labels.get("remove") or ())]
+        session.modified = now()
         return Response.of(200, session.dto())
 
     async def delete_session(self, request: Request, session_id: str) -> Response:
@@ -274,7 +286,7 @@ def _after(sessions: list[Session], cursor: str | None, descending: bool) -> lis
     try:
         created, _, session_id = base64.b64decode(cursor or "").decode().partition("|")
     except ValueError:
-        return sessions  # as in Parlant: a cursor that cannot be read is none
+        return sessions  # as in Parlant: a cursor that cannot be read counts as none
     if not session_id:
         return sessions
     for index, session in enumerate(sessions):
