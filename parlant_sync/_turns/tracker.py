@@ -1,138 +1,270 @@
-"""When a turn begins, what belongs to it, and when it is over: a pure state machine, without I/O and without a clock.
+"""When a turn begins, which events belong to it, and when it is over. A pure state machine: no I/O and no clock.
 
-The first ``ready`` is not the end, and the first message is not either. The facts are in WIRE.md ("One turn"), measured
-on Parlant 3.0 to 3.3; every rule here is held against recordings of those servers (tests/traces).
+The rule is WIRE.md, "When a turn is over". tests/traces has recordings of five server versions; each is a test of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
+
+# If nothing more comes on the turn's trace for this many seconds, the turn is over:
+EMPTY_QUIET = 3.0  # after a `ready` that may be the end, or only the end of a preamble that there is not
+HOOK_QUIET = 10.0  # after the message of a hook, which may have stopped the engine
+_NOT_THE_AGENT = frozenset({"system", "customer", "customer_ui"})
+
+
+class TurnFacts(NamedTuple):
+    """What must be known of the server and the agent to see the end of a turn.
+
+    ``staged``: the server marks the end (3.2 and later). ``fluid``: the agent's composition mode, needed only if the
+    server is not staged; None if it is not known.
+    """
+
+    staged: bool = True
+    fluid: bool | None = None
+
+
+STAGED = TurnFacts()
 
 
 class TurnTracker:
-    """Told the events after a message in offset order, it knows the turn that answers it. Not thread-safe.
+    """Fed the events after a message in offset order, it finds the turn that answers the message. Not thread-safe.
 
-    ``request`` is the customer's message; None stands for a turn that nobody asked for (``trigger()``), which is told
-    by ``trace``, or where that is None too, by the first ``acknowledged``; ``unannounced``: by its first event, for a
-    turn with guidelines has no ``acknowledged``.
+    ``request`` is the customer's message. None means a turn that no message of ours requested: the turn of ``trace``,
+    or the next one that is acknowledged, or (``unannounced``) the next event of the agent begins it. The turn that
+    guidelines start has no ``acknowledged``, so it is recognised by one of the last two.
     """
 
-    def __init__(self, request: Event | None = None, *, trace: str | None = None, unannounced: bool = False) -> None:
-        self._arguments = (request, trace, unannounced)
+    def __init__(
+        self,
+        request: Event | None = None,
+        facts: TurnFacts = STAGED,
+        *,
+        trace: str | None = None,
+        unannounced: bool = False,
+    ) -> None:
+        self._arguments = (request, facts, trace, unannounced)
+        self._facts = facts
         own = request.trace_id if request is not None else ""
         self._own_trace = "" if own == ANONYMOUS_TRACE else own
-        self._newer_message = False
+        self._newer: list[str] = []  # the traces of newer customer messages
+        self._newer_answered = 0  # by the turn of `trace`: it answers all messages up to one of them
         self._left: set[str] = set()
-        self.trace: str | None = trace
         self._unannounced = unannounced
+        self._prompted = trace is not None or unannounced
         self.over = False
+        self.cancelled = False  # stopped from outside
         self.human: Event | None = None
         self.error: Event | None = None
+        self.refusal: Mapping[str, Any] | None = None  # of the server's cost control
         self.restarts = 0
+        # Seconds. If nothing more comes on the trace for so long after the last event, call end_quiet().
+        self.quiet_for: float | None = None
+        self._begin_trace(trace)
+
+    def _begin_trace(self, trace: str | None) -> None:
+        self.trace = trace
         self.events: list[Event] = []
-        self._message_since_ready = False
+        self._errors_come_alone = False
+        self._working = self._prompted  # the engine has begun: no hook speaks before it any more
+        self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
-        self._settled = False
+        self._message_since_ready = False
+        self._looks_done = False
 
     def anew(self) -> TurnTracker:
-        """One for the same turn, to be told everything again."""
-        request, trace, unannounced = self._arguments
-        return TurnTracker(request, trace=trace, unannounced=unannounced)
+        """A tracker for the same turn, to be fed everything again."""
+        request, facts, trace, unannounced = self._arguments
+        return TurnTracker(request, facts, trace=trace, unannounced=unannounced)
 
     @property
     def looks_unfinished(self) -> bool:
-        """Over without an answer, or without a plain ``ready`` after it: 3.x sends an ``error`` after such an end."""
-        return self.over and self.error is None and self.human is None and not self._settled
+        """Whether an ``error`` may follow the end, as 3.x sends it: the turn did not end in the usual way."""
+        return self.over and self.error is None and not self._looks_done
 
     def feed(self, event: Event) -> bool:
-        """Take the next event; True where it belongs to the turn. After the end only an ``error`` still counts."""
+        """Take the next event; return whether it belongs to the turn. After the end, only an ``error`` does."""
         if self.over:
             return self._feed_late(event)
         if self.trace is None:
             return self._feed_waiting(event)
-        if event.trace_id == self.trace:
+        if event.trace_id == self.trace and not _is_customer_message(event):
             return self._feed_own(event)
-        if self._begins(event):
-            # A newer turn without a word from ours: 3.0 just stops a turn between two of its messages.
-            self._leave()
-            return self._begin(event)
-        self._notice_newer_message(event)
+        self._notice_customer(event)
+        if self._is_quiet_at(event):
+            self.end_quiet()
+        elif self.events and self._is_new_turn(event):
+            if self.quiet_for is not None and self._answered:
+                self.end_quiet()  # a turn that still ran would have sent `cancelled` first
+            else:
+                self._leave()  # 3.0 may stop a turn silently between two of its messages
+                return self._begin(event)
         return False
 
-    def _begins(self, event: Event) -> bool:
+    def end_quiet(self) -> None:
+        """The quiet period has passed, and the server has nothing more on this trace."""
+        self.over = self._looks_done = True
+        self.quiet_for = None
+
+    def _is_quiet_at(self, event: Event) -> bool:
+        """Whether the quiet period had passed when ``event``, of another trace, was stored."""
+        if self.quiet_for is None:
+            return False
+        last, now = self.events[-1].created, event.created
+        return last is not None and now is not None and (now - last).total_seconds() >= self.quiet_for
+
+    def _is_new_turn(self, event: Event) -> bool:
         return (
             event.status == "acknowledged"
             and event.source == "ai_agent"
-            and event.trace_id not in self._left
+            and event.trace_id not in {self.trace, *self._left}
             and event.trace_id != ANONYMOUS_TRACE
         )
 
-    def _is_own_trace(self, trace: str) -> bool:
-        # 3.0 puts a suffix behind the trace of the message: "abc" and "abc::process".
-        return trace == self._own_trace or trace.startswith(self._own_trace + "::")
-
-    def _notice_newer_message(self, event: Event) -> None:
-        if event.kind == "message" and event.source == "customer":
-            self._newer_message = True
+    def _notice_customer(self, event: Event) -> None:
+        if _is_customer_message(event):
+            self._newer.append(event.trace_id)
 
     def _feed_waiting(self, event: Event) -> bool:
         if event.kind == "message" and event.source in HUMAN_SOURCES:
             self.human = event
-            self.over = True
+            self.over = self._looks_done = True
             self.events.append(event)
             return True
         if self._unannounced and event.source == "ai_agent" and event.trace_id != ANONYMOUS_TRACE:
-            self.trace = event.trace_id
+            self._begin_trace(event.trace_id)
             return self._feed_own(event)
-        if self._begins(event):
-            anyone = not self._own_trace or self._newer_message or bool(self._left)
-            if anyone or self._is_own_trace(event.trace_id):
+        if self._is_new_turn(event):
+            any_trace = not self._own_trace or bool(self._newer or self._left)
+            if any_trace or _is_trace_of(self._own_trace, event.trace_id):
                 return self._begin(event)
-        self._notice_newer_message(event)
+        self._notice_customer(event)
         return False
 
     def _begin(self, event: Event) -> bool:
-        self.trace = event.trace_id
-        self.events = [event]
-        self._message_since_ready = False
-        self._answered = False
-        self._settled = False
+        self._prompted = False
+        self._begin_trace(event.trace_id)
+        self.events.append(event)
+        # Without traces of their own, messages and turns are matched by their order.
+        own = [number for number, trace in enumerate(self._newer, 1) if _is_trace_of(trace, event.trace_id)]
+        self._newer_answered = own[-1] if own else len(self._left)
+        # 4.0: statuses can come without data; there, an error is the last event, and no `ready` comes before it.
+        self._errors_come_alone = self._facts.staged and _status_data(event) is None
         return True
 
     def _leave(self) -> None:
         if self.trace is not None:
             self._left.add(self.trace)
-        self.trace = None
-        self.events = []
+        self._begin_trace(None)
+        self.quiet_for = None
         self.restarts += 1
 
     def _feed_own(self, event: Event) -> bool:
         self.events.append(event)
+        if event.source == "system" and event.kind == "message":
+            return True  # 4.0: a summary of the session, not a part of the answer
+        self.quiet_for = None
+        status = event.status
         if event.kind == "message":
-            self._message_since_ready = True
-            self._settled = False
-            self._answered = self._answered or not event.is_preamble
-        elif event.status == "error":
-            self.error = event
-            self.over = True
-        elif event.status == "cancelled":
-            self._leave()
-        elif event.status == "ready":
+            self._feed_message(event)
+        elif status in ("typing", "processing"):
+            self._working = True
+            self._looks_done = False  # the agent meant to say more
+            self._answering = self._answering or (status == "processing" and event.stage == "Interpreting")
+        elif status == "ready":
             self._feed_ready(event)
-        elif event.status in ("typing", "processing"):
-            self._settled = False  # it meant to say more
+        elif status == "error":
+            if self._is_engine_error(event):
+                self.error = event
+                self.over = True
+        elif status == "cancelled":
+            if len(self._newer) > self._newer_answered:
+                self._leave()
+                return True
+            self.over = self.cancelled = self._looks_done = True
+        if self._answered and not self._working and not self.over:
+            self.quiet_for = HOOK_QUIET
         return True
 
+    def _feed_message(self, event: Event) -> None:
+        if event.source in _NOT_THE_AGENT:
+            return
+        self._message_since_ready = True
+        if event.is_preamble:
+            return
+        self._answered = True
+        self._answering = self._answering or self._working
+        # If a stream breaks, an error follows its end. A bare `ready` after it says that it did not break.
+        self._looks_done = not _is_streamed(event)
+
     def _feed_ready(self, event: Event) -> None:
-        if event.stage == "completed" or not self._message_since_ready:
+        data = _status_data(event) or {}
+        refusal = data.get("cost_control")
+        if isinstance(refusal, dict) and refusal:
+            self.refusal = refusal
+            self.over = self._looks_done = True
+            return
+        if event.stage == "completed":
             self.over = True
-        else:
-            self._settled = self._answered
-        self._message_since_ready = False
+            self._looks_done = self._looks_done or self._errors_come_alone
+            return
+        if data:
+            return  # a tool's: the engine's has no data, or a stage
+        said, self._message_since_ready = self._message_since_ready, False
+        if said and self._answered and _is_message(self.events[-2]):
+            self._looks_done = True
+        if self._facts.staged:
+            return
+        if self._answering and (self._facts.fluid or not said):
+            self.over = True
+        elif not said or (self._answering and self._facts.fluid is None):
+            self.quiet_for = EMPTY_QUIET
+
+    def _is_engine_error(self, event: Event) -> bool:
+        data = _status_data(event)
+        return self._facts.staged if data is None else "exception" in data
 
     def _feed_late(self, event: Event) -> bool:
-        if self.error is None and event.status == "error" and event.trace_id == self.trace:
-            self.error = event
-            self.events.append(event)
-            return True
-        return False
+        if self.error is not None or event.trace_id != self.trace or event.status != "error":
+            return False
+        if not self._is_engine_error(event):
+            return False
+        self.error = event
+        self.events.append(event)
+        return True
+
+
+def _is_customer_message(event: Event) -> bool:
+    return event.kind == "message" and event.source == "customer"
+
+
+def _is_trace_of(message: str, turn: str) -> bool:
+    """Whether a customer's message and a turn have one trace. 3.0 adds a suffix: "abc" and "abc::process"."""
+    return turn == message or turn.startswith(message + "::")
+
+
+def _is_message(event: Event) -> bool:
+    return event.kind == "message" and not event.is_preamble
+
+
+def _is_streamed(event: Event) -> bool:
+    return isinstance(event.data, dict) and isinstance(event.data.get("chunks"), list)
+
+
+def _status_data(event: Event) -> dict[str, Any] | None:
+    """The data inside a status event's data; None if it has none at all."""
+    found = event.data.get("data") if isinstance(event.data, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def matched(events: list[Event], name: str) -> tuple[str, ...]:
+    """The ids in the field ``name`` of the last ``ready``: ``"matched_guidelines"`` and its like (3.2 and later)."""
+    for event in reversed(events):
+        if event.status == "ready":
+            items = (_status_data(event) or {}).get(name)
+            items = items if isinstance(items, list) else []
+            return tuple(i["id"] for i in items if isinstance(i, dict) and isinstance(i.get("id"), str))
+    return ()

@@ -1,118 +1,160 @@
-"""The turn machine against what long polls saw on four server versions, and against the corners they did not show."""
+"""The turn rule against recordings of five server versions, and against cases that they do not show."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from parlant_sync._turns.tracker import TurnTracker
+from parlant_sync._turns.tracker import EMPTY_QUIET, HOOK_QUIET, TurnFacts, TurnTracker, matched
 from parlant_sync.events import Event, read_events
 
 TRACES = Path(__file__).parents[1] / "traces"
-THREE_PARTS = "echo: three parts word word word word word word word word word word word word "
+PARTS = ["echo: three parts word word word word word word word word word word word word ", "second part", "third part"]
+SORRY = "Not sure I understand. Could you please say that another way?"
 
-# Per recording: for each customer message (None: the greeting) its offset, the reply's messages, the outcome, and the
-# offset of the event that ended the turn.
-Expected = list[tuple[int | None, list[str], str, int]]
-SIMPLE: Expected = [(0, ["echo: hello"], "answered", 9)]
-EXPECTED: dict[str, Expected] = {
-    "3.0.4/engine_error": [(0, [], "error", 3)],
-    "3.0.4/greeting": [(None, ["echo: (greeting)"], "answered", 8)],
-    "3.0.4/interrupted": [(0, ["echo: now"], "answered", 10), (2, ["echo: now"], "answered", 19)],
-    "3.0.4/interrupted_at_once": [(0, ["echo: second"], "answered", 14), (2, ["echo: second"], "answered", 14)],
-    "3.0.4/interrupted_in_follow_up": [
-        (0, [THREE_PARTS, "second part", "third part"], "answered", 16),
-        (10, ["echo: now"], "answered", 25),
-    ],
-    "3.0.4/manual_human": [(0, ["Dana here."], "human", 1)],
-    "3.0.4/no_preamble": SIMPLE,
-    "3.0.4/second_turn": [(0, ["echo: hello"], "answered", 9), (10, ["echo: again"], "answered", 19)],
-    "3.0.4/silent": [(0, [], "empty", 7)],
-    "3.0.4/simple": SIMPLE,
-    "3.0.4/two_messages": [(0, ["echo: two", "second part"], "answered", 12)],
-    "3.1.2/engine_error": [(0, [], "error", 3)],
-    "3.1.2/greeting": [(None, ["echo: (greeting)"], "answered", 8)],
-    "3.1.2/interrupted": [(0, ["echo: now"], "answered", 10), (2, ["echo: now"], "answered", 19)],
-    "3.1.2/interrupted_at_once": [(0, ["echo: second"], "answered", 14), (2, ["echo: second"], "answered", 14)],
-    "3.1.2/interrupted_in_follow_up": [
-        (0, [THREE_PARTS, "second part", "third part"], "answered", 16),
-        (10, ["echo: now"], "answered", 25),
-    ],
-    "3.1.2/manual_human": [(0, ["Dana here."], "human", 1)],
-    "3.1.2/no_preamble": [(0, ["echo: hello"], "answered", 5)],
-    "3.1.2/second_turn": [(0, ["echo: hello"], "answered", 9), (10, ["echo: again"], "answered", 19)],
-    "3.1.2/silent": [(0, [], "empty", 9)],
-    "3.1.2/simple": SIMPLE,
-    "3.1.2/two_messages": [(0, ["echo: two", "second part"], "answered", 12)],
-    "3.2.2/engine_error": [(0, [], "error", 3)],
-    "3.2.2/greeting": [(None, ["echo: (greeting)"], "answered", 8)],
-    "3.2.2/interrupted": [(0, ["echo: now"], "answered", 16), (2, ["echo: now"], "answered", 16)],
-    "3.2.2/interrupted_at_once": [(0, ["echo: second"], "answered", 13), (2, ["echo: second"], "answered", 13)],
-    "3.2.2/interrupted_in_follow_up": [(0, ["echo: now"], "answered", 15), (7, ["echo: now"], "answered", 15)],
-    "3.2.2/manual_human": [(0, ["Dana here."], "human", 1)],
-    "3.2.2/no_preamble": [(0, ["echo: hello"], "answered", 6)],
-    "3.2.2/second_turn": [(0, ["echo: hello"], "answered", 9), (10, ["echo: again"], "answered", 19)],
-    "3.2.2/silent": [(0, [], "empty", 9)],
-    "3.2.2/simple": SIMPLE,
-    "3.2.2/streaming": [(0, ["streamed echo of: a b c d e "], "answered", 6)],
-    "3.2.2/streaming_with_preamble": [(0, ["streamed echo of: a b c "], "answered", 9)],
-    "3.2.2/two_messages": [(0, ["echo: two", "second part"], "answered", 12)],
-    "3.3.2/engine_error": [(0, [], "error", 3)],
-    "3.3.2/greeting": [(None, ["echo: (greeting)"], "answered", 8)],
-    "3.3.2/interrupted": [(0, ["echo: now"], "answered", 16), (2, ["echo: now"], "answered", 16)],
-    "3.3.2/interrupted_at_once": [(0, ["echo: second"], "answered", 17), (2, ["echo: second"], "answered", 17)],
-    "3.3.2/interrupted_in_follow_up": [
-        (0, [THREE_PARTS, "second part", "third part"], "answered", 16),
-        (10, ["echo: now"], "answered", 25),
-    ],
-    "3.3.2/manual_human": [(0, ["Dana here."], "human", 1)],
-    "3.3.2/no_preamble": [(0, ["echo: hello"], "answered", 6)],
-    "3.3.2/second_turn": [(0, ["echo: hello"], "answered", 9), (10, ["echo: again"], "answered", 19)],
-    "3.3.2/silent": [(0, [], "empty", 9)],
-    "3.3.2/simple": SIMPLE,
-    "3.3.2/streaming": [(0, ["streamed echo of: a b c d e "], "answered", 6)],
-    "3.3.2/streaming_with_preamble": [(0, ["streamed echo of: a b c "], "answered", 9)],
-    "3.3.2/two_messages": [(0, ["echo: two", "second part"], "answered", 12)],
-}
+# One row per turn: the offset of what requested it (None: a greeting), the texts of the answer, the outcome, the offset
+# of the turn's last event. Per scenario, for all versions or for some of them.
+Turns = list[tuple[int | None, list[str], str, int]]
+TABLE: list[tuple[str, str, Turns]] = [
+    ("cancelled", "4.0", [(0, ["echo: echo-me long"], "cancelled", 5)]),
+    ("cancelled_idle", "4.0", [(0, ["echo: echo-me x"], "answered", 5)]),
+    ("composited_agent", "3.0 3.1 3.2 3.3", [(0, ["echo: hello"], "answered", 9)]),
+    ("engine_error", "3.0 3.1 3.2 3.3", [(0, [], "error", 4)]),
+    ("engine_error", "4.0", [(0, [], "error", 3)]),
+    ("greeting", "3.0 3.1 3.2 3.3", [(None, ["echo: (greeting)"], "answered", 8)]),
+    ("hook_answers", "3.0 3.1 3.2 3.3", [(0, ["Hello from the hook."], "answered", 2)]),
+    ("hook_drops", "3.0 3.1", [(0, [], "empty", 7)]),
+    ("hook_drops", "3.2 3.3", [(0, [], "empty", 8)]),
+    ("hook_greets", "3.0 3.1 3.2 3.3", [(0, ["Hello from the hook.", "echo: hookgo"], "answered", 10)]),
+    ("hook_stops", "3.0 3.1 3.2 3.3", [(0, [], "running", 5)]),
+    ("interrupted", "3.0 3.1", [(0, ["echo: now"], "answered", 10), (2, ["echo: now"], "answered", 19)]),
+    ("interrupted", "3.2 3.3", [(n, ["echo: now"], "answered", 16) for n in (0, 2)]),
+    ("interrupted", "4.0", [(n, ["echo: echo-me second"], "answered", 12) for n in (0, 3)]),
+    ("interrupted_at_once", "3.0 3.1", [(n, ["echo: second"], "answered", 14) for n in (0, 2)]),
+    ("interrupted_at_once", "3.2", [(n, ["echo: second"], "answered", 13) for n in (0, 2)]),
+    ("interrupted_at_once", "3.3", [(n, ["echo: second"], "answered", 17) for n in (0, 2)]),
+    ("interrupted_in_follow_up", "3.0 3.1 3.3", [(0, PARTS, "answered", 16), (10, ["echo: now"], "answered", 25)]),
+    ("interrupted_in_follow_up", "3.2", [(n, ["echo: now"], "answered", 15) for n in (0, 7)]),
+    ("manual_human", "3.0 3.1 3.2 3.3", [(0, ["Dana here."], "human", 1)]),
+    ("no_preamble", "3.0", [(0, ["echo: hello"], "answered", 9)]),
+    ("no_preamble", "3.1", [(0, ["echo: hello"], "answered", 5)]),
+    ("no_preamble", "3.2 3.3", [(0, ["echo: hello"], "answered", 6)]),
+    ("rest_agent", "3.0 3.1 3.2 3.3", [(0, ["echo: hello"], "answered", 6)]),
+    ("rest_error", "3.0 3.1 3.2 3.3", [(0, [], "error", 6)]),
+    ("rest_interrupted", "3.0 3.1 3.2 3.3", [(n, ["echo: now"], "answered", 12) for n in (0, 2)]),
+    ("rest_interrupted_late", "3.0 3.1 3.2", [(n, ["echo: now"], "answered", 12) for n in (0, 3)]),
+    ("rest_interrupted_late", "3.3", [(n, ["echo: now"], "answered", 13) for n in (0, 5)]),
+    ("rest_prompted", "3.0", [(0, ["echo: hello"], "answered", 6), (8, ["echo: (none)"], "answered", 9)]),
+    ("rest_prompted", "3.1 3.2 3.3", [(0, ["echo: hello"], "answered", 6), (8, ["echo: hello"], "answered", 9)]),
+    (
+        "rest_second_turn",
+        "3.0 3.1 3.2 3.3",
+        [(0, ["echo: hello"], "answered", 6), (7, ["echo: again"], "answered", 13)],
+    ),
+    ("rest_silent", "3.0 3.1 3.2 3.3", [(0, [], "empty", 5)]),
+    ("second_turn", "3.0 3.1 3.2 3.3", [(0, ["echo: hello"], "answered", 9), (10, ["echo: again"], "answered", 19)]),
+    ("second_turn", "4.0", [(0, ["echo: echo-me hello"], "answered", 5), (6, ["echo: echo-me again"], "answered", 11)]),
+    ("silent", "3.0", [(0, [], "empty", 7)]),
+    ("silent", "3.1 3.2 3.3", [(0, [], "empty", 9)]),
+    ("simple", "3.0 3.1 3.2 3.3", [(0, ["echo: hello"], "answered", 9)]),
+    ("simple", "4.0", [(0, ["echo: echo-me hello"], "answered", 5)]),
+    ("streaming", "3.2 3.3", [(0, ["streamed echo of: a b c d e "], "answered", 6)]),
+    ("streaming", "4.0", [(0, ["streamed echo of: echo-me streamed words here"], "answered", 5)]),
+    ("streaming_with_preamble", "3.2 3.3", [(0, ["streamed echo of: a b c "], "answered", 9)]),
+    ("strict_agent", "3.0 3.1 3.2 3.3", [(0, [SORRY], "answered", 8)]),
+    ("tool_hands_over", "3.1", [(0, ["echo: handoff"], "answered", 11), (12, ["Dana here."], "human", 13)]),
+    ("tool_hands_over", "3.2 3.3", [(0, ["echo: handoff"], "answered", 12), (13, ["Dana here."], "human", 14)]),
+    ("tool_says_error", "3.2 3.3", [(0, ["echo: errtool"], "answered", 13)]),
+    ("tool_says_message", "3.2 3.3", [(0, ["I have found three.", "echo: msgtool"], "answered", 14)]),
+    ("tool_says_ready", "3.2 3.3", [(0, ["echo: readytool"], "answered", 13)]),
+    ("two_messages", "3.0 3.1 3.2 3.3", [(0, ["echo: two", "second part"], "answered", 12)]),
+]
+NUMBERS = {"3.0": "3.0.4", "3.1": "3.1.2", "3.2": "3.2.2", "3.3": "3.3.2", "4.0": "4.0.0a1"}
+EXPECTED = {f"{NUMBERS[v]}/{name}": turns for name, versions, turns in TABLE for v in versions.split()}
+
+
+class Recording:
+    """What a server sent in one scenario, and what must be known to read it."""
+
+    def __init__(self, name: str) -> None:
+        self.trace = json.loads((TRACES / f"{name}.json").read_text())
+        self.events = read_events(self.trace["final"])
+        self.facts = TurnFacts(staged=not name.startswith(("3.0", "3.1")), fluid=self.trace["agent"] == "rest")
+
+    def tracker(self, offset: int | None, facts: TurnFacts) -> TurnTracker:
+        requested = next((e for e in self.events if e.offset == offset), None)
+        if requested is not None and requested.source == "ai_agent":
+            return TurnTracker(None, facts, trace=requested.trace_id)
+        return TurnTracker(requested, facts)
+
+    def after(self, tracker: TurnTracker, offset: int | None) -> list[Event]:
+        """What is fed to the tracker: of a prompted turn, also what came before the message that the POST returned."""
+        start = -1 if offset is None or tracker.trace is not None else offset
+        return [event for event in self.events if event.offset > start]
+
+
+def result(tracker: TurnTracker) -> tuple[list[str], str, int]:
+    said = [e.message or "" for e in tracker.events if e.kind == "message" and not e.is_preamble]
+    outcome = "human" if tracker.human else "error" if tracker.error else "cancelled" if tracker.cancelled else ""
+    if not outcome:
+        outcome = "running" if not tracker.over else "answered" if said else "empty"
+    return said, outcome, tracker.events[-1].offset
 
 
 def test_every_recording_is_expected() -> None:
     recorded = {str(path.relative_to(TRACES).with_suffix("")) for path in TRACES.glob("*/*.json")}
-    assert recorded >= set(EXPECTED)  # the rest of the recordings is for the new turn rule
+    assert recorded == set(EXPECTED)
+    assert len(recorded) == 116
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_recording(name: str) -> None:
-    events = read_events(json.loads((TRACES / f"{name}.json").read_text())["final"])
-    for offset, texts, outcome, last in EXPECTED[name]:
-        request = next((e for e in events if e.offset == offset), None)
-        tracker = TurnTracker(request)
-        ended = None
-        for event in events:
-            if offset is None or event.offset > offset:
-                tracker.feed(event)
-                if tracker.over and ended is None:
-                    ended = event.offset
-        assert ended == last
-        said = [e.message for e in tracker.events if e.kind == "message" and not e.is_preamble]
-        assert said == texts
-        found = "human" if tracker.human else "error" if tracker.error else "answered" if said else "empty"
-        assert found == outcome
+@pytest.mark.parametrize("mode_is_known", [True, False], ids=["", "unknown mode"])
+def test_recording(name: str, mode_is_known: bool) -> None:
+    recording = Recording(name)
+    facts = recording.facts if mode_is_known else recording.facts._replace(fluid=None)
+    for offset, *expected in EXPECTED[name]:
+        tracker = recording.tracker(offset, facts)
+        for event in recording.after(tracker, offset):
+            tracker.feed(event)
+        if not tracker.over and tracker.quiet_for:
+            tracker.end_quiet()  # nothing came after the recording
+        assert list(result(tracker)) == expected
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_only_unusual_ends_are_looked_at_again(name: str) -> None:
-    """A turn that ended in the usual way costs nobody a second look; one without an answer does."""
-    events = read_events(json.loads((TRACES / f"{name}.json").read_text())["final"])
+def test_only_unusual_ends_are_checked_again(name: str) -> None:
+    """A turn that ended in the usual way does not wait; one without an answer does. 4.0 sends no error after an end."""
+    recording = Recording(name)
     for offset, _, outcome, last in EXPECTED[name]:
-        tracker = TurnTracker(next((e for e in events if e.offset == offset), None))
-        for event in events:
-            if (offset is None or event.offset > offset) and event.offset <= last:
+        tracker = recording.tracker(offset, recording.facts)
+        for event in recording.after(tracker, offset):
+            if event.offset <= last and event.status != "error":
                 tracker.feed(event)
-        assert tracker.looks_unfinished == (outcome in ("empty", "error"))
+        ended_empty = tracker.over and outcome in ("empty", "error")
+        assert tracker.looks_unfinished == ended_empty
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_only_what_may_be_the_end_waits_for_quiet(name: str) -> None:
+    """As the poll showed it: no quiet period passes in the middle of a turn, and no ordinary turn ends by one."""
+    recording = Recording(name)
+    arrived = {event["offset"]: batch["at"] for batch in recording.trace["batches"] for event in batch["events"]}
+    for offset, _, outcome, _ in EXPECTED[name]:
+        tracker = recording.tracker(offset, recording.facts)
+        last_arrived = 0.0
+        for event in recording.after(tracker, offset):
+            quiet_for = tracker.quiet_for
+            if tracker.feed(event) and event.offset in arrived:
+                assert quiet_for is None or arrived[event.offset] - last_arrived < quiet_for
+                last_arrived = arrived[event.offset]
+        assert tracker.over == (outcome != "running" and not name.endswith("hook_answers"))
+
+
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class Script:
@@ -121,9 +163,13 @@ class Script:
     def __init__(self) -> None:
         self.offset = -1
 
-    def event(self, kind: str, data: dict[str, Any], trace: str, source: str = "ai_agent") -> Event:
+    def event(
+        self, kind: str, data: dict[str, Any], trace: str, source: str = "ai_agent", at: float | None = None
+    ) -> Event:
         self.offset += 1
         raw = {"id": f"e{self.offset}", "offset": self.offset, "kind": kind, "source": source, "trace_id": trace}
+        if at is not None:
+            raw["creation_utc"] = (BEGAN + timedelta(seconds=at)).isoformat()
         return Event({**raw, "data": data})
 
     def status(self, status: str, trace: str, **data: Any) -> Event:
@@ -139,26 +185,31 @@ class Script:
         return self.event("message", {"message": text}, "<main>", "human_agent")
 
 
+def said(tracker: TurnTracker) -> list[str | None]:
+    return [e.message for e in tracker.events if e.kind == "message"]
+
+
 def feed(tracker: TurnTracker, *events: Event) -> list[bool]:
     return [tracker.feed(event) for event in events]
 
 
 def test_another_trace_is_never_of_the_turn() -> None:
     s = Script()
-    tracker = TurnTracker(s.customer("q", trace="own"))
+    tracker = TurnTracker(s.customer("q", trace="own"), TurnFacts(staged=False))
     taken = feed(
         tracker,
         s.says("late words of the turn before", "old"),
         s.status("ready", "old", stage="completed"),
         s.status("acknowledged", "own::process"),
+        s.status("typing", "own::process"),
         s.says("dribble", "old"),
         s.says("answer", "own::process"),
         s.status("ready", "own::process"),
         s.status("ready", "own::process"),
     )
-    assert taken == [False, False, True, False, True, True, True]
+    assert taken == [False, False, True, True, False, True, True, True]
     assert tracker.over
-    assert [e.message for e in tracker.events if e.message] == ["answer"]
+    assert said(tracker) == ["answer"]
 
 
 def test_own_trace_waits_for_its_own_beginning() -> None:
@@ -175,18 +226,18 @@ def test_a_turn_that_just_stops_is_left_for_the_next() -> None:
     """3.0 stops a turn between its messages without a word."""
     s = Script()
     tracker = TurnTracker(s.customer("q"))
-    feed(tracker, s.status("acknowledged", "t1"), s.says("first half", "t1"), s.status("ready", "t1"))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("typing", "t1"), s.says("first half", "t1"))
     feed(tracker, s.customer("newer"), s.status("acknowledged", "t2"), s.says("to both", "t2"))
     feed(tracker, s.status("ready", "t2"), s.status("ready", "t2", stage="completed"))
     assert tracker.over
     assert tracker.restarts == 1
-    assert [e.message for e in tracker.events if e.message] == ["to both"]
+    assert said(tracker) == ["to both"]
 
 
 def test_a_trace_once_left_stays_left() -> None:
     s = Script()
     tracker = TurnTracker(s.customer("q"))
-    feed(tracker, s.status("acknowledged", "t1"), s.status("cancelled", "t1"))
+    feed(tracker, s.status("acknowledged", "t1"), s.customer("newer"), s.status("cancelled", "t1"))
     feed(tracker, s.status("acknowledged", "t1"), s.says("ghost", "t1"), s.status("ready", "t1", stage="completed"))
     assert not tracker.over
     feed(tracker, s.status("acknowledged", "t2"), s.status("ready", "t2", stage="completed"))
@@ -228,7 +279,7 @@ def test_a_human_answers_only_while_no_agent_does() -> None:
     tracker = TurnTracker(s.customer("q"))
     feed(tracker, s.status("acknowledged", "t1"))
     assert feed(tracker, s.human("meanwhile")) == [False]
-    feed(tracker, s.status("cancelled", "t1"))
+    feed(tracker, s.customer("newer"), s.status("cancelled", "t1"))
     assert feed(tracker, s.human("now me")) == [True]
     assert tracker.over
     assert tracker.human is not None
@@ -254,9 +305,136 @@ def test_unknown_things_are_tolerated() -> None:
         s.event("hologram", {"x": 1}, "t1"),
         s.event("status", {"status": "ready", "cost_control": {}, "data": None}, "t2"),
         s.event("status", {}, "t1"),
+        s.status("typing", "t1"),
         s.says("answer", "t1"),
         s.event("status", {"status": "ready", "data": {"cost_control": {}}}, "t1"),
-        s.event("status", {"status": "ready"}, "t1"),
+        s.event("status", {"status": "ready", "data": {"stage": "completed", "new": 1}}, "t1"),
     )
     assert tracker.over
-    assert [e.message for e in tracker.events if e.message] == ["answer"]
+    assert said(tracker) == ["answer"]
+
+
+def test_without_data_an_error_is_the_engines_on_a_staged_server_only() -> None:
+    for staged in (True, False):
+        s = Script()
+        tracker = TurnTracker(s.customer("q"), TurnFacts(staged))
+        feed(tracker, s.status("acknowledged", "t1"), s.event("status", {"status": "error"}, "t1"))
+        assert tracker.over == staged
+
+
+@pytest.mark.parametrize("data", [{}, {"message": "down"}])
+def test_a_tools_error_is_only_an_event(data: dict[str, Any]) -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("processing", "t1"), s.status("error", "t1", **data))
+    assert not tracker.over
+    feed(tracker, s.says("answer", "t1"), s.status("ready", "t1", stage="completed"), s.status("error", "t1", **data))
+    assert (tracker.over, tracker.error, said(tracker)) == (True, None, ["answer"])
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_a_tools_ready_does_not_end_the_turn(staged: bool) -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged, fluid=True))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("processing", "t1", stage="Interpreting"))
+    feed(tracker, s.status("ready", "t1", progress=50))
+    assert (tracker.over, tracker.quiet_for) == (False, None)
+
+
+def test_cost_control_refuses_a_turn() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"))
+    refusal = {"circuit_breaker": "open", "retry_after_utc": "2026-01-01T00:00:00Z"}
+    feed(tracker, s.status("acknowledged", "t1"), s.status("ready", "t1", stage="completed", cost_control=refusal))
+    assert (tracker.over, tracker.refusal, tracker.looks_unfinished) == (True, refusal, False)
+
+
+def test_a_message_of_the_system_is_not_an_answer() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("processing", "t1"))
+    feed(tracker, s.event("message", {"message": "summary"}, "t1", source="system"))
+    feed(tracker, s.status("ready", "t1", stage="completed"))
+    assert tracker.looks_unfinished  # as an empty turn does
+
+
+def test_growing_reasoning_is_not_a_message() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged=False, fluid=True))
+    thinking = {"status": "processing", "message": "Thinking", "chunks": ["Think", "ing"]}
+    feed(tracker, s.status("acknowledged", "t1"), s.event("status", thinking, "t1"), s.status("ready", "t1"))
+    assert (tracker.over, tracker.quiet_for, said(tracker)) == (False, EMPTY_QUIET, [])
+
+
+def greeted(s: Script) -> TurnTracker:
+    tracker = TurnTracker(s.customer("q"))
+    feed(tracker, s.event("status", {"status": "acknowledged", "data": {}}, "t1", at=0.0))
+    feed(tracker, s.event("message", {"message": "hi"}, "t1", at=0.1))
+    assert (tracker.over, tracker.quiet_for) == (False, HOOK_QUIET)
+    return tracker
+
+
+def test_work_after_a_hooks_message_ends_its_quiet_period() -> None:
+    s = Script()
+    tracker = greeted(s)
+    feed(tracker, s.status("ready", "t1"))
+    assert tracker.quiet_for == HOOK_QUIET  # of a preamble that there is not; the engine may still be stopped
+    feed(tracker, s.status("processing", "t1", stage="Interpreting"))
+    assert tracker.quiet_for is None
+    feed(tracker, s.says("answer", "t1"), s.status("ready", "t1", stage="completed"))
+    assert (tracker.over, said(tracker)) == (True, ["hi", "answer"])
+
+
+@pytest.mark.parametrize(("later", "over"), [(0.1 + HOOK_QUIET - 0.01, False), (0.1 + HOOK_QUIET, True)])
+def test_a_later_event_of_the_server_proves_that_the_quiet_period_passed(later: float, over: bool) -> None:
+    s = Script()
+    tracker = greeted(s)
+    assert feed(tracker, s.event("custom", {}, "t2", at=later)) == [False]
+    assert (tracker.over, tracker.quiet_for is None) == (over, over)
+
+
+def test_a_turn_that_a_hook_answered_is_not_left_for_the_next() -> None:
+    s = Script()
+    tracker = greeted(s)
+    feed(tracker, s.customer("newer"), s.status("acknowledged", "t2"))
+    assert (tracker.over, tracker.restarts, said(tracker)) == (True, 0, ["hi"])
+
+
+def test_a_ready_that_may_be_the_end_is_left_for_the_next_turn_if_that_comes_soon() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged=False, fluid=True))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("ready", "t1"))
+    assert tracker.quiet_for == EMPTY_QUIET
+    feed(tracker, s.customer("newer"), s.status("acknowledged", "t2"))
+    assert (tracker.over, tracker.trace, tracker.quiet_for) == (False, "t2", None)
+
+
+def test_a_turn_that_answers_a_newer_message_and_is_stopped_is_over() -> None:
+    """4.0: the trace of the turn says which message is the last that it answers."""
+    for last, over in (("B", True), ("C", False)):
+        s = Script()
+        tracker = TurnTracker(s.customer("a", "A"))
+        feed(tracker, s.status("acknowledged", "A"), s.customer("b", "B"), s.status("cancelled", "A"))
+        feed(tracker, s.status("acknowledged", "B"))
+        feed(tracker, *([s.customer("c", "C")] if last == "C" else []))
+        feed(tracker, s.status("cancelled", "B"))
+        assert (tracker.over, tracker.cancelled) == (over, over)
+
+
+def test_acknowledged_again_by_a_tool_is_the_same_turn() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("processing", "t1"), s.status("acknowledged", "t1"))
+    assert (tracker.trace, tracker.restarts) == ("t1", 0)
+
+
+def test_what_matched_is_that_of_the_last_ready() -> None:
+    s = Script()
+    ids = [{"id": "g1"}, {"id": "g2"}, {"no": "id"}, "odd"]
+    events = [
+        s.status("ready", "t", matched_guidelines=[{"id": "old"}]),
+        s.status("ready", "t", matched_guidelines=ids),
+    ]
+    assert matched(events, "matched_guidelines") == ("g1", "g2")
+    assert matched(events, "matched_journeys") == ()
+    assert matched([], "matched_journeys") == ()
