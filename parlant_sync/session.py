@@ -113,7 +113,7 @@ class Session:
         self._calls = RunningRequests()
         self._api = api = api.scoped(self._calls, self._poller.stop_signal)
         self._starter = TurnStarter(
-            info.id,
+            info,
             api=api,
             settings=settings,
             hub=self._hub,
@@ -255,12 +255,11 @@ class Session:
         """
         arguments = self._arguments(message, key, metadata, moderation, participant)
         deadline = self._deadline(timeout)
-        manual = self.mode == "manual"
         if once:
             posted = self._posted_once(key, deadline)
             if posted is not None:
-                return self._starter.follow(posted, deadline, manual=manual)
-        return self._starter.stream(message, arguments, deadline, manual=manual, interrupt=interrupt)
+                return self._starter.follow(posted, deadline)
+        return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
 
     def post(
         self,
@@ -323,7 +322,7 @@ class Session:
         this session does not hold the message.
         """
         check.customer_message(event)
-        with self._starter.follow(event, self._deadline(timeout), manual=self.mode == "manual") as turn:
+        with self._starter.follow(event, self._deadline(timeout)) as turn:
             return turn.reply()
 
     def trigger(

@@ -67,6 +67,11 @@ class ApiCalls:
     def single_reads(self, value: bool) -> None:
         self._server.single_reads = value
 
+    @property
+    def composition_modes(self) -> dict[str, str]:
+        """What is known of the agents, by their ids."""
+        return self._server.composition_modes
+
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
         return self.transport.request(method, path, calls=self.calls, **options)
 
@@ -140,6 +145,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.single_reads = True
+        self.composition_modes: dict[str, str] = {}
         self.list_limiter = RateLimiter()
         self.post_limiter = RateLimiter(first_gap=FIRST_POST_GAP)
 

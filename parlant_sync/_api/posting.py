@@ -129,6 +129,11 @@ class MessagePoster:
             found = self._match(self._list(0, deadline, attempts), key, None)
         return found
 
+    def has_sent(self, event: Event) -> bool:
+        """Whether a post of this object has stored this message."""
+        with self._lock:
+            return event.id in self._sent
+
     def _warn(self, what: str) -> None:
         """What an old server drops without a word, told once."""
         if not self._warned:

@@ -167,8 +167,10 @@ class RestApi(ApiCalls):
         params = {"allow_greeting": "true" if allow_greeting else "false"}
         return self.write("POST", "/sessions", body, read_session, params=params, body_expected=True)
 
-    def read_session(self, session_id: str) -> SessionInfo:
-        return self.get(session_path(session_id), read_session)
+    def read_session(
+        self, session_id: str, *, deadline: Deadline | None = None, attempts: int = ATTEMPTS
+    ) -> SessionInfo:
+        return self.get(session_path(session_id), read_session, deadline=deadline, attempts=attempts)
 
     def update_session(self, session_id: str, body: Mapping[str, Any]) -> SessionInfo | None:
         def parse(value: Any) -> SessionInfo | None:
@@ -202,8 +204,22 @@ class RestApi(ApiCalls):
 
         return self.get("/agents", parse)
 
-    def read_agent(self, agent_id: str) -> Agent:
-        return self.get(f"/agents/{segment(agent_id, 'an agent id')}", read_agent)
+    def read_agent(self, agent_id: str, *, deadline: Deadline | None = None, attempts: int = ATTEMPTS) -> Agent:
+        path = f"/agents/{segment(agent_id, 'an agent id')}"
+        return self.get(path, read_agent, deadline=deadline, attempts=attempts)
+
+    def is_fluid(self, agent_id: str, *, deadline: Deadline) -> bool | None:
+        """Whether the agent's composition mode is "fluid"; read once per client. None if it cannot be read now."""
+        known = self.composition_modes.get(agent_id)
+        if known is None:
+            try:
+                known = self.read_agent(agent_id, deadline=deadline, attempts=1).raw.get("composition_mode")
+            except errors.ParlantSyncError as error:
+                logger.debug("agent %s: its composition mode cannot be read: %s", agent_id, error)
+            if not isinstance(known, str):
+                return None
+            self.composition_modes[agent_id] = known
+        return known == "fluid"
 
     def server_info(self) -> ServerInfo:
         """Raises TransportError where nothing answers; a server that hides its state counts as healthy."""

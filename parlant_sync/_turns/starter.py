@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -15,14 +16,18 @@ from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
-from parlant_sync._polling.event_feed import EventFeed
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poller import Poller
 from parlant_sync._polling.users import Use
 from parlant_sync._settings import Settings
-from parlant_sync._turns.tracker import TurnTracker
-from parlant_sync._turns.turn_queue import TurnQueue, TurnTicket
-from parlant_sync.events import Event, Reply
+from parlant_sync._single_owner import SingleOwner
+from parlant_sync._turns.driver import TurnDriver
+from parlant_sync._turns.finder import FoundTurn, TurnFinder
+from parlant_sync._turns.tracker import STAGED, TurnFacts, TurnTracker
+from parlant_sync._turns.transcript import Transcript
+from parlant_sync._turns.turn_queue import UNATTENDED, TurnQueue, TurnTicket, TurnWatch, Wake
+from parlant_sync.events import Event, Reply, SessionInfo
 from parlant_sync.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -30,6 +35,8 @@ logger = logging.getLogger(__name__)
 # A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
 _TRIGGER_ANSWER = 2.0
 _TRIGGER_BEGIN = 10.0
+# If the agent cannot be read within this time, its turns need a quiet period to be over.
+_READ_AGENT = 5.0
 
 
 def _created(text: object) -> datetime | None:
@@ -44,7 +51,7 @@ class TurnStarter:
 
     def __init__(
         self,
-        session_id: str,
+        info: SessionInfo,
         *,
         api: RestApi,
         settings: Settings,
@@ -53,15 +60,21 @@ class TurnStarter:
         turn_queue: TurnQueue,
         check: Callable[[], None],
     ) -> None:
+        self._session_id = session_id = info.id
+        self._info = info  # as first read: the server's version and the agent do not change
         self.delivery = MessagePoster(session_id, api, poller.stop_signal)
         self.where = f"session {session_id} on {settings.base_url}"
-        self._session_id = session_id
         self._api = api
         self._settings = settings
         self._hub = hub
         self._poller = poller
         self._turn_queue = turn_queue
         self._check_process = check
+        self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
+        # For next_turn(), one thread at a time: where it looks, and the traces of turns that it has seen.
+        self._finding = SingleOwner()
+        self._next_from: int | None = None
+        self._seen_traces: set[str] = set()
 
     def check(self) -> None:
         """Raises in a forked process, and what has ended the session where something has."""
@@ -132,47 +145,57 @@ class TurnStarter:
             return event
 
     def stream(
-        self,
-        message: str,
-        arguments: Mapping[str, Any],
-        deadline: Deadline,
-        *,
-        manual: bool,
-        interrupt: bool = False,
+        self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, interrupt: bool = False
     ) -> Turn:
         """Post, and follow the turn that answers. ``interrupt``: without waiting for the turn that runs."""
         started = time.monotonic()
-        entry = None if interrupt else self._enter(deadline, started)
+        ticket = self._enter(deadline, started, interrupt=interrupt)
         feed: EventFeed | None = None
         try:
             with self.using():
                 place = self._hub.place
-                feed = self.feed(None, deadline)  # before the post, so that nothing can be missed
+                feed = self.feed(None, deadline)  # before the post, so that no event is missed
                 event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
                 self.note_posted(event, place, deadline, found=found)
                 feed.start_at(event.offset + 1)
                 if found:
                     feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
-            # Also where the session was closed meanwhile: the message is stored, and the turn tells the rest.
-            return self._turn(
-                feed, TurnTracker(event), deadline, request=event, entry=entry, started=started, manual=manual
-            )
+            # If the session was closed meanwhile: the message is stored, and the turn says the rest.
+            tracker = TurnTracker(event, self._facts(deadline))
+            return self._turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
         except BaseException as error:
-            if entry is not None:
-                entry.release()
+            ticket.release()
             if feed is not None:
                 feed.leave()
             if isinstance(error, errors.TransportError | errors.ApiError):
-                self.check()  # where close() has cut the post short, that is the reason
+                self.check()  # if close() has cut the post short, that is the reason
             raise
 
-    def follow(self, event: Event, deadline: Deadline, *, manual: bool) -> Turn:
+    def follow(self, event: Event, deadline: Deadline) -> Turn:
         """The turn that answers a message posted before; takes no place in the queue."""
         self.check()
         self._check_held(event, deadline)
+        tracker = TurnTracker(event, self._facts(deadline))
         feed = self.feed(event.offset + 1, deadline)
         feed.start_at(event.offset + 1)
-        return self._turn(feed, TurnTracker(event), deadline, request=event, manual=manual)
+        return self._turn(feed, tracker, deadline, request=event)
+
+    def cancel(self, running: bool = True) -> None:
+        """Stop the agent's turn, if one is ``running``."""
+        with self.using():
+            if "modified_utc" not in self._info.raw:
+                raise errors.UnsupportedByServer(
+                    f"{self.where}: cancelling a turn needs Parlant 4.0 or newer; this server is older"
+                )
+            if running:
+                self._api.cancel_turn(self._session_id)
+
+    def _facts(self, deadline: Deadline) -> TurnFacts:
+        """What the end of a turn depends on. On 3.0 and 3.1, the first turn with an agent reads the agent."""
+        if "labels" in self._info.raw:
+            return STAGED
+        limit = Deadline(deadline.between(LEAST, _READ_AGENT))
+        return TurnFacts(staged=False, fluid=self._api.is_fluid(self._info.agent_id, deadline=limit))
 
     def _check_held(self, event: Event, deadline: Deadline) -> None:
         """An offset alone would follow a turn of this session that answers another message."""
@@ -196,7 +219,7 @@ class TurnStarter:
         if guidelines:
             body["guidelines"] = body["rules"] = guidelines  # 4.0 calls them rules; each version ignores the other name
         started = time.monotonic()
-        entry = self._enter(deadline, started)
+        ticket = self._enter(deadline, started)
         feed: EventFeed | None = None
         try:
             with self.using():
@@ -223,27 +246,47 @@ class TurnStarter:
                     if not failure.sent:
                         raise
                     post_error = error
-            tracker = TurnTracker(trace=trace, unannounced=bool(guidelines) and trace is None)
-            return self._turn(feed, tracker, deadline, entry=entry, started=started, post_error=post_error)
+            facts = self._facts(deadline)
+            tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
+            turn = self._turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
+            self._triggered.append(turn._driver.transcript)
+            return turn
         except BaseException:
-            entry.release()
+            ticket.release()
             if feed is not None:
                 feed.leave()
             raise
 
-    def _enter(self, deadline: Deadline, started: float) -> TurnTicket:
+    def _enter(self, deadline: Deadline, started: float, *, interrupt: bool = False) -> TurnTicket:
+        if interrupt:
+            self.check()
+            return self._turn_queue.interrupt(deadline)
         with self.using():
-            entry = self._turn_queue.enter(deadline)
+            ticket = self._turn_queue.enter(deadline, self._watch)
         try:
             self.check()
         except BaseException:
-            if entry is not None:
-                entry.release()
+            if ticket is not None:
+                ticket.release()
             raise
-        if entry is None:
-            why = "nothing was posted, for another turn of it was running all the time (reply() or close() ends that)"
+        if ticket is None:
+            why = "nothing was posted, because another turn was running all the time (interrupt=True does not wait)"
             raise self._nothing_posted(why, started)
-        return entry
+        return ticket
+
+    def _watch(self, ticket: TurnTicket, wake: Wake) -> TurnWatch | None:
+        """Look whether the unattended turn of ``ticket`` is over; its further events go to ``wake``."""
+        if ticket.running is None:
+            return None
+        tracker, offset = ticket.running
+        watch = TurnWatch(tracker.anew(), offset, wake)
+        self._hub.join(watch.mailbox, None, self._hub.place.epoch)  # before the list, so that no event is missed
+        try:
+            limit = Deadline(min(self._settings.request_timeout, UNATTENDED))
+            watch.feed(self._api.list_events(self._session_id, offset, deadline=limit, attempts=1))
+        except errors.ParlantSyncError as error:
+            logger.debug("session %s: cannot see whether the turn before is over: %s", self._session_id, error)
+        return watch
 
     def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
         return errors.TurnTimeout(
@@ -267,12 +310,11 @@ class TurnStarter:
         deadline: Deadline,
         *,
         request: Event | None = None,
-        entry: TurnTicket | None = None,
-        started: float | None = None,
+        ticket: TurnTicket | None = None,
         post_error: errors.ParlantSyncError | None = None,
-        manual: bool = False,
+        posted_here: bool = False,
     ) -> Turn:
-        return Turn(
+        driver = TurnDriver(
             api=self._api,
             session_id=self._session_id,
             poller=self._poller,
@@ -280,10 +322,57 @@ class TurnStarter:
             tracker=tracker,
             deadline=deadline,
             request=request,
-            check=self._check_process,
-            manual=manual,
-            entry=entry,
-            started=started,
+            ticket=ticket,
             post_error=post_error,
             begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
+            posted_here=posted_here,
         )
+        return Turn(driver, check=self._check_process, cancel=self.cancel)
+
+    # -- turns that no call requested
+
+    def next_turn(self, start: int, deadline: Deadline) -> Reply:
+        """The reply of the next turn that no call of this object requested; the first call looks from ``start`` on."""
+        self.check()
+        if not self._finding.take():
+            raise errors.ConcurrencyError(f"{self.where}: another thread is inside next_turn()")
+        try:
+            facts = self._facts(deadline)
+            finder = TurnFinder(facts, self._is_ours)
+            finder.traces.update(self._seen_traces)
+            feed = self.feed(start if self._next_from is None else self._next_from, deadline)
+            try:
+                found = self._find(feed, finder, deadline)
+                feed.back_to(found.offset)
+                turn = self._turn(feed, found.tracker, deadline, request=found.request)
+                reply = turn.reply()
+            finally:
+                feed.leave()
+            self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
+            self._next_from = reply.events[-1].offset + 1
+            return reply
+        finally:
+            self._finding.let_go()
+
+    def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
+        while True:
+            with self.using():
+                try:
+                    event = feed.get(Deadline(finder.quiet.bound(deadline.bound(None))))
+                except FeedEnded as end:
+                    raise errors.copy_for_waiter(end.cause) from end.cause
+            found = finder.feed(event) if event is not None else finder.look()
+            if found is not None:
+                return found
+            if event is None and deadline.expired():
+                raise errors.TurnTimeout(
+                    f"{self.where}: no turn came that no call of this object requested; next_turn() looks again",
+                    partial=Reply("", "empty"),
+                )
+
+    def _is_ours(self, event: Event) -> bool:
+        """Whether a call of this object posted this message, or triggered the turn that begins with this event."""
+        if event.kind == "message" and event.source != "ai_agent":
+            return self.delivery.has_sent(event)
+        begun = [transcript.tracker for transcript in self._triggered]
+        return any(t.trace == event.trace_id or (t.trace is None and not t.over) for t in begun)

@@ -195,10 +195,12 @@ class TurnTracker:
         self._message_since_ready = True
         if event.is_preamble:
             return
+        streamed = _is_streamed(event)
         self._answered = True
+        self._working = self._working or streamed  # hooks send whole messages
         self._answering = self._answering or self._working
         # If a stream breaks, an error follows its end. A bare `ready` after it says that it did not break.
-        self._looks_done = not _is_streamed(event)
+        self._looks_done = not streamed
 
     def _feed_ready(self, event: Event) -> None:
         data = _status_data(event) or {}

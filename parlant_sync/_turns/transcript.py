@@ -1,41 +1,57 @@
-"""What a turn has told so far: its events, its answer's text in pieces, and the reply that they make. No I/O."""
+"""What a turn has said so far: its events, the text of its answer in pieces, and the reply that they make. No I/O."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from parlant_sync._turns.streaming import StreamedMessage
-from parlant_sync._turns.tracker import TurnTracker
-from parlant_sync.events import Event, Outcome, Reply
+from parlant_sync._turns.tracker import TurnTracker, matched
+from parlant_sync.events import Event, Reply
+
+UpdateKind = Literal["status", "preamble", "text", "tool", "restart", "heartbeat", "end"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One thing that happened in a turn. See ``Turn.updates()``."""
+
+    kind: UpdateKind
+    text: str = ""
+    event: Event | None = None
 
 
 class Transcript:
-    """Told the events after the message in offset order. Not thread-safe."""
+    """Fed the events after the message in offset order. Not thread-safe."""
 
     def __init__(self, tracker: TurnTracker) -> None:
         self.tracker = tracker
-        # In the order in which a caller is to have them: a streamed message when it is whole.
+        # In the order in which a caller gets them: a streamed message when it is complete.
         self.log: list[Event] = []
         self.pieces: list[str] = []
+        self.updates: list[Update] = []  # all of it, in the order in which it became known
         self.restarts = 0  # how often the pieces began again
         self.growing: StreamedMessage | None = None
         self._shown = ""  # of the growing message's text
         self._final: dict[int, Event] = {}  # streamed messages of this turn, as last read
 
     def start_over(self) -> None:
-        """To be told everything again."""
+        """Forget everything; all events are fed again."""
         self._restart()
         self.log = []
+        self.updates = []
         self.tracker = self.tracker.anew()
 
-    def take(self, event: Event, every: float) -> None:
-        """The next event. A streamed message is to be read again in ``every`` seconds."""
+    def take(self, event: Event, every: float) -> bool:
+        """The next event; return whether it belongs to the turn. Read a streamed message again in ``every`` seconds."""
         restarts = self.tracker.restarts
         belongs = self.tracker.feed(event)
         if restarts != self.tracker.restarts:
             self._restart()
         if not belongs:
-            return
+            return False
+        if event.kind in ("status", "tool"):
+            self.updates.append(Update("tool" if event.kind == "tool" else "status", event.status or "", event))
         if self.growing is not None:
             self.growing.held.append(event)
         elif event.is_partial:
@@ -43,11 +59,14 @@ class Transcript:
             self.grow(event, every)
         else:
             self.log.append(event)
-            if event.kind == "message" and not event.is_preamble:
-                self._say(event.message or "")
+            if event.is_preamble:
+                self.updates.append(Update("preamble", event.message or "", event))
+            elif event.kind == "message" and event.source != "system":
+                self._say(event.message or "", event)
+        return True
 
     def _restart(self) -> None:
-        """The turn was cancelled: what it said is no part of the answer."""
+        """The turn was cancelled: what it said is not a part of the answer."""
         if self.growing is not None:
             self.log.append(self.growing.event)
             self.log.extend(self.growing.held)
@@ -55,11 +74,12 @@ class Transcript:
         if self.pieces:
             self.restarts += 1
             self.pieces = []
+            self.updates.append(Update("restart"))
 
     # -- streamed messages
 
     def grow(self, event: Event, every: float) -> None:
-        """The growing message as read just now."""
+        """The growing message, as it was just read."""
         if not event.is_partial:
             self.end_growth(event)
             return
@@ -71,11 +91,13 @@ class Transcript:
         self._show(event)
 
     def end_growth(self, event: Event) -> None:
-        """The streamed message is whole, or as whole as it gets."""
+        """The streamed message is complete, or will not grow any more."""
         self._show(event)
         self._final[event.offset] = event
         growing, self.growing = self.growing, None
         self.log.append(event)
+        if event.is_preamble:
+            self.updates.append(Update("preamble", event.message or "", event))
         if growing is not None:
             self.log.extend(growing.held)
 
@@ -84,43 +106,55 @@ class Transcript:
         if event.is_preamble or not text or text == self._shown:
             return
         if text.startswith(self._shown):
-            self._say(text[len(self._shown) :], first=not self._shown)
+            self._say(text[len(self._shown) :], event, first=not self._shown)
         else:
-            # The server has written it anew: so does this side, and says so.
+            # The server has replaced the text.
             self.restarts += 1
             others = [m.message or "" for m in self._answers() if m.offset != event.offset]
-            self.pieces = ["\n\n".join([*others, text])]
+            self.pieces = []
+            self.updates.append(Update("restart"))
+            self._say("\n\n".join([*others, text]), event)
         self._shown = text
 
-    def _say(self, text: str, *, first: bool = True) -> None:
+    def _say(self, text: str, event: Event, *, first: bool = True) -> None:
         if text:
-            self.pieces.append(f"\n\n{text}" if first and self.pieces else text)
+            piece = f"\n\n{text}" if first and self.pieces else text
+            self.pieces.append(piece)
+            self.updates.append(Update("text", piece, event))
 
     # -- the reply
 
     def _answers(self) -> list[Event]:
         if self.tracker.human is not None:
             return [self.tracker.human]
-        return [e for e in self._events() if e.kind == "message" and not e.is_preamble]
+        return [e for e in self._events() if e.kind == "message" and not e.is_preamble and e.source != "system"]
 
     def _events(self) -> list[Event]:
         return [self._final.get(e.offset, e) for e in self.tracker.events]
 
-    def reply(self, request: Event | None, duration: float) -> Reply:
-        """What the turn has said so far; all of it, where it is over."""
+    def reply(self, request: Event | None, waited: float) -> Reply:
+        """What the turn has said so far, or all of it if it is over.
+
+        ``waited``: seconds from the post to the last event, for a turn whose times the server does not show.
+        """
         tracker = self.tracker
         events = self._events()
         messages = tuple(self._answers())
         calls: list[dict[str, Any]] = [call for e in events for call in e.tool_calls]
-        outcome: Outcome = "human" if tracker.human is not None else "answered" if messages else "empty"
+        answered: Literal["answered", "empty"] = "answered" if messages else "empty"
+        posted = request.created if request is not None else None
+        ended = events[-1].created if events else None
         return Reply(
             text="\n\n".join(m.message for m in messages if m.message),
-            outcome=outcome,
+            outcome="human" if tracker.human is not None else "cancelled" if tracker.cancelled else answered,
             messages=messages,
             preambles=tuple(e for e in events if e.is_preamble),
             tool_calls=tuple(calls),
+            matched_guidelines=matched(events, "matched_guidelines"),
+            matched_journeys=matched(events, "matched_journeys"),
+            matched_journey_states=matched(events, "matched_journey_states"),
             events=tuple(events),
             request=request,
             trace_id=tracker.trace or (tracker.human.trace_id if tracker.human else ""),
-            duration=duration,
+            duration=max(0.0, (ended - posted).total_seconds() if posted and ended else waited),
         )

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from parlant_sync._deadline import Deadline
+from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync._turns.tracker import TurnTracker
 from parlant_sync.events import Event
 
@@ -48,10 +49,22 @@ class TurnTicket:
             _nudge(self._queue)
 
 
-class TurnWatch:
-    """What a waiting call sees of an unattended turn before its own. See ``TurnStarter``, which feeds it."""
+class _WakeMailbox(Mailbox):
+    """Passes what the poller delivers to a waiting call."""
 
-    def __init__(self, tracker: TurnTracker, offset: int) -> None:
+    def __init__(self, wake: Wake) -> None:
+        super().__init__(1)
+        self._wake = wake
+
+    def offer(self, batch: Sequence[Event]) -> None:
+        self._wake.put(batch)
+
+
+class TurnWatch:
+    """What a waiting call sees of an unattended turn before its own."""
+
+    def __init__(self, tracker: TurnTracker, offset: int, wake: Wake) -> None:
+        self.mailbox = _WakeMailbox(wake)  # to be joined to the hub, which holds it weakly
         self._tracker = tracker
         self._next = offset
         self._quiet = Deadline(None)

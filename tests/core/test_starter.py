@@ -184,7 +184,7 @@ def test_following_needs_an_open_session(session: Session) -> None:
     event = session.post("q")
     session.close()
     with pytest.raises(SessionClosed):
-        session._starter.follow(event, Deadline(5), manual=False)
+        session._starter.follow(event, Deadline(5))
 
 
 def test_a_numbering_that_went_back_is_polled_at_once(server: FakeServer, session: Session) -> None:
@@ -225,7 +225,7 @@ def test_a_followed_message_that_was_deleted_is_not_answered_by_what_stands_in_i
 ) -> None:
     server.agent("a").ignores()
     server.fill(session.id, 10)
-    turn = session._starter.follow(session.post("lost"), Deadline(0.3), manual=False)
+    turn = session._starter.follow(session.post("lost"), Deadline(0.3))
     server.agent("a").forget().replies("to another message")
     server.wipe(session.id)
     session.post("another")

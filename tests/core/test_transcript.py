@@ -83,11 +83,17 @@ def test_a_growing_preamble_is_no_text(told: Transcript) -> None:
 
 
 def test_cancelled_while_a_message_grows(told: Transcript) -> None:
-    """What it was is told, and in order; of the answer it is no part."""
-    take(told, streamed(2, "half"), status(3, "typing"), status(4, "cancelled"))
+    """Its events are given, and in order; its text is not a part of the answer."""
+    newer = event(4, "message", {"message": "newer"}, source="customer", trace="<main>")
+    take(told, streamed(2, "half"), status(3, "typing"), newer, status(5, "cancelled"))
     assert (told.growing, told.pieces, told.restarts) == (None, [], 1)
-    assert offsets(told) == [1, 2, 3, 4]
-    take(told, status(5, "acknowledged", trace="U"), message(6, "whole", trace="U"))
+    assert offsets(told) == [1, 2, 3, 5]
+    assert [(u.kind, u.text) for u in told.updates[-3:]] == [
+        ("status", "typing"),
+        ("restart", ""),
+        ("status", "cancelled"),
+    ]
+    take(told, status(6, "acknowledged", trace="U"), message(7, "whole", trace="U"))
     assert (told.pieces, told.reply(None, 0.0).text, told.reply(None, 0.0).trace_id) == (["whole"], "whole", "U")
 
 

@@ -28,7 +28,6 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.testing import FakeServer, Response
-from parlant_sync.turn import _in_short
 
 
 @pytest.fixture
@@ -291,29 +290,6 @@ def test_reply_to_goes_on_where_the_message_cannot_be_looked_for(server: FakeSer
     server.wait_idle()
     server.fail_next("GET /sessions/*/events/*", 503, times=5)
     assert session.reply_to(posted).text == "echo: q"
-
-
-@pytest.mark.parametrize(
-    ("detail", "said"),
-    [
-        ("boom", "boom"),
-        (
-            "1 validation error for Schema\nfield\n  Input should be a string\n    For further information visit x",
-            "1 validation error for Schema field Input should be a string For further information visit x",
-        ),
-        (
-            'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    f()\n    ~^^\nKeyError: 1\n\n'
-            "During handling of the above exception, another exception occurred:\n\n"
-            'Traceback (most recent call last):\n  File "a.py", line 3, in f\n    g()\nValueError: two\n  lines\n',
-            "ValueError: two lines",
-        ),
-        (repr(["Traceback:\n", '  File "a.py", line 1\n', "    f()\n", "KeyError: 'x'\n"]), "KeyError: 'x'"),
-        ("Traceback (most recent call last):\nRuntimeError: boom", "RuntimeError: boom"),
-        ("", "no detail"),
-    ],
-)
-def test_an_engine_error_in_short(detail: str, said: str) -> None:
-    assert _in_short(detail) == said
 
 
 def test_bad_input(session: Session) -> None:

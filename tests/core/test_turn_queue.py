@@ -159,7 +159,7 @@ def test_an_interrupt_anywhere_leaves_it_usable(name: str, event: str) -> None:
 
         def trace(frame: FrameType, what: str, arg: Any, stop_at: int = stop_at) -> Any:
             nonlocal count
-            if not frame.f_code.co_filename.endswith("gate.py"):
+            if not frame.f_code.co_filename.endswith("turn_queue.py"):
                 return None
             if frame.f_code.co_name == name and what == event:
                 count += 1

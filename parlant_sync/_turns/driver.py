@@ -1,0 +1,320 @@
+"""Drives a running turn: takes its events from a feed, reads streamed text as it grows, and decides how it ended."""
+
+from __future__ import annotations
+
+import time
+
+from parlant_sync import errors
+from parlant_sync._api.calls import unread
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import retrying
+from parlant_sync._deadline import Deadline
+from parlant_sync._http.redaction import redact
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.poller import Poller
+from parlant_sync._polling.users import Use
+from parlant_sync._turns.engine_errors import error_detail, summary_of
+from parlant_sync._turns.streaming import BY_LIST, BY_READ
+from parlant_sync._turns.tracker import TurnTracker
+from parlant_sync._turns.transcript import Transcript
+from parlant_sync._turns.turn_queue import TurnTicket
+from parlant_sync.events import Event, Reply
+
+# The engine's error follows the end of its turn. If that looks unfinished, the server is asked again after so long.
+SECOND_LOOK = 0.5
+# A request at the end of the caller's time may take so long.
+_LAST_LOOK = 1.0
+
+
+class TurnDriver:
+    """One turn, from its first event to its outcome. For one thread at a time, except ``leave()``.
+
+    ``request`` is the message that it answers, if there is one. ``ticket`` is given back at the end. ``post_error`` is
+    the error of a trigger's POST: it counts only if no turn begins until ``begin_by``.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: RestApi,
+        session_id: str,
+        poller: Poller,
+        feed: EventFeed,
+        tracker: TurnTracker,
+        deadline: Deadline,
+        request: Event | None = None,
+        ticket: TurnTicket | None = None,
+        post_error: errors.ParlantSyncError | None = None,
+        begin_by: Deadline | None = None,
+        posted_here: bool = False,
+    ) -> None:
+        self.request = request
+        self.session_id = session_id
+        self.where = f"session {session_id} on {api.transport.base_url}"
+        self.transcript = Transcript(tracker)
+        self.outcome: Reply | errors.ParlantSyncError | None = None
+        self.left = False
+        self._api = api
+        self._poller = poller
+        self._feed = feed
+        self._deadline = deadline
+        self._ticket = ticket
+        self._post_error = post_error
+        self._begin_by = begin_by or Deadline(None)
+        self._begin = feed.offset
+        self._started = self._last_event_at = time.monotonic()
+        self._posted_here = posted_here
+        self._quiet = Deadline(None)
+        if ticket is not None:
+            ticket.running = (tracker.anew(), feed.offset)
+            ticket.leave_unattended()
+
+    @property
+    def tracker(self) -> TurnTracker:
+        return self.transcript.tracker
+
+    def leave(self) -> None:
+        """Give up waiting. From any thread."""
+        self.left = True
+        self._let_go()
+
+    def drive(self, *, text: bool, until: Deadline | None = None) -> None:
+        """Take one step towards the outcome, which is not known yet; a step ends at ``until`` at the latest.
+
+        ``text``: read a streamed message as it grows. Otherwise it is read once, when it is complete.
+        """
+        ticket = self._ticket
+        try:
+            if ticket is not None:
+                ticket.attended = True
+            if self.left:
+                raise self._was_left()
+            with Use(self._poller):
+                self._step(text, until)
+        except errors.ParlantSyncError as error:
+            self._finish(error)
+        except BaseException:
+            self._start_over()
+            raise
+        finally:
+            if ticket is not None and not ticket.released:
+                ticket.leave_unattended()
+
+    def _was_left(self) -> errors.SessionClosed:
+        return errors.SessionClosed(
+            f"{self.where}: this turn was closed; session.reply_to(turn.request) continues to wait for it"
+        )
+
+    def _start_over(self) -> None:
+        """Interrupted, perhaps in the middle of an event. The server still has all of them."""
+        if self.outcome is None:
+            self.transcript.start_over()
+            self._quiet = Deadline(None)
+            self._feed.back_to(self._begin)
+
+    def _step(self, text: bool, until: Deadline | None) -> None:
+        told, tracker = self.transcript, self.tracker
+        waits_for_begin = self._post_error is not None and tracker.trace is None and tracker.restarts == 0
+        growing = told.growing if text else None
+        tick = Deadline(self._quiet.bound(self._deadline.bound(None if until is None else until.bound(None))))
+        if growing is not None:
+            tick = Deadline(growing.due.bound(tick.bound(None)))
+        elif waits_for_begin:
+            tick = Deadline(self._begin_by.bound(tick.bound(None)))
+        try:
+            event = self._feed.get(tick)
+        except FeedEnded as end:
+            if self.left:
+                raise self._was_left() from None
+            raise errors.copy_for_waiter(end.cause) from end.cause
+        if event is not None:
+            self._take(event)
+        elif self._deadline.expired():
+            raise self._out_of_time()
+        elif waits_for_begin and self._begin_by.expired():
+            assert self._post_error is not None
+            raise self._post_error
+        elif self._quiet.expired():
+            self._end_quiet()
+        if growing is not None and growing is told.growing and growing.due.expired():
+            told.grow(self._reread(growing.event, patient=False), self._every)
+        if tracker.over:
+            self._conclude()
+
+    def _take(self, event: Event) -> None:
+        told = self.transcript
+        growing = told.growing
+        if growing is not None and growing.is_followed_by(event) and event.status != "cancelled":
+            last = self._last_reading(growing.event, event)
+            if last is None:
+                return
+            told.end_growth(last)
+        if told.take(event, self._every):
+            self._last_event_at = time.monotonic()
+            quiet_for = self.tracker.quiet_for
+            self._quiet = Deadline(None if quiet_for is None else quiet_for - self._age(event))
+
+    def _age(self, event: Event) -> float:
+        """For how many seconds the server has had ``event``, as far as that is known."""
+        posted = self.request.created if self.request is not None else None
+        if not self._posted_here or posted is None or event.created is None:
+            return 0.0
+        # The clock of the server now is at least that of the post, and the time since then.
+        since_post = time.monotonic() - self._started
+        return max(0.0, since_post - (event.created - posted).total_seconds())
+
+    def _end_quiet(self) -> None:
+        """The quiet period has passed. The poller may have been in trouble meanwhile, so the server itself decides."""
+        last = self.tracker.events[-1].offset
+        try:
+            newer = self._api.list_events(self.session_id, last + 1, deadline=self._step_deadline(), attempts=1)
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
+            self._quiet = Deadline(SECOND_LOOK)  # ask again
+            return
+        self._quiet = Deadline(None)
+        if any(event.trace_id == self.tracker.trace for event in newer):
+            self._feed.back_to(last + 1)
+        else:
+            self.tracker.end_quiet()
+
+    # -- streamed messages
+
+    @property
+    def _every(self) -> float:
+        return BY_READ if self._api.single_reads else BY_LIST
+
+    def _last_reading(self, growing: Event, event: Event) -> Event | None:
+        """The message at its end; None if the session was closed meanwhile, which the feed says next."""
+        try:
+            return self._reread(growing, patient=True)
+        except errors.ParlantSyncError as error:
+            if not unread(error):
+                raise
+            self._feed.back_to(event.offset)  # the event was taken, but not used yet
+            if self._poller.stop_signal.is_set():
+                return None
+            raise self._out_of_time() from error
+
+    def _reread(self, event: Event, *, patient: bool) -> Event:
+        """The message as it is now. ``patient``: repeat until that is known; else, if it cannot be read, as before."""
+
+        def once() -> Event:
+            return self._api.reread(self.session_id, event, deadline=self._step_deadline())
+
+        try:
+            if not patient:
+                return once()
+            return retrying(
+                once,
+                deadline=self._deadline,
+                attempts=float("inf"),
+                may_retry=unread,
+                stop=self._poller.stop_signal,
+            )
+        except errors.ParlantSyncError as error:
+            if patient or not unread(error):
+                raise
+            return event
+
+    def _step_deadline(self) -> Deadline:
+        return Deadline(self._deadline.between(_LAST_LOOK, self._api.transport.settings.request_timeout))
+
+    # -- the end
+
+    def _conclude(self) -> None:
+        tracker, told = self.tracker, self.transcript
+        if told.growing is not None:  # the turn was stopped in the middle of a message
+            told.end_growth(self._reread(told.growing.event, patient=False))
+        if tracker.looks_unfinished:
+            self._look_again()
+        if tracker.refusal is not None:
+            raise self._refused()
+        if tracker.error is not None:
+            detail = redact(error_detail(tracker.error), self._api.transport.settings.secrets())
+            summary = summary_of(detail)
+            raise errors.AgentError(
+                f"{self.where}: the agent reported an error: {summary}; the server's log has more",
+                detail=detail,
+                summary=summary,
+                partial=self._reply(),
+            )
+        self._finish(self._reply())
+
+    def _refused(self) -> errors.AgentUnavailable:
+        refusal = dict(self.tracker.refusal or {})
+        now = self.tracker.events[-1].created
+        until = Event({"offset": 0, "creation_utc": refusal.get("retry_after_utc")}).created
+        retry_after = max(0.0, (until - now).total_seconds()) if until is not None and now is not None else None
+        reason = refusal.get("reason")
+        reason = reason if isinstance(reason, str) else "no reason given"
+        reason = summary_of(redact(reason[:1000], self._api.transport.settings.secrets()))
+        when = "later" if retry_after is None else f"in {retry_after:.0f} s"
+        return errors.AgentUnavailable(
+            f"{self.where}: the server's cost control refused the turn ({reason}); try again {when}",
+            detail=reason,
+            summary=reason,
+            partial=self._reply(),
+            retry_after=retry_after,
+        )
+
+    def _look_again(self) -> None:
+        """An ``error`` may follow: wait for it a moment, then list once. Events of later times make both needless."""
+        tracker = self.tracker
+        pause = Deadline(min(SECOND_LOOK, self._deadline.remaining()))
+        end = tracker.events[-1].created
+        try:
+            while tracker.error is None:
+                event = self._feed.get(pause)
+                if event is None:
+                    break
+                tracker.feed(event)
+                late = end is not None and event.created is not None and (event.created - end).total_seconds()
+                if late >= SECOND_LOOK and tracker.error is None:
+                    return
+            if tracker.error is None:
+                last = tracker.events[-1].offset
+                for event in self._api.list_events(self.session_id, last + 1, deadline=self._step_deadline()):
+                    tracker.feed(event)
+        except (FeedEnded, errors.ParlantSyncError):
+            pass  # the turn is over in any case; whether an error would have followed stays unknown
+
+    def _out_of_time(self) -> errors.TurnTimeout:
+        told = self.transcript
+        if told.growing is not None:
+            told.grow(self._reread(told.growing.event, patient=False), self._every)
+        then = "session.reply_to(error.event) continues to wait" if self.request is not None else "give it more time"
+        return errors.TurnTimeout(
+            f"{self.where}: the turn was not over in time ({self._why_not_over()}); {then}",
+            partial=self._reply(),
+            event=self.request,
+        )
+
+    def _why_not_over(self) -> str:
+        counts = self._poller.counts
+        if counts.consecutive_failures and counts.last_error is not None:
+            return f"the session cannot be read: {counts.last_error}"
+        if self.tracker.trace is not None:
+            return "the agent was still at it"
+        try:
+            info = self._api.read_session(self.session_id, deadline=Deadline(_LAST_LOOK), attempts=1)
+        except errors.ParlantSyncError as error:
+            return f"the agent had not begun, and the session could not be read: {error}"
+        if info.mode == "manual":
+            return "the session is in manual mode and no human has answered"
+        if info.customer_id not in ("", "guest"):
+            return f"the agent had not begun; is customer '{info.customer_id}' known to the server?"
+        return "the agent had not begun"
+
+    def _reply(self) -> Reply:
+        return self.transcript.reply(self.request, self._last_event_at - self._started)
+
+    def _finish(self, outcome: Reply | errors.ParlantSyncError) -> None:
+        self.outcome = outcome
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._feed.leave()
+        if self._ticket is not None:
+            self._ticket.release()

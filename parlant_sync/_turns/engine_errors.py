@@ -1,0 +1,66 @@
+"""What an engine's ``error`` event says. Its text is foreign and may be large: it is cut first, and never evaluated."""
+
+from __future__ import annotations
+
+import re
+
+from parlant_sync._http.redaction import shorten
+from parlant_sync.events import Event
+
+# The end of the text counts most: a traceback ends with the exception.
+_LONGEST = 8 * 1024
+# Servers send the repr of a list of lines. One item ends and the next one begins:
+_BETWEEN_ITEMS = re.compile(r"""\\n["'], ["']""")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def error_detail(event: Event) -> str:
+    """The text of the error with its traceback, at most 8 kB; empty if the event has none (4.0)."""
+    data = event.data.get("data") if isinstance(event.data, dict) else None
+    found = data.get("exception") or data.get("message") if isinstance(data, dict) else None
+    if isinstance(found, list):
+        found = _last_lines(found)
+    if not isinstance(found, str):
+        return ""
+    is_list = found.startswith(("['", '["')) and found.endswith("]")
+    if len(found) <= _LONGEST:
+        return _lines_of(found[2:]) if is_list else found
+    # The cut may have split a word, or a secret that would not be recognised any more.
+    cut = found[-_LONGEST:]
+    if is_list:
+        return _lines_of(_BETWEEN_ITEMS.split(cut, maxsplit=1)[-1])
+    return cut.partition("\n" if "\n" in cut else " ")[2]
+
+
+def _last_lines(lines: list[object]) -> str:
+    kept: list[str] = []
+    size = 0
+    for line in reversed(lines):
+        if isinstance(line, str):
+            kept.append(line)
+            size += len(line)
+        if size > _LONGEST:
+            break
+    return "".join(reversed(kept))
+
+
+def _lines_of(text: str) -> str:
+    """The lines of a list that has this repr, without its beginning."""
+    text = _BETWEEN_ITEMS.sub(r"\\n", text.removesuffix("]")[:-1])
+    return _ESCAPE.sub(lambda found: _ESCAPES.get(found[1], found[1]), text)
+
+
+def summary_of(detail: str) -> str:
+    """The exception in one line, without the traceback above it."""
+    lines = detail.split("\n")
+    start, in_frame = 0, False
+    for number, line in enumerate(lines):
+        indented = line[:1] in (" ", "\t")
+        if line.startswith("Traceback (") or line == "Traceback:":
+            start, in_frame = number + 1, False
+        elif indented and (in_frame or line.lstrip().startswith("File ")):
+            start, in_frame = number + 1, True
+        else:
+            in_frame = False
+    return shorten(" ".join(" ".join(lines[start:]).split()), 300) or "no detail"
