@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from parlant_sync.events import Agent, Event, Reply, ServerInfo, SessionInfo
     from parlant_sync.reader import EventReader
     from parlant_sync.session import Session, SessionHealth
-    from parlant_sync.turn import Turn
+    from parlant_sync.turn import Turn, Update, as_sse
 
 # Where each is at home; all others are errors.
 _HOMES = {
@@ -52,6 +52,8 @@ _HOMES = {
     "SessionHealth": "session",
     "SessionInfo": "events",
     "Turn": "turn",
+    "Update": "turn",
+    "as_sse": "turn",
 }
 
 __all__ = [
@@ -85,7 +87,9 @@ __all__ = [
     "Turn",
     "TurnTimeout",
     "UnsupportedByServer",
+    "Update",
     "__version__",
+    "as_sse",
 ]
 
 

@@ -32,7 +32,6 @@ from parlant_sync.events import (
     Moderation,
     PostSource,
     Reply,
-    ServerAbilities,
     SessionInfo,
     Since,
     Value,
@@ -121,6 +120,7 @@ class Session:
             turn_queue=self._turn_queue,
             check=self._check_process,
         )
+        self._began = next_offset  # for next_turn()
         self._position = Position(next_offset)
         # No thread refers to this object; when nobody else does either, its thread is told to end.
         self._finalizer = weakref.finalize(self, self._poller.abandon)
@@ -309,8 +309,8 @@ class Session:
         """What the session already holds under ``key``."""
         if key is None:
             raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
-        if not self._abilities.metadata:
-            raise self._unsupported("send(once=True) needs a server that keeps keys", "3.1")
+        if not self._starter.abilities.metadata:
+            raise self._starter.unsupported("send(once=True) needs a server that keeps keys", "3.1")
         with self._starter.using():
             limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
             return self._starter.delivery.find(key, deadline=limit)
@@ -343,10 +343,16 @@ class Session:
         A call that waits for the turn returns a reply with ``outcome="cancelled"``. Raises UnsupportedByServer on
         earlier versions; otherwise as any single request.
         """
-        with self._starter.using():
-            if not self._abilities.cancel:
-                raise self._unsupported("cancel()", "4.0")
-            self._api.cancel_turn(self.id)
+        self._starter.cancel()
+
+    def next_turn(self, *, timeout: Timeout = DEFAULT) -> Reply:
+        """Wait for the next turn that no call of this object requested, and return its reply.
+
+        That is a greeting, a message that the agent or a colleague sends unprompted, or another client's turn. The
+        first call looks from where this object began to read; each later one after the turn returned last. Raises as
+        ``send()``, and ConcurrencyError if another thread is inside this call.
+        """
+        return self._starter.next_turn(self._began, self._deadline(timeout))
 
     def find(self, key: str) -> Event | None:
         """Return the message posted under this key, from the server's list; None if it holds none now.
@@ -474,7 +480,7 @@ class Session:
             if wanted is not None and others:  # another client's, added since this object was last read
                 info = self._update({"labels": {"remove": others}})
         for what, since in check.not_kept(info, metadata=metadata, labels=wanted, customer_id=customer_id):
-            raise self._unsupported(f"update() of sessions with {what}", since)
+            raise self._starter.unsupported(f"update() of sessions with {what}", since)
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
@@ -570,15 +576,6 @@ class Session:
                 f"{self._starter.where} was opened by process {self._pid}, before the fork; "
                 f"open it here with client.session({self.id!r})"
             )
-
-    @property
-    def _abilities(self) -> ServerAbilities:
-        return ServerAbilities.of(self._info.raw)
-
-    def _unsupported(self, feature: str, since: str) -> errors.UnsupportedByServer:
-        return errors.UnsupportedByServer(
-            f"{self._starter.where}: {feature} needs Parlant {since} or newer; this server is {self._abilities.version}"
-        )
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         limit = self._settings.turn_timeout if isinstance(timeout, _Default) else timeout

@@ -211,11 +211,12 @@ class RestApi(ApiCalls):
     def is_fluid(self, agent_id: str, *, deadline: Deadline) -> bool | None:
         """Whether the agent's composition mode is "fluid"; read once per client. None if it cannot be read now."""
         known = self.composition_modes.get(agent_id)
+        path = f"/agents/{agent_id}"
         if known is None:
             try:
                 known = self.read_agent(agent_id, deadline=deadline, attempts=1).raw.get("composition_mode")
             except errors.ParlantSyncError as error:
-                logger.debug("agent %s: its composition mode cannot be read: %s", agent_id, error)
+                logger.debug("%s: the agent's composition mode cannot be read: %s", path, error)
             if not isinstance(known, str):
                 return None
             self.composition_modes[agent_id] = known

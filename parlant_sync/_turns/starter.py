@@ -27,7 +27,7 @@ from parlant_sync._turns.finder import FoundTurn, TurnFinder
 from parlant_sync._turns.tracker import STAGED, TurnFacts, TurnTracker
 from parlant_sync._turns.transcript import Transcript
 from parlant_sync._turns.turn_queue import UNATTENDED, TurnQueue, TurnTicket, TurnWatch, Wake
-from parlant_sync.events import Event, Reply, SessionInfo
+from parlant_sync.events import Event, Reply, ServerAbilities, SessionInfo
 from parlant_sync.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class TurnStarter:
         check: Callable[[], None],
     ) -> None:
         self._session_id = session_id = info.id
-        self._info = info  # as first read: the server's version and the agent do not change
+        self._agent_id = info.agent_id
+        self.abilities = ServerAbilities.of(info.raw)
         self.delivery = MessagePoster(session_id, api, poller.stop_signal)
         self.where = f"session {session_id} on {settings.base_url}"
         self._api = api
@@ -183,19 +184,22 @@ class TurnStarter:
     def cancel(self, running: bool = True) -> None:
         """Stop the agent's turn, if one is ``running``."""
         with self.using():
-            if "modified_utc" not in self._info.raw:
-                raise errors.UnsupportedByServer(
-                    f"{self.where}: cancelling a turn needs Parlant 4.0 or newer; this server is older"
-                )
+            if not self.abilities.cancel:
+                raise self.unsupported("cancel()", "4.0")
             if running:
                 self._api.cancel_turn(self._session_id)
 
+    def unsupported(self, feature: str, since: str) -> errors.UnsupportedByServer:
+        return errors.UnsupportedByServer(
+            f"{self.where}: {feature} needs Parlant {since} or newer; this server is {self.abilities.version}"
+        )
+
     def _facts(self, deadline: Deadline) -> TurnFacts:
         """What the end of a turn depends on. On 3.0 and 3.1, the first turn with an agent reads the agent."""
-        if "labels" in self._info.raw:
+        if self.abilities.labels:
             return STAGED
         limit = Deadline(deadline.between(LEAST, _READ_AGENT))
-        return TurnFacts(staged=False, fluid=self._api.is_fluid(self._info.agent_id, deadline=limit))
+        return TurnFacts(staged=False, fluid=self._api.is_fluid(self._agent_id, deadline=limit))
 
     def _check_held(self, event: Event, deadline: Deadline) -> None:
         """An offset alone would follow a turn of this session that answers another message."""

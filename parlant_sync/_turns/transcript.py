@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from parlant_sync._turns.streaming import StreamedMessage
 from parlant_sync._turns.tracker import TurnTracker, matched
-from parlant_sync.events import Event, Reply
+from parlant_sync.events import Event, Reply, Value
 
 UpdateKind = Literal["status", "preamble", "text", "tool", "restart", "heartbeat", "end"]
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Value):
     """One thing that happened in a turn. See ``Turn.updates()``."""
 
     kind: UpdateKind

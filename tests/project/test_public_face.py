@@ -23,7 +23,7 @@ from parlant_sync.cli.signals import Terminated
 
 CLASSES = """
     Client Session Turn EventReader
-    Event Reply Agent SessionInfo SessionHealth ServerInfo ClientStats
+    Event Reply Update Agent SessionInfo SessionHealth ServerInfo ClientStats
     ParlantSyncError ConfigurationError TransportError ApiError AuthenticationError PermissionDeniedError NotFoundError
     InvalidRequestError RateLimitedError ServerError ProtocolError TurnTimeout AgentError AgentUnavailable
     UnsupportedByServer DeliveryUncertain SessionClosed ConcurrencyError ForkedProcessError
@@ -62,7 +62,10 @@ SIGNATURES = {
     "Session.delete": "()",
     "Session.close": "(timeout=None)",
     "EventReader.close": "()",
+    "Session.next_turn": "(*, timeout=...)",
     "Turn.reply": "()",
+    "Turn.cancel": "()",
+    "Turn.updates": "(heartbeat=None)",
 }
 RETURNS = {
     "Client.create_session": "Session",
@@ -85,6 +88,8 @@ RETURNS = {
     "Session.health": "SessionHealth",
     "Turn.reply": "Reply",
     "Turn.text": "Iterator[str]",
+    "Turn.updates": "Iterator[Update]",
+    "Session.next_turn": "Reply",
 }
 PROPERTIES = {
     "Client": "sessions",
@@ -106,6 +111,7 @@ FIELDS = {
     "Reply": "text outcome messages preambles tool_calls matched_guidelines matched_journeys matched_journey_states "
     "events request trace_id duration",
     "ServerInfo": "version healthy latency",
+    "Update": "kind text event",
     "ClientStats": "sessions polls idle_polls events bytes reconnects failures backlog",
     "SessionHealth": "state last_poll consecutive_failures last_error next_offset reconnects backlog",
     "Agent": "id name description raw",
@@ -170,7 +176,7 @@ def public(owner: type) -> set[str]:
 
 
 def test_exports() -> None:
-    assert sorted(parlant_sync.__all__) == sorted([*CLASSES.split(), "__version__"])
+    assert sorted(parlant_sync.__all__) == sorted([*CLASSES.split(), "__version__", "as_sse"])
     for name in CLASSES.split():
         assert inspect.isclass(getattr(parlant_sync, name))
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", parlant_sync.__version__)
