@@ -10,7 +10,7 @@ from collections.abc import Callable
 import parlant_sync as ps
 from parlant_sync.batch.worker import Answer
 
-logger = logging.getLogger("parlant_sync.batch")
+logger = logging.getLogger(__name__)
 
 # Seconds that a server may be away, or answer 429, without one success, before the run ends. It can be run again.
 PATIENCE = 60.0

@@ -24,7 +24,7 @@ from parlant_sync.batch.policy import Rate, Trouble, Verdict, is_away, judge
 from parlant_sync.batch.results import STATUSES, Result
 from parlant_sync.batch.threads import BatchThread, Pool
 
-logger = logging.getLogger("parlant_sync.batch")
+logger = logging.getLogger(__name__)
 
 # So often a message is posted by one run, if it is uncertain whether it arrived, or the server failed over it.
 _TRIES = 4

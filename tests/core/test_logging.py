@@ -96,6 +96,8 @@ def test_the_library_sets_nothing_up() -> None:
 
 def test_every_line_names_what_it_is_about() -> None:
     for path in MODULES:
+        if path.parent.name == "batch":
+            continue  # a process runs one batch
         for call in calls(path):
             arguments = [ast.unparse(argument) for argument in call.args]
             assert any(NAMES.search(argument) for argument in arguments), f"{path.name}:{call.lineno} {arguments}"
