@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync.demo.server.conversation import Conversation, Line, read
-from parlant_sync.demo.server.replies import Voice
+from parlant_sync.demo.server.replies import Conversation, Line, Voice, read
 
 
 def prompt(*events: tuple[str, str], agent: str = "Quick", guidelines: str = "") -> Any:

@@ -43,15 +43,19 @@ class Wire:
         query = "?allow_greeting=true" if greeting else "?allow_greeting=false"
         status, session = self.request("POST", f"/sessions{query}", {"agent_id": self.server.agents[agent]})
         assert status == 201, session
-        return Talk(self, session["id"])
+        return Talk(self, session["id"], fluid=agent.startswith("rest-"))
 
 
 class Talk:
     """One session."""
 
-    def __init__(self, wire: Wire, session_id: str) -> None:
+    def __init__(self, wire: Wire, session_id: str, *, fluid: bool) -> None:
         self.wire = wire
         self.id = session_id
+        self._fluid = fluid
+
+    def over(self, events: Sequence[Event]) -> bool:
+        return over(events, has_stages=self.wire.has_stages, fluid=self._fluid)
 
     def post(self, message: str) -> Event:
         body = {"kind": "message", "source": "customer", "message": message}
@@ -81,7 +85,7 @@ class Talk:
     def turn(self, message: str) -> list[Event]:
         """Post *message* and return the events from it to the end of the turn, an error included."""
         since = self.post(message)["offset"]
-        self.until(lambda events: over(events, has_stages=self.wire.has_stages), since)
+        self.until(self.over, since)
         # Streamed messages have grown since, and an error comes just after the end.
         if "[fail" in message or "[break" in message:
             self.until(lambda events: "error" in shapes(events), since)
@@ -92,18 +96,24 @@ class Talk:
         return "\n\n".join(texts(self.turn(message)))
 
 
-def over(events: Sequence[Event], *, has_stages: bool) -> bool:
-    """Whether a turn among *events* has ended, by the rule of the server's version."""
-    spoken = False
+def over(events: Sequence[Event], *, has_stages: bool, fluid: bool = False) -> bool:
+    """Whether a turn among *events* has ended, by the rule of the server's version and the agent's composition mode."""
+    begun = spoken = False
     for event in events:
-        status = event["data"].get("status")
-        if status == "error" or (status == "ready" and (event["data"].get("data") or {}).get("stage") == "completed"):
+        status = event["data"].get("status") if event["kind"] == "status" else None
+        if status == "error" and "exception" in (event["data"].get("data") or {}):
             return True
-        if status == "ready":
-            if not spoken and not has_stages:
+        if has_stages:
+            if status == "ready" and (event["data"].get("data") or {}).get("stage") == "completed":
+                return True
+        elif event["kind"] == "message" and event["source"] == "ai_agent":
+            begun, spoken = not is_preamble(event), True
+        elif status in ("typing", "processing"):
+            begun = True
+        elif status == "ready":
+            if begun and (fluid or not spoken):
                 return True
             spoken = False
-        spoken = spoken or (event["kind"] == "message" and event["source"] == "ai_agent")
     return False
 
 
@@ -130,6 +140,8 @@ def _shape(event: Event) -> str:
         if event["source"] != "ai_agent":
             return str(event["source"])
         return "preamble" if is_preamble(event) else "message"
+    if event["kind"] != "status":
+        return str(event["kind"])
     status = str(event["data"]["status"])
     return "completed" if (event["data"].get("data") or {}).get("stage") == "completed" else status
 

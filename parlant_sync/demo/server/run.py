@@ -1,8 +1,8 @@
 # mypy: disallow-subclassing-any=False
 """Runs a Parlant server with this package's agents.
 
-Needs nothing but ``parlant`` (3.0 or newer) in the interpreter that runs it. One JSON line on
-stdout says that the server is ready and what it hosts; everything else goes to stderr.
+Needs only ``parlant`` (3.0 or newer) in the interpreter that runs it. One JSON line on stdout says that the server is
+ready and what it hosts; everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from .ending import Ending
-from .sockets import HeldPorts
+from .process import Ending, HeldPorts
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +31,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, help="where the server may write (else a temporary directory)")
     parser.add_argument("--policy", choices=("development", "production"), default="development")
     parser.add_argument("--agents", default="research,welfare", help="of the demonstration, with commas between")
-    parser.add_argument("--test-agents", action="store_true", help="host those for tests, too")
+    parser.add_argument("--test-agents", action="store_true", help="also host the agents for tests")
     parser.add_argument("--die-with-stdin", action="store_true", help="end when stdin ends")
     parser.add_argument("--remove-home", action="store_true", help="and remove the home then")
     parser.add_argument("--log-level", default="warning")
@@ -40,7 +39,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _keep_stdout() -> TextIO:
-    """Take stdout for the one line; what Parlant prints goes to stderr."""
+    """Keep stdout for the one line; send what Parlant prints to stderr."""
     kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return kept
@@ -50,12 +49,12 @@ def _environment(home: Path, policy: str) -> None:
     """Parlant reads these when it is imported."""
     home.mkdir(parents=True, exist_ok=True)
     for name in list(os.environ):
-        # No telemetry, no modules or settings of somebody else's server.
+        # No telemetry, and no modules or settings of another server.
         if name.startswith(("OTEL_", "PARLANT_")):
             del os.environ[name]
     os.environ["PARLANT_HOME"] = str(home)
     os.environ["PARLANT_ENV"] = policy
-    # What a server that is killed leaves among the temporary files goes with its home.
+    # The temporary files of a server that is killed are removed with its home.
     os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     os.chdir(home)
 
@@ -65,48 +64,61 @@ async def _serve(
 ) -> None:
     # Only now: Parlant reads the environment when it is imported.
     import parlant.sdk as p
+    from parlant.core.engines.alpha.canned_response_generator import NoMatchResponseProvider
     from parlant.core.engines.alpha.optimization_policy import BasicOptimizationPolicy, OptimizationPolicy
     from parlant.core.engines.alpha.perceived_performance_policy import PerceivedPerformancePolicy
 
-    from . import agents, durable, memory, nlp, pacing
-    from .gates import Gates
+    from . import hooks, nlp, patches
+    from .agents import MATRIX, Agents, choose
 
-    roles = agents.choose(filter(None, arguments.agents.split(",")), test_agents=arguments.test_agents)
+    roles = choose(filter(None, arguments.agents.split(",")), test_agents=arguments.test_agents)
+    if arguments.policy == "production":  # which does not allow agents to be made or changed over REST
+        roles = {name: role for name, role in roles.items() if name not in MATRIX}
     voices = {role.name: role.voice() for role in roles.values()}
-    service = nlp.OfflineNLPService(nlp.Cast(voices, Gates(home / "gates")))
-    ids: dict[str, str] = {}
+    service = nlp.OfflineNLPService(nlp.Cast(voices, nlp.Gates(home / "gates")))
+    agents: Agents
+    base_url = f"http://{arguments.host}:{port}"
 
     class Optimization(BasicOptimizationPolicy):
-        # The cache is a file that is written anew for every text, and embedding costs nothing.
+        # The cache is a file that is written again for every text, and embedding costs nothing here.
         def use_embedding_cache(self, hints: Any = None) -> bool:
             return False
 
     async def configure(container: Any) -> Any:
         container[OptimizationPolicy] = Optimization()
+        container[NoMatchResponseProvider] = hooks.SayTheDraft()
         # Only Parlant 3.0 asks for this one.
-        container[PerceivedPerformancePolicy] = pacing.ByName({role.name: role.policy() for role in roles.values()})
+        container[PerceivedPerformancePolicy] = hooks.ByName({role.name: role.policy() for role in roles.values()})
         return container
+
+    async def announce() -> None:
+        await agents.create_over_rest(base_url)
+        ending.serving = True
+        ready = {
+            "ready": True,
+            "url": base_url,
+            "port": port,
+            "version": version("parlant"),
+            "agents": agents.ids,
+            "streaming": nlp.STREAMING,
+        }
+        print(json.dumps(ready), file=out, flush=True)
+
+    tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
 
     def started(listening: int) -> None:
         if listening == port:
-            ending.serving = True
-            ready = {
-                "ready": True,
-                "url": f"http://{arguments.host}:{port}",
-                "port": port,
-                "version": version("parlant"),
-                "agents": ids,
-                "streaming": nlp.STREAMING,
-            }
-            print(json.dumps(ready), file=out, flush=True)
+            task = asyncio.get_running_loop().create_task(announce())
+            tasks.add(task)
+            task.add_done_callback(ending.if_failed)
 
     held.give_to_uvicorn(started)
     async with contextlib.AsyncExitStack() as stack:
         if arguments.store == "local":
-            durable.install()
+            patches.make_json_files_survive_a_kill()
             sessions, customers = "local", "local"
         else:
-            sessions, customers = await stack.enter_async_context(memory.session_store()), "transient"
+            sessions, customers = await stack.enter_async_context(patches.session_store_in_memory()), "transient"
         # Leaving the server's context is what makes it serve.
         server = await stack.enter_async_context(
             p.Server(
@@ -117,10 +129,12 @@ async def _serve(
                 customer_store=customers,
                 log_level=p.LogLevel[arguments.log_level.upper()],
                 configure_container=configure,
+                configure_hooks=hooks.install,
                 **({"host": arguments.host} if "host" in inspect.signature(p.Server).parameters else {}),
             )
         )
-        ids.update(await agents.create(server, roles))
+        agents = Agents(server, roles)
+        await agents.create()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

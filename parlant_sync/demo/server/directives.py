@@ -1,23 +1,28 @@
 """Directives: what a test asks of an agent, in square brackets at the beginning of a message.
 
-``[slow=2][parts=3] hello`` is the message ``hello`` with two directives. They are read here and
-obeyed by the NLP service, so that everything else is Parlant's own doing.
+``[slow=2][parts=3] hello`` is the message ``hello`` with two directives. They are read here. The NLP service, the hooks
+and the tool of this server obey them; everything else is Parlant's own work.
 
 ==================  ===================================================================
-``[echo]``          answer ``echo: <rest>``, also where the agent would answer otherwise
+``[echo]``          answer ``echo: <rest>``, also if the agent would answer otherwise
 ``[slow=S]``        the answer takes S seconds to generate
-``[slowmatch=S]``   so does guideline matching, where a turn can still be cancelled
+``[slowmatch=S]``   guideline matching takes S seconds; a turn can still be cancelled there
 ``[gate=NAME]``     the answer waits until the test opens gate NAME
 ``[gatematch=..]``  the same while guidelines are matched
 ``[gatepreamble=]`` the same for the preamble: it comes late, even after a cancelled turn
 ``[gatemid=..]``    the same in the middle of a streamed answer
 ``[pace=S]``        pause between the words of a streamed answer
-``[parts=N]``       an answer of N messages (plain agents), 1.5 s apart or more
+``[parts=N]``       an answer of N messages (agents that do not stream), 1.5 s apart or more
 ``[silent]``        a turn without a message
 ``[fail]``          the engine fails and reports an ``error``
 ``[fail=STAGE]``    STAGE is ``preamble`` (as ``[fail]``), ``match`` (the engine tries for 5 s
-                    before it reports) or ``answer`` (plain agents: from 3.1 on an empty turn)
+                    before it reports), ``answer`` (from 3.1 on an empty turn) or ``hook``
+                    (every kind of agent reports an ``error`` at once)
 ``[break]``         a streamed answer breaks in its middle
+``[tool=WHAT]``     a tool is called first. It sends a status ``ready`` or ``error``, sends a
+                    ``message``, sends a ``custom`` event, or hands the session over (``manual``)
+``[hook=WHAT]``     a hook ``answers`` and stops the engine, ``greets`` and lets it go on,
+                    ``drops`` the answer, or ``stops`` the engine without a word
 ==================  ===================================================================
 """
 
@@ -26,8 +31,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-STAGES = ("preamble", "match", "answer")
 
 _DIRECTIVE = re.compile(r"\s*\[([a-z]+)(?:=([^\[\]]+))?\]")
 _GATE = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
@@ -40,7 +43,11 @@ def _seconds(value: str) -> bool:
         return False
 
 
-# What a directive's value must look like; None: it has none.
+def _gate(value: str) -> bool:
+    return _GATE.match(value) is not None
+
+
+# What the value of a directive must look like; None if it has no value.
 _VALUES: Mapping[str, Callable[[str], bool] | None] = {
     "echo": None,
     "silent": None,
@@ -49,21 +56,26 @@ _VALUES: Mapping[str, Callable[[str], bool] | None] = {
     "slowmatch": _seconds,
     "pace": _seconds,
     "parts": lambda value: value.isdecimal() and 1 <= int(value) <= 50,
-    "fail": lambda value: value in STAGES,
-    "gate": lambda value: _GATE.match(value) is not None,
-    "gatepreamble": lambda value: _GATE.match(value) is not None,
-    "gatematch": lambda value: _GATE.match(value) is not None,
-    "gatemid": lambda value: _GATE.match(value) is not None,
+    "fail": ("preamble", "match", "answer", "hook").__contains__,
+    "tool": ("ready", "error", "message", "custom", "manual").__contains__,
+    "hook": ("answers", "greets", "drops", "stops").__contains__,
+    "gate": _gate,
+    "gatepreamble": _gate,
+    "gatematch": _gate,
+    "gatemid": _gate,
 }
-_OPTIONAL = {"fail": "preamble"}
+_DEFAULTS = {"fail": "preamble"}
 
 
 @dataclass(frozen=True)
 class Script:
-    """A customer's message, taken apart."""
+    """A customer's message, split into its directives and its text."""
 
     text: str
     directives: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, name: str) -> str | None:
+        return self.directives.get(name)
 
     def seconds(self, name: str, default: float = 0.0) -> float:
         return float(self.directives[name]) if name in self.directives else default
@@ -73,7 +85,7 @@ class Script:
         return int(self.directives.get("parts", "1"))
 
     def fails(self, stage: str) -> bool:
-        return self.directives.get("fail") == stage
+        return self.get("fail") == stage
 
     def __contains__(self, name: str) -> bool:
         return name in self.directives
@@ -82,20 +94,19 @@ class Script:
 def parse(message: str) -> Script:
     """Split *message* into its directives and the rest.
 
-    What is not a known directive with a sensible value is text: ``[1] see the footnote`` is
-    nothing but a message.
+    Anything that is not a known directive with a valid value is text: ``[1] see the footnote`` is only a message.
     """
     directives: dict[str, str] = {}
     position = 0
     while match := _DIRECTIVE.match(message, position):
-        name, value = match.group(1), match.group(2)
+        name, value = match.groups()
         if name not in _VALUES:
             break
         check = _VALUES[name]
         if value is None:
-            if check is not None and name not in _OPTIONAL:
+            if check is not None and name not in _DEFAULTS:
                 break
-            value = _OPTIONAL.get(name, "")
+            value = _DEFAULTS.get(name, "")
         elif check is None or not check(value):
             break
         directives[name] = value

@@ -8,7 +8,7 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from parlant_sync.demo.server.minimal import fill, item
+from parlant_sync.demo.server.nlp import fill, item
 
 pydantic = pytest.importorskip("pydantic")  # comes with parlant only
 
