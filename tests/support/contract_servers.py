@@ -29,6 +29,7 @@ ROLES = ("quick", "streamer", "hesitant", "research", "welfare")
 PREFIX = {"quick": "echo: ", "hesitant": "echo: ", "streamer": "streamed echo of: "}
 PREAMBLE = "Let me see."
 BOOM = "boom"
+MODES = {"rest": "fluid", "sdk": "canned_fluid"}
 _ORDINALS = ("second", "third", "fourth", "fifth")
 
 # What the demonstration's agents are asked, and what has to be in the answer. The last question of each only makes
@@ -104,6 +105,13 @@ class Server:
         """
         raise NotImplementedError
 
+    def matrix_agent(self, kind: str, messages: Mapping[str, Mapping[str, Any]]) -> str:
+        """The id of an agent of that kind, as "rest-natural-block" (support/contract_matrix.py).
+
+        The stand-in has to know what the agent does with each of the *messages*; the real server reads directives.
+        """
+        raise NotImplementedError
+
     def speaks(self, role: str, text: str) -> None:
         """What the agent says in its next turn without a customer's message; the real server knows by itself."""
 
@@ -174,6 +182,9 @@ class Real(Server):
         directives += [f"[{how['ends']}]"] if how.get("ends") else []
         return " ".join(["".join(directives), text]) if directives else text
 
+    def matrix_agent(self, kind: str, messages: Mapping[str, Mapping[str, Any]]) -> str:
+        return self.agents[kind]
+
     def release(self, gate: str) -> None:
         self.demo.release(gate)
 
@@ -237,6 +248,22 @@ class Fake(Server):
             agent.waits(how["between"], at="then")
         self._plain(role)
         return text
+
+    def matrix_agent(self, kind: str, messages: Mapping[str, Mapping[str, Any]]) -> str:
+        made, pace, output = kind.split("-")
+        agent = self.fake.agent(
+            f"{kind}-{uuid.uuid4().hex}", composition_mode=MODES.get(made, made), preamble=pace == "natural"
+        )
+        for message, does in messages.items():
+            rule, answer, behaviour = agent.when(message), f"echo: {message}", does.get("behaviour")
+            if behaviour is None or "{}" in behaviour.text:
+                rule.streams(answer) if output == "stream" else rule.replies(answer)
+            if behaviour is not None:
+                behaviour.script(rule)
+            if "gate" in does:
+                gate, at = does["gate"]
+                rule.waits(gate, at="start" if at == "match" else at)
+        return str(agent.id)
 
     def speaks(self, role: str, text: str) -> None:
         self._agent(role).replies(text)

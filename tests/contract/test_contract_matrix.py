@@ -1,0 +1,43 @@
+"""Every kind of agent times everything that may happen in a turn: the right text and outcome, and no needless waiting.
+
+The cells of a test run at the same time, each in a session of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import cycle, product
+from typing import Any
+
+import pytest
+from support.contract_matrix import CALLS, CELLS, KINDS, Run, applies
+from support.contract_steps import Background
+
+from parlant_sync import Client
+
+
+@pytest.fixture
+def check(
+    server: Any, make_client: Callable[..., Client], record_property: Callable[[str, object], None]
+) -> Callable[[Iterable[tuple[str, str, str]]], None]:
+    def run(cells: Iterable[tuple[str, str, str]]) -> None:
+        cells = [cell for cell in cells if applies(server, *cell[:2])]
+        runs = [Background(Run(server, make_client, *cell).check) for cell in cells]
+        errors = {", ".join(cell): run.error(60) for cell, run in zip(cells, runs, strict=True)}
+        wrong = [f"{name}: {type(error).__name__}: {error}" for name, error in errors.items() if error is not None]
+        record_property("correct cells", len(cells) - len(wrong))
+        assert not wrong, f"{len(wrong)} of {len(cells)} cells are wrong:\n" + "\n\n".join(wrong)
+
+    return run
+
+
+def test_each_kind_and_each_cell_once(check: Callable[..., None]) -> None:
+    kinds = cycle(KINDS)
+    check((next(kinds), *cell) for cell in product(CELLS, CALLS))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell(check: Callable[..., None], kind: str) -> None:
+    check((kind, *cell) for cell in product(CELLS, CALLS))
