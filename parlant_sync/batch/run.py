@@ -304,8 +304,9 @@ class _Found:
         self.counted = {name: result for name, result in done.items() if name not in self.again}
         self.todo = {row.id for row in rows if row.id not in self.counted}
         names = [row.id for row in rows]
+        known = self.again | in_flight
         self.outlook = Outlook(
-            fresh=tuple(name for name in names if name in self.todo and name not in self.again | in_flight),
+            fresh=tuple(name for name in names if name in self.todo and name not in known),
             finished=tuple(name for name in names if name in self.counted and self.counted[name].ok),
             failed=tuple(name for name in names if name in self.counted and not self.counted[name].ok),
             retried=tuple(name for name in names if name in self.again),
