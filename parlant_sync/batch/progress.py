@@ -1,29 +1,28 @@
-"""The line at the bottom of a terminal: how far a batch is, how fast, how much went wrong, and how long to go."""
+"""How a batch stands, in words: a line while it runs, and lines at its end."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-
-from parlant_sync.batch.results import Summary
+from parlant_sync.batch.results import Result, Summary
 
 _BAR = 20
 
 
-def progress_line(summary: Summary, *, width: int) -> str:
-    """``[#####-----] 50/100  3.2/s  1 failed  0:16 left``, in at most ``width`` characters."""
+def progress_line(summary: Summary, waiting_for: str = "", *, bar: bool = True) -> str:
+    """``[#####-----] 50/100  3.2/s  1 failed  0:16 left  429: next in 20 s``."""
     done = summary.rows - summary.left
     filled = _BAR * done // summary.rows if summary.rows else _BAR
     here = done - summary.skipped
     rate = here / summary.seconds if summary.seconds > 0 else 0.0
-    parts = [f"[{'#' * filled}{'-' * (_BAR - filled)}] {done}/{summary.rows}"]
+    parts = [f"[{'#' * filled}{'-' * (_BAR - filled)}] {done}/{summary.rows}" if bar else f"{done}/{summary.rows} rows"]
     if here:
         parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min")
     if summary.failed:
         parts.append(f"{summary.failed} failed")
-    if here and summary.left:
+    if waiting_for:
+        parts.append(waiting_for)
+    elif here and summary.left:
         parts.append(f"{duration(summary.left / rate)} left")
-    return "  ".join(parts)[: max(0, width)]
+    return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:
@@ -34,9 +33,11 @@ def duration(seconds: float) -> str:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """What is said at the end."""
+    """What a run reports at its end."""
     names = {"timed_out": "timed out"}
     counts = [f"{count} {names.get(status, status)}" for status, count in sorted(summary.counts.items())]
+    if summary.unmet:
+        counts.append(f"{summary.unmet} not as expected")
     if summary.left:
         counts.append(f"{summary.left} not finished")
     lines = [f"{summary.rows} rows: {', '.join(counts) or 'none asked'}"]
@@ -44,24 +45,51 @@ def summary_lines(summary: Summary) -> list[str]:
         lines[0] += f" ({summary.skipped} by earlier runs)"
     if summary.p50 is not None and summary.p95 is not None:
         lines.append(f"turns: p50 {summary.p50:.2f} s, p95 {summary.p95:.2f} s; {duration(summary.seconds)} in all")
+    if empty := summary.counts.get("empty", 0):
+        lines.append(
+            f"{empty} {_rows(empty)} got no text: look into the server's log; --retry-empty asks again, and with "
+            "--empty-fails an empty answer is a failure"
+        )
     if summary.failed:
-        lines.append(f"the same command with --retry-failed asks the {summary.failed} without an answer again")
+        lines.append(
+            f"the same command with --retry-failed gives {summary.failed} failed {_rows(summary.failed)} another try"
+        )
     return lines
 
 
-class Progress:
-    """Keeps the line up to date. ``write`` is told what goes to the terminal; without one nothing is drawn."""
+def left_line(summary: Summary) -> str:
+    """What to do about rows that are not finished; empty if there are none."""
+    left = summary.left
+    are = "is" if left == 1 else "are"
+    return f"{left} of {summary.rows} rows {are} left: run the same command again to go on" if left else ""
 
-    def __init__(self, write: Callable[[str], None] | None) -> None:
-        self._write = write
 
-    def show(self, summary: Summary) -> None:
-        if self._write is not None:
-            # One column is left free: some terminals wrap when the last one is written.
-            width = shutil.get_terminal_size().columns - 1
-            self._write("\r\x1b[K" + progress_line(summary, width=width))
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
 
-    def clear(self) -> None:
-        """Before anything else is written there, and at the end."""
-        if self._write is not None:
-            self._write("\r\x1b[K")
+
+class Failures:
+    """Rows that did not go well, by their problem: the first of each kind is reported at once, the others counted."""
+
+    def __init__(self, *, empty_fails: bool = False) -> None:
+        self._empty_fails = empty_fails
+        self._more: dict[str, list[str]] = {}  # by problem: the ids
+
+    def add(self, result: Result) -> str:
+        """The line to report now; empty if the row is ok, or its problem was reported already."""
+        problem = result.problem
+        if not problem and self._empty_fails and result.status == "empty":
+            problem = "empty: the turn ended without a message"
+        if not problem:
+            return ""
+        ids = self._more.setdefault(problem, [])
+        ids.append(result.id)
+        return f"row {result.id}: {problem}" if len(ids) == 1 else ""
+
+    def rest(self) -> list[str]:
+        """At the end: how many rows had the same problems."""
+        return [
+            f"row {ids[0]} and {len(ids) - 1} more (the last is {ids[-1]}): {problem}"
+            for problem, ids in self._more.items()
+            if len(ids) > 1
+        ]

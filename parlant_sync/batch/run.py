@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -14,7 +15,7 @@ from queue import Empty
 from types import TracebackType
 from typing import Any
 
-from parlant_sync import Client, ConfigurationError, PermissionDeniedError
+from parlant_sync import ApiError, Client, ConfigurationError, PermissionDeniedError
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.journal import Entry, Journal, LineFile
 from parlant_sync.batch.results import BAD, GOOD, Result, Summary, Tally
@@ -22,6 +23,8 @@ from parlant_sync.batch.rows import Row, check_rows
 from parlant_sync.batch.runner import Plan, Runner
 from parlant_sync.batch.threads import wait_for_the_ending
 from parlant_sync.batch.worker import Config
+
+logger = logging.getLogger("parlant_sync.batch")
 
 CONCURRENCY = 4
 SETTLE = 10.0
@@ -37,6 +40,7 @@ class Outlook:
     failed: tuple[str, ...]  # finished by earlier runs, not well, and not to be asked again
     retried: tuple[str, ...]
     in_flight: tuple[str, ...]
+    p50: float | None = None  # seconds of a turn in earlier runs
 
 
 class Batch:
@@ -131,6 +135,7 @@ def run(
     retry_empty: bool = False,
     empty_fails: bool = False,
     name: str | None = None,
+    cleanup: bool = False,
     executor: Executor | None = None,
 ) -> Batch:
     """Ask every row; returns an iterator of results in the order they are finished.
@@ -144,9 +149,9 @@ def run(
     does not list it. ``retry_failed`` (``retry_empty``): rows that failed (were empty) in earlier runs get another try.
     A message that may have no reply yet is looked up first: its reply counts, if there is one by now, and only a turn
     that is over without an answer is asked again, in a new session. ``name``: sessions get the label ``batch:NAME``
-    (3.2 and later; default: the name of the results file). ``executor`` waits for the replies: any
-    ``concurrent.futures.Executor``, also one of many machines; messages are posted, and files written, by this process
-    alone.
+    (3.2 and later; default: the name of the results file). ``cleanup`` deletes the sessions of rows that went well.
+    ``executor`` waits for the replies: any ``concurrent.futures.Executor``, also one of many machines; messages are
+    posted, and files written, by this process alone.
 
     Raises before anything is sent: ConfigurationError (rows, options, files that are not this batch's), BatchLocked,
     NotFoundError for an unknown agent, TransportError and ApiError if the server cannot be asked, OSError. While
@@ -163,6 +168,8 @@ def run(
     path = results_path(results)
     if path is not None:
         wait_for_the_ending(path)
+    stem = name or (path.stem if path is not None else "")
+    label = f"batch:{stem}" if stem else None
     files = _Files(path)
     try:
         if token is None and "auth" not in options and files.journal is not None:
@@ -177,6 +184,7 @@ def run(
                 files.journal.begin(config.base_url, used=bool(found.counted or found.entries))
             todo = [row for row in checked if row.id in found.todo]
             agent_id = _check_agents(client, todo, agent_id)
+            leftovers = _leftovers(client, label, checked, found.counted) if cleanup else []
         if files.journal is not None:
             files.journal.check_agents(checked, agent_id)
         if files.results is not None:
@@ -190,7 +198,6 @@ def run(
         else Item(row, row.timeout or timeout)
         for row in todo
     ]
-    label = name or (path.stem if path is not None else None)
     plan = Plan(
         config=config,
         agent_id=agent_id,
@@ -199,13 +206,14 @@ def run(
         rate=rate,
         max_failures=max_failures,
         settle=settle,
-        label=f"batch:{label}" if label else None,
+        label=label,
+        cleanup=cleanup,
         empty_fails=empty_fails,
         executor=executor,
         results=files.results,
         journal=files.journal,
     )
-    return Batch(checked, found, lambda: Runner(plan, items))
+    return Batch(checked, found, lambda: Runner(plan, items, leftovers))
 
 
 def outlook(
@@ -311,6 +319,7 @@ class _Found:
             failed=tuple(name for name in names if name in self.counted and not self.counted[name].ok),
             retried=tuple(name for name in names if name in self.again),
             in_flight=tuple(name for name in names if name in in_flight),
+            p50=Tally(0, done.values()).summary(0.0).p50,
         )
 
     @staticmethod
@@ -336,6 +345,19 @@ def _check_agents(client: Client, rows: list[Row], agent_id: str | None) -> str 
     for name in sorted(name for name in wanted if name is not None):
         client.agent(name)
     return agent_id
+
+
+def _leftovers(client: Client, label: str | None, rows: list[Row], counted: Mapping[str, Result]) -> list[str]:
+    """Sessions of earlier runs that were made for rows that went well, and that the server still has."""
+    own = {row.id for row in rows if row.session_id is None}
+    mine = {result.session_id for name, result in counted.items() if result.ok and name in own}
+    if label is None or not mine:
+        return []
+    try:
+        return [session.id for session in client.list_sessions(labels=[label]) if session.id in mine]
+    except ApiError as error:
+        logger.warning("sessions of earlier runs are not deleted: %s", error)
+        return []
 
 
 def _check_numbers(*, concurrency: object, rate: object, timeout: object, max_failures: object, settle: object) -> None:

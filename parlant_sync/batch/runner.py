@@ -50,6 +50,7 @@ class Plan:
     max_failures: int | None
     settle: float
     label: str | None
+    cleanup: bool
     empty_fails: bool
     executor: Executor | None
     results: LineFile | None
@@ -62,7 +63,8 @@ class Runner:
     ``waiting_for`` is a few words about what all rows wait for now, empty if they do not; any thread may read it.
     """
 
-    def __init__(self, plan: Plan, items: Iterable[Item]) -> None:
+    def __init__(self, plan: Plan, items: Iterable[Item], leftovers: Iterable[str] = ()) -> None:
+        """``leftovers``: sessions of earlier runs that are to be deleted."""
         self.outbox: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
         self.waiting_for = ""
         self._plan = plan
@@ -72,6 +74,8 @@ class Runner:
         self._asking = 0
         self._failures = 0
         self._finished: list[Result] = []  # not yet recorded
+        self._unneeded = list(leftovers)  # sessions to be deleted
+        self._deleting = 0
         self._label = plan.label
         self._rate = Rate(plan.rate)
         self._trouble = Trouble()
@@ -119,7 +123,7 @@ class Runner:
         return self._plan.config.client() if self._plan.executor is None else worker.lease(self._plan.config)
 
     def _loop(self) -> None:
-        while self._queues.left and not self.thread.stopping:
+        while (self._queues.left or self._unneeded or self._deleting) and not self.thread.stopping:
             self._queues.wake()
             if not self._enough_failed():
                 self._hand_out()
@@ -127,6 +131,7 @@ class Runner:
             elif not self._asking:
                 return
             self._record()  # only now: no row that could wait for a reply waits for the disk
+            self._clean_up()
             self._probe_if_silent()
             self._fetch_late_replies()
             self._describe()
@@ -315,12 +320,23 @@ class Runner:
         for result in finished:
             self.outbox.put(result)
 
+    def _clean_up(self) -> None:
+        """Only sessions whose result is on the disk."""
+        while self._unneeded and self._deleting < self._plan.concurrency:
+            self._deleting += 1
+            self._submit("delete", None, worker.delete, self._api, self._unneeded.pop())
+
     def _take(self, stage: str, item: Item | None, future: Future[Any]) -> None:
         if stage == "wait":
             if self._handed.pop(future, None) is None:
                 return  # too late: its reply was read here
         else:
             self._pool.done()
+        if stage == "delete":
+            self._deleting -= 1
+            if (failed := future.exception()) is not None:
+                logger.info("a session was not deleted: %s", failed)
+            return
         if item is None:
             self._probed(future.exception())
             return
@@ -365,6 +381,8 @@ class Runner:
         result = self._carry_out(stage, item, answer)
         if result is not None:
             self._finished.append(result)
+            if self._plan.cleanup and result.ok and item.own and item.session is not None:
+                self._unneeded.append(item.session)
             self._failures += not result.ok or (self._plan.empty_fails and result.status == "empty")
             self._queues.finished(item)
 

@@ -1,0 +1,83 @@
+"""``parlant-sync batch report`` and ``parlant-sync batch compare``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from parlant_sync.batch import Row
+from parlant_sync.batch import report as reports
+from parlant_sync.cli import output
+from parlant_sync.cli.errors import ROWS, usage
+from parlant_sync.cli.options import App, Command, complete, option, pass_app
+
+
+def _load(path: str) -> reports.Report:
+    try:
+        return reports.load(path)
+    except OSError as error:
+        raise usage(f"{path}: {error.strerror}") from None
+
+
+@click.command("report", cls=Command)
+@click.argument("results", shell_complete=lambda ctx, param, start: complete("file", start))
+@option("--markdown", "form", flag_value="markdown", from_environment=False, help="As Markdown, with a table of all rows.")
+@option("--csv", "form", flag_value="csv", from_environment=False, help="As a table for spreadsheets, with the input's columns.")
+@option("--html", "form", flag_value="html", from_environment=False, help="As one page that needs nothing else.")
+@option("--junit", "form", flag_value="junit", from_environment=False, help="As a JUnit report, for CI.")
+@pass_app
+def report(app: App, /, results: str, form: str | None) -> None:
+    """Report the results of a batch: counts, times, problems.
+
+    RESULTS is the file that batch --results has written; the batch may be
+    running still.
+
+    \b
+      parlant-sync batch report answers.jsonl
+      parlant-sync batch report answers.jsonl --html > answers.html
+    """
+    found = _load(results)
+    if form == "csv":
+        output.write(reports.as_csv(found))
+    elif form == "html":
+        output.write(reports.as_html(found) + "\n")
+    elif form == "junit":
+        output.write(reports.as_junit(found))
+    elif form == "markdown":
+        output.answer(reports.as_markdown(found))
+    elif app.json:
+        output.answer_json(reports.as_json(found))
+    else:
+        output.answer(reports.as_text(found))
+
+
+@click.command("compare", cls=Command)
+@click.argument("old", shell_complete=lambda ctx, param, start: complete("file", start))
+@click.argument("new", shell_complete=lambda ctx, param, start: complete("file", start))
+@pass_app
+def compare(app: App, /, old: str, new: str) -> int | None:
+    """Report what got worse between two batches.
+
+    OLD and NEW are two files of results; rows are compared by their ids. Ends
+    with 9 if a row that was well is not any more.
+
+    \b
+      parlant-sync batch compare yesterday.jsonl today.jsonl
+    """
+    found = reports.compare(_load(old), _load(new))
+    if app.json:
+        output.answer_json(found.to_json())
+    else:
+        output.answer(reports.comparison_text(found))
+    return ROWS if found.worse else None
+
+
+def write_junit(path: str, results: str, rows: Sequence[Row]) -> None:
+    """The results as a JUnit report: the file is there whole, or as it was."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_text(reports.as_junit(_load(results), rows), "utf-8", newline="\n")
+    os.replace(temporary, target)
