@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import locale
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from parlant_sync.cli import output
@@ -81,19 +81,21 @@ _PASTING = "set enable-bracketed-paste on"  # lines that are pasted together are
 
 
 @contextlib.contextmanager
-def editing() -> Iterator[bool]:
-    """From here on ``input()`` edits lines, and what is typed before it is called waits for it in full, Ctrl-D as well.
+def editing() -> Iterator[Callable[[str], str]]:
+    """Gives a function that prompts for one line, like ``input()``.
 
-    Gives False where that cannot be had: lines are then to be checked with :func:`whole`.
+    With readline, lines are edited, and what is typed between two prompts is kept in full (Ctrl-D as well) and shown by
+    the next one, not in the middle of an answer. Without it, the function raises CommandError for lines that the
+    terminal may have cut.
     """
     try:
         import readline
         import termios
     except ImportError:
-        yield False
+        yield _unedited
         return
     if "libedit" in (readline.__doc__ or ""):  # it edits, but has settings and ways of its own
-        yield False
+        yield _unedited
         return
     for setting in (*_SETTINGS, *([_PASTING] if output.knows_escapes() else [])):
         readline.parse_and_bind(setting)
@@ -101,11 +103,25 @@ def editing() -> Iterator[bool]:
     unbuffered = termios.tcgetattr(0)
     unbuffered[3] &= ~termios.ICANON
     unbuffered[6][termios.VMIN], unbuffered[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(0, termios.TCSADRAIN, unbuffered)
+    silent = [*unbuffered]
+    silent[3] &= ~termios.ECHO
+
+    def read(prompt: str) -> str:
+        termios.tcsetattr(0, termios.TCSADRAIN, unbuffered)  # readline echoes only if the terminal did
+        try:
+            return input(prompt)
+        finally:
+            termios.tcsetattr(0, termios.TCSADRAIN, silent)
+
+    termios.tcsetattr(0, termios.TCSADRAIN, silent)
     try:
-        yield True
+        yield read
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _unedited(prompt: str) -> str:
+    return whole(input(prompt))
 
 
 def whole(line: str) -> str:

@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if isinstance(error, (SystemExit, GeneratorExit)):
                     raise
                 return _failed(app, error)
+            finally:
+                app.stop()
     except (KeyboardInterrupt, Terminated) as late:  # in the moments around the command
         return errors.exit_code(late)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ class App:
         self.token_file: str | None = None
         self.output = "text"
         self.verbose = 0
+        self._log: LogLines | None = None
 
     @property
     def json(self) -> bool:
@@ -44,11 +46,27 @@ class App:
 
         No request takes longer than ``patience`` seconds, but each has one.
         """
-        if self.verbose:
-            log_to_stderr(self.verbose)
+        self.start_logging()
         if patience is not None:
             settings["request_timeout"] = min(max(patience, 1.0), _REQUEST)
         return Client(self.server, token=self.token(), **settings)
+
+    def start_logging(self) -> None:
+        """Show the library's log from here on: warnings, and with -v more of it."""
+        from parlant_sync.cli.logs import LogLines
+
+        if self._log is None:
+            self._log = LogLines(self.verbose)
+            self._log.start()
+
+    def typing(self) -> contextlib.AbstractContextManager[None]:
+        """While somebody types at a prompt: the log waits until that is over."""
+        return self._log.hold() if self._log is not None else contextlib.nullcontext()
+
+    def stop(self) -> None:
+        """At the end of the run."""
+        if self._log is not None:
+            self._log.stop()
 
     def info(self, text: str) -> None:
         """A line that only those want to see who asked for more with -v."""
@@ -90,15 +108,6 @@ class App:
         return read
 
 
-def log_to_stderr(verbose: int) -> None:
-    import logging
-
-    logging.basicConfig(
-        level=logging.DEBUG if verbose > 1 else logging.INFO, format="%(asctime)s %(name)s: %(message)s"
-    )
-    logging.getLogger("urllib3").setLevel(logging.INFO)  # its debug lines show URLs, and say nothing that ours do not
-
-
 class Option(click.Option):
     """An option that the environment may give as well: ``--agent-id`` as ``PARLANT_AGENT_ID``."""
 
@@ -129,6 +138,8 @@ if TYPE_CHECKING:
     SecondsType = click.ParamType[float | None]
     RateType = click.ParamType[float]
     from click.shell_completion import CompletionItem
+
+    from parlant_sync.cli.logs import LogLines
 else:
     SecondsType = RateType = click.ParamType  # generic from click 8.4 on only
 

@@ -106,7 +106,9 @@ class Signals:
 
     def _readable(self, seconds: float) -> bool:
         assert self._pipe is not None
-        return bool(select.select([self._pipe[0]], [], [], None if seconds == math.inf else max(seconds, 0))[0])
+        poll = select.poll()  # select() fails on descriptors from 1024 on
+        poll.register(self._pipe[0], select.POLLIN)
+        return bool(poll.poll(None if seconds == math.inf else max(seconds, 0) * 1000))
 
 
 # -- Which signals came just before the main thread blocked, and are still to be handled.

@@ -1,9 +1,10 @@
-"""Runs of the command as a user's shell runs it: a process of its own, with a clean environment."""
+"""Runs of the command with a clean environment: in this process, or in one of its own as a user's shell starts it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import select
@@ -11,13 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 COMMAND = [sys.executable, "-m", "parlant_sync"]
 PATIENCE = 40.0
+# What Python reads once, at the start of a process.
+_OF_A_PROCESS = ("PYTHON", "LC_", "LANG", "TZ", "_PARLANT")
 # The child makes its stdin its controlling terminal, so that Ctrl-C typed there becomes a signal.
 _ON_TERMINAL = """
 import fcntl, os, sys, termios
@@ -73,16 +77,16 @@ class Running:
 
 
 class Terminal:
-    """A run at a pseudo-terminal of 80 columns."""
+    """A run at a pseudo-terminal."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str], columns: int) -> None:
         import fcntl
         import pty
         import struct
         import termios
 
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         launcher = [sys.executable, "-c", _ON_TERMINAL, *command]
         self.process = subprocess.Popen(
             launcher, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
@@ -159,27 +163,50 @@ class Cli:
         return sorted((self.home / "state/parlant-sync/conversations").glob("*.json"))
 
     def run(
-        self, *arguments: str, input: str | bytes = b"", env: Mapping[str, str] | None = None, **options: Any
+        self,
+        *arguments: str,
+        input: str | bytes = b"",
+        env: Mapping[str, str] | None = None,
+        process: bool = False,
+        **options: Any,
     ) -> Run:
+        """Run a command to its end: in this process, unless the test (``process``, pipes, ...) needs one of its own."""
         data = input.encode() if isinstance(input, str) else input
-        given = {"stdin": subprocess.DEVNULL} if "stdin" in options else {"input": data}
+        environment = {**self.environment, **(env or {})}
         started = time.monotonic()
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            env={**self.environment, **(env or {})},
-            stdout=options.pop("stdout", subprocess.PIPE),
-            stderr=subprocess.PIPE,
-            timeout=PATIENCE,
-            cwd=self.home,
-            check=False,
-            **{**given, **options},
-        )
-        return Run(
-            done.returncode,
-            (done.stdout or b"").decode(errors="replace"),
-            done.stderr.decode(),
-            time.monotonic() - started,
-        )
+        if not options and not process and not any(name.startswith(_OF_A_PROCESS) for name in env or {}):
+            code, out, err = self._run_here(arguments, data, environment)
+        else:
+            given = {"stdin": subprocess.DEVNULL} if "stdin" in options else {"input": data}
+            done = subprocess.run(
+                [*COMMAND, *arguments],
+                env=environment,
+                stdout=options.pop("stdout", subprocess.PIPE),
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+                cwd=self.home,
+                check=False,
+                **{**given, **options},
+            )
+            code, out, err = done.returncode, done.stdout or b"", done.stderr
+        return Run(code, out.decode(errors="replace"), err.decode(), time.monotonic() - started)
+
+    def _run_here(
+        self, arguments: Sequence[str], data: bytes, environment: Mapping[str, str]
+    ) -> tuple[int, bytes, bytes]:
+        from parlant_sync.cli import main
+
+        streams = {name: io.BytesIO(data if name == "stdin" else b"") for name in ("stdin", "stdout", "stderr")}
+        before = os.getcwd()
+        with patch.dict(os.environ, environment, clear=True), contextlib.ExitStack() as stack:
+            for name, stream in streams.items():
+                text = io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
+                stack.callback(text.detach)
+                stack.enter_context(patch.object(sys, name, text))
+            os.chdir(self.home)
+            stack.callback(os.chdir, before)
+            code = main(arguments)
+        return code, streams["stdout"].getvalue(), streams["stderr"].getvalue()
 
     def shell(self, script: str, env: Mapping[str, str] | None = None) -> Run:
         """A line of bash, in which ``$CLI`` is the command."""
@@ -214,8 +241,8 @@ class Cli:
                     process.send_signal(signal.SIGKILL)
 
     @contextlib.contextmanager
-    def terminal(self, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Terminal]:
-        terminal = Terminal([*COMMAND, *arguments], {**self.environment, **(env or {})})
+    def terminal(self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 80) -> Iterator[Terminal]:
+        terminal = Terminal([*COMMAND, *arguments], {**self.environment, **(env or {})}, columns)
         try:
             yield terminal
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -78,7 +79,7 @@ class _Chat:
         self._name = name
         self._talk = Talk(session, name)
         self._terminal = output.is_terminal(sys.stdin)
-        self._edited = False
+        self._prompt: Callable[[str], str] = input
         self._seen = 0  # the offset up to which everything was shown
 
     def run(self, back: str) -> None:
@@ -86,7 +87,7 @@ class _Chat:
             output.note(f"{self._name}, session {self._session.id}. Ctrl-C leaves a turn, Ctrl-D the conversation.")
             self._app.signals.tolerant = True
         try:
-            with self._editing() as self._edited:
+            with self._editing() as self._prompt:
                 self._show_past()
                 while self._go_on():
                     pass
@@ -98,9 +99,9 @@ class _Chat:
             if self._terminal and back:
                 output.note(f"Come back with: {back}")
 
-    def _editing(self) -> contextlib.AbstractContextManager[bool]:
+    def _editing(self) -> contextlib.AbstractContextManager[Callable[[str], str]]:
         both = self._terminal and output.is_terminal(sys.stdout)
-        return editing() if both else contextlib.nullcontext(False)
+        return editing() if both else contextlib.nullcontext(input)
 
     def _go_on(self) -> bool:
         try:
@@ -114,7 +115,8 @@ class _Chat:
         """One line of the customer's and its turn; False at the end of the conversation."""
         try:
             self._show_news()
-            line = self._read_line()
+            with self._app.typing():
+                line = self._read_line()
             if line is None:
                 return False
             if line.strip():
@@ -133,8 +135,7 @@ class _Chat:
     def _read_line(self) -> str | None:
         try:
             if self._terminal and output.is_terminal(sys.stdout):
-                line = input("> ")
-                return line if self._edited else whole(line)
+                return self._prompt("> ")
             if not self._terminal:
                 return read_line(sys.stdin.buffer) if sys.stdin is not None else None
             output.note_raw("> ")
