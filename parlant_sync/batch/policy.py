@@ -63,11 +63,12 @@ def is_away(error: BaseException) -> bool:
 
 
 def _of_parlant(error: ps.ApiError) -> bool:
-    if error.status == 500:  # Parlant's own is plain text, too (WIRE.md)
+    if error.status == 500:  # Parlant's own is plain text (WIRE.md)
         return not error.detail.lstrip().startswith("<")
-    if error.status == 404:
-        return any(word in error.detail.lower() for word in ("session", "agent", "item", "event"))
-    return error.status >= 400 and not error.detail.lstrip().startswith("<")
+    said: bool | None = getattr(error, "from_parlant", None)
+    if said is None:
+        said = bool(error.detail) and error.status >= 400 and "page" not in error.detail and error.detail[:1] != "<"
+    return said
 
 
 class Rate:

@@ -84,7 +84,10 @@ class Failures:
             return ""
         ids = self._more.setdefault(problem, [])
         ids.append(result.id)
-        return f"row {result.id}: {problem}" if len(ids) == 1 else ""
+        if len(ids) > 1:
+            return ""
+        # The first one with its session, to look into.
+        return f"row {result.id}: {problem if result.ok or result.unmet else f'{result.status}: {result.error}'}"
 
     def rest(self) -> list[str]:
         """At the end: how many rows had the same problems."""

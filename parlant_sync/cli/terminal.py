@@ -139,6 +139,9 @@ class Waiting:
                 if not self._hidden and not self._printing and seconds >= _PATIENCE:
                     self._draw(seconds)
 
+    def _text(self, seconds: float) -> str:
+        return f"{self._describe()} {seconds:.0f} s"
+
     def _draw(self, seconds: float) -> None:
         if not _in_foreground():  # the line would be drawn over the shell's prompt
             self._drawn = False
@@ -148,7 +151,7 @@ class Waiting:
                 output.note(self._describe())
         else:
             # A full line makes some terminals wrap, and then it cannot be taken back.
-            text = cut(one_line(f"{self._describe()} {seconds:.0f} s"), _columns(sys.stderr) - 1)
+            text = cut(one_line(self._text(seconds)), _columns(sys.stderr) - 1)
             output.note_raw(f"\r\x1b[K{output.dim(text, output.has_colours(sys.stderr))}")
         self._drawn = True
 

@@ -74,18 +74,24 @@ def test_a_dry_run_sends_nothing_and_makes_no_file(
     given = [*ROWS, {"message": "x", "expected": "y"}]
     code, out, err = command(questions(given), "--results", path, "--dry-run", "-s", server.base_url)
     assert (code, err) == (0, "")
-    assert out == "7 rows, 7 to ask; nothing was sent\nnot looked at: expected\n"
+    assert out.splitlines() == [
+        "7 rows, 7 to ask; nothing was sent",
+        "7 messages, 4 at a time: about 0:10 (if a turn takes 5 s)",
+        "kept with the results, and not used: expected",
+    ]
     assert server.requests == []
     assert not path.exists()
     code, out, _ = command(questions(given), "--dry-run", "-o", "json")
     assert (code, json.loads(out)["to_ask"]) == (0, 7)
+    out = command(questions(given), "--dry-run", "--limit", 2, "--rate", 4)[1]
+    assert out.startswith("2 rows, 2 to ask; nothing was sent\n2 messages, 4 at a time: about 0:30 (")
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "complaint"),
     [
-        ([{"message": "a"}, {"message": ""}], ["--results", "out"], "row 2: message must be"),
-        ([{"id": "x", "message": "a"}, {"id": "x", "message": "b"}], ["--results", "out"], "is that of row 1 already"),
+        ([{"message": "a"}, {"message": ""}], ["--results", "out"], "line 2: message must be"),
+        ([{"id": "x", "message": "a"}, {"id": "x", "message": "b"}], ["--results", "out"], "is that of line 1 already"),
         ([{"message": "a"}], [], "--results FILE"),
         ([{"message": "a"}], ["--results", "out", "--concurrency", "0"], "--concurrency"),
         ([{"message": "a"}], ["--results", "out", "--timeout", "inf"], "--timeout"),
@@ -142,7 +148,7 @@ def test_failed_rows_are_told_and_make_9(
     assert err.startswith("row r0: failed: ")
     assert "boom" in err
     assert "5 answered, 1 failed" in out
-    assert out.endswith("the same command with --retry-failed asks the 1 without an answer again\n")
+    assert out.endswith("the same command with --retry-failed gives 1 failed row another try\n")
     assert command(*options)[0] == 9  # for as long as it has failed rows
     code, out, err = command(*options, "--retry-failed")
     assert (code, err) == (0, "")
@@ -192,7 +198,7 @@ def test_a_signal_leaves_rows_resumable(
     _, err = process.communicate(timeout=10)
     assert process.returncode == expected
     assert "Traceback" not in err
-    assert "6 rows are not finished; the same command again goes on with them" in err
+    assert "6 of 6 rows are left: run the same command again to go on" in err
     server.release("gate")
     assert command(*options)[0] == 0
     assert {r["id"]: r["text"] for r in results_of(path)} == {r["id"]: f"echo: {r['message']}" for r in ROWS}
@@ -218,8 +224,8 @@ def test_what_is_left_is_told_before_the_batch_is_closed(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(output, "note", told.append)
     with pytest.raises(Terminated):
-        _follow(App(Signals()), cast("Batch", Running()), quiet=True)
-    assert told == ["5 rows are not finished; the same command again goes on with them"]
+        _follow(App(Signals()), cast("Batch", Running()), [], {"quiet": True, "empty_fails": False, "junit": None})
+    assert told == ["5 of 7 rows are left: run the same command again to go on"]
 
 
 def test_a_killed_run_goes_on(
@@ -263,12 +269,14 @@ def test_a_terminal_sees_progress(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     ours, theirs = pty.openpty()
-    server.agent("a", shared=True).fails("boom").echoes()
+    server.agent("a", shared=True).fails("boom").echoes().waits("gate")
     options = [questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--concurrency", 1]
     running = start(*options, stderr=theirs)
     os.close(theirs)
     seen = b""
     while True:
+        if b"1 failed" in seen:
+            server.release("gate")
         try:
             piece = os.read(ours, 4096)
         except OSError:  # Linux says so when the other end is closed
@@ -281,7 +289,6 @@ def test_a_terminal_sees_progress(
     assert running.returncode == 9
     assert b"[###" in seen
     assert b"1 failed" in seen
-    assert b" left" in seen
     assert b"row r0: failed" in seen
     assert seen.endswith(b"\r\x1b[K")
     assert "5 answered, 1 failed" in out

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from parlant_sync.batch import Result, TurnResult
-from parlant_sync.batch.progress import Progress, duration, progress_line, summary_lines
+from parlant_sync.batch.progress import Failures, duration, left_line, progress_line, summary_lines
 from parlant_sync.batch.results import Summary, Tally, percentile
 from parlant_sync.batch.threads import Pool
 
@@ -90,22 +90,39 @@ def test_the_same_problem_reads_the_same() -> None:
 
 def test_the_progress_line() -> None:
     summary = summed(100, [result(str(n), "answered" if n else "failed") for n in range(50)], skipped=10, seconds=20)
-    assert progress_line(summary, width=79) == "[##########----------] 50/100  2.0/s  1 failed  0:25 left"
-    assert len(progress_line(summary, width=30)) == 30
-    assert progress_line(summed(0, [], skipped=0, seconds=0), width=79) == "[####################] 0/0"
+    assert progress_line(summary) == "[##########----------] 50/100  2.0/s  1 failed  0:25 left"
+    assert progress_line(summary, "429: next in 20 s") == (
+        "[##########----------] 50/100  2.0/s  1 failed  429: next in 20 s"
+    )
+    assert progress_line(summary, bar=False) == "50/100 rows  2.0/s  1 failed  0:25 left"
+    assert progress_line(summed(0, [], skipped=0, seconds=0)) == "[####################] 0/0"
 
 
 def test_times_to_go() -> None:
     assert [duration(s) for s in (5, 754, 3723)] == ["0:05", "12:34", "1:02:03"]
 
 
-def test_progress_is_drawn_and_cleared() -> None:
-    written: list[str] = []
-    progress = Progress(written.append)
-    progress.show(summed(1, [], skipped=0, seconds=0))
-    progress.clear()
-    assert written[0].startswith("\r\x1b[K[---")
-    assert written[1] == "\r\x1b[K"
+def test_what_the_summary_advises() -> None:
+    results = [result("a", "empty", 1.0), result("b", "failed"), Result("c", "answered", unmet=("x",))]
+    lines = summary_lines(summed(3, results, skipped=0, seconds=1.0))
+    assert lines[0] == "3 rows: 1 answered, 1 empty, 1 failed, 1 not as expected"
+    assert "1 row got no text" in lines[2]
+    assert "--retry-empty" in lines[2]
+    assert lines[3] == "the same command with --retry-failed gives 2 failed rows another try"
+    assert left_line(summed(3, results[:1], skipped=0, seconds=1.0)) == (
+        "2 of 3 rows are left: run the same command again to go on"
+    )
+    assert left_line(summed(1, results[:1], skipped=0, seconds=1.0)) == ""
+
+
+def test_the_same_failures_are_counted_and_not_listed() -> None:
+    failures = Failures()
+    lines = [failures.add(Result(str(n), "failed", session_id=f"s{n}", error=f"session s{n}: no")) for n in range(300)]
+    assert lines == ["row 0: failed: session s0: no"] + [""] * 299
+    assert failures.add(Result("x", "answered")) == ""
+    assert failures.add(Result("y", "empty")) == ""
+    assert failures.rest() == ["row 0 and 299 more (the last is 299): failed: its session: no"]
+    assert Failures(empty_fails=True).add(Result("y", "empty")).startswith("row y: empty")
 
 
 # -- threads

@@ -11,7 +11,7 @@ import pytest
 
 from parlant_sync import ConfigurationError
 from parlant_sync.batch import Row, TurnResult, read_rows
-from parlant_sync.batch.reading import read_objects, unknown_fields
+from parlant_sync.batch.input_file import read_file
 from parlant_sync.batch.rows import check_rows
 
 
@@ -152,7 +152,7 @@ def test_csv(tmp_path: Path) -> None:
         Row("a", ('two\nlines, and "quotes"',), metadata={"k": 1}, timeout=2.5, columns={"expected": "yes"}),
         Row("2", ("one", "two")),
     ]
-    assert unknown_fields(read_objects(path)) == ["expected"]
+    assert read_file(path).unused == ["expected"]
 
 
 def test_a_long_cell(tmp_path: Path) -> None:
@@ -166,14 +166,21 @@ def test_a_long_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("in.jsonl", b'{"message": "a"}\n{"message"', "line 2: no JSON"),
+        ("in.jsonl", b'{"message": "a"}\n{"message"', "line 2: not JSON"),
         ("in.jsonl", b'["a"]\n', "line 1: one object a line"),
-        ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8"),
-        ("in.csv", b"question\nwhat\n", "name the columns"),
-        ("in.csv", b"message\na,b\n", "line 2: more cells"),
-        ("in.csv", b"message,timeout\na,soon\n", "line 2: timeout"),
-        ("in.csv", b"message,metadata\na,{\n", "line 2: metadata"),
-        ("in.csv", b'message\n"a\n', "no CSV"),
+        ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8; say what it is with --encoding"),
+        ("in.csv", b"question\nwhat\n", "'question': --message-column"),
+        ("in.csv", b"message\na,b\n", "row 2: more cells"),
+        ("in.csv", b"message,timeout\na,soon\n", "row 2: timeout"),
+        ("in.csv", b"message,metadata\na,{\n", "row 2: metadata"),
+        ("in.csv", b'message\n"a\n', "not CSV"),
+        (
+            "in.csv",
+            b"id,message,agent\n1,good,research\n",
+            "row 2: the field 'agent' is unknown; did you mean agent_id",
+        ),
+        ("in.csv", b"caf\xe9,message\n1,2\n", "cp1252 for a Western Excel"),
+        ("in.xlsx", b"PK\x03\x04rest", "save it as CSV"),
         ("in.txt", b"what\n", "--input-format"),
     ],
 )
@@ -188,3 +195,50 @@ def test_the_form_may_be_said(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_text("message\nhi\n", "utf-8")
     assert read_rows(path, input_format="csv") == [Row("1", ("hi",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        (b"ID,Message\n1,What is X?\n", ["What is X?"]),
+        (b"id,message\n1,good\n,\n,,\n\n3,also good\n", ["good", "also good"]),
+        ("id,message\r\n1,환불은 어떻게 하나요?\r\n".encode("cp949"), ["환불은 어떻게 하나요?"]),
+        ("\ufeffid;message\r\n1;What is X?\r\n2;What is Y, and Z?\r\n".encode(), ["What is X?", "What is Y, and Z?"]),
+        ("id\tmessage\n1\ta, b; c\n".encode("utf-16"), ["a, b; c"]),
+        ("id\tmessage\n1\tü\n".encode("utf-16-le"), ["ü"]),
+        (b"sep=;\nid;message\n1;x\n", ["x"]),
+        (b" Agent ID , MESSAGE ,\nr,x,\n", ["x"]),
+    ],
+    ids="case empty-rows cp949 semicolon utf-16-tabs utf-16-unmarked sep spaces".split(),
+)
+def test_what_spreadsheets_export(tmp_path: Path, content: bytes, messages: list[str]) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(content)
+    found = read_file(path)
+    assert [row.messages[0] for row in found.rows] == messages
+    assert bool(found.notes) == (messages[0][0] == "환"), "a guess is reported"
+    assert found.unused == []
+
+
+def test_what_is_ambiguous_can_be_said(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes("no|Frage|message\n1|Wo ist das Caf\xe9?|x\n".encode("cp1252"))
+    found = read_file(path, encoding="cp1252", delimiter="|", message_column="frage")
+    assert found.rows[0].messages == ("Wo ist das Café?",)
+    assert found.unused == ["no", "message (not used)"]
+    for wrong in ({"encoding": "latin-99"}, {"encoding": "ascii"}, {"encoding": "cp1252", "delimiter": "||"}):
+        with pytest.raises(ConfigurationError):
+            read_file(path, **wrong)
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"question": "what"}\n', "utf-8")
+    assert read_rows(path, message_column="question")[0].messages == ("what",)
+
+
+def test_all_errors_of_a_file_come_at_once_with_the_spreadsheet_s_row_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text('message,timeout,metadata\n"two\nlines",1,\n,5,\nx,soon,{\n"",,\ny,-1,\n', "utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        read_rows(path)
+    said = str(caught.value).removeprefix(f"{path}, ")
+    places = [part.split(": ")[0] for part in said.split("; ") if part.startswith("row")]
+    assert places == ["row 4", "row 4", "row 3", "row 6"]

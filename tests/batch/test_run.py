@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -376,6 +376,121 @@ def test_failed_rows_are_asked_again_only_if_that_is_wanted(server: FakeServer, 
     assert list(ask(server, ["hi"], results=path, retry_failed=True)) == []
 
 
+def test_a_retry_looks_for_the_old_message_first(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").waits("gate")
+    (first,) = ask(server, ["hi"], results=path, timeout=0.3)
+    assert first.status == "timed_out"
+    (second,) = ask(server, ["hi"], results=path, timeout=0.3, retry_failed=True)
+    assert second.status == "timed_out", "its turn is not over, and the question not asked a second time"
+    server.release("gate")
+    (third,) = ask(server, ["hi"], results=path, retry_failed=True)
+    assert (third.text, third.session_id) == ("echo: hi", first.session_id)
+    assert posted(server.base_url) == {"hi": 1}
+
+
+def test_empty_rows_are_asked_again_only_if_that_is_wanted(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a", shared=True).stays_silent().echoes()
+    (first,) = ask(server, ["hi"], results=path)
+    assert (first.status, first.ok) == ("empty", True)
+    assert list(ask(server, ["hi"], results=path, retry_failed=True)) == []
+    assert outlook(["hi"], results=path, retry_empty=True).retried == ("1",)
+    (second,) = ask(server, ["hi"], results=path, retry_empty=True)
+    assert second.text == "echo: hi"
+    assert posted(server.base_url) == {"hi": 2}
+
+
+def test_empty_rows_may_count_as_failures(server: FakeServer) -> None:
+    server.agent("a").stays_silent()
+    batch = ask(server, concurrency=1, max_failures=2, empty_fails=True)
+    assert statuses(list(batch)) == {"empty": 2}
+
+
+def test_expectations_are_judged_and_judged_anew(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a", shared=True).replies("It is Paris.").with_tool("geo:capital").replies("No idea.")
+    rows = [{"id": n, "message": f"m{n}", "expect_contains": "paris", "expect_tool": "capital"} for n in (1, 2)]
+    batch = ask(server, rows, results=path, concurrency=1, max_failures=5)
+    good, bad = batch
+    assert (good.ok, good.unmet) == (True, ())
+    assert (bad.ok, bad.status, len(bad.unmet)) == (False, "answered", 2)
+    assert (batch.summary.failed, batch.summary.unmet) == (1, 1)
+    rows[1]["expect_contains"] = "idea"
+    del rows[1]["expect_tool"]
+    batch = ask(server, rows, results=path)
+    assert (list(batch), batch.summary.failed) == ([], 0)
+    assert [r["unmet"] for r in results_of(path)] == [[], list(bad.unmet), []]
+    rows[1]["expect_contains"] = "London"
+    (again,) = ask(server, rows, results=path, retry_failed=True)
+    assert again.session_id != bad.session_id, "an answer that is not as expected is asked for anew"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"agent_id": "b"}, "was asked of the agent 'a', not of 'b'"), ({"base_url": "other"}, "asked at http://127")],
+)
+def test_results_of_another_agent_or_server_are_refused(
+    server: FakeServer, tmp_path: Path, change: dict[str, str], complaint: str
+) -> None:
+    path = tmp_path / "r.jsonl"
+    list(ask(server, ["hi"], results=path))
+    server.agent("b")
+    with FakeServer() as other:
+        other.agent("a")
+        options = {name: other.base_url if value == "other" else value for name, value in change.items()}
+        before = path.read_bytes()
+        with pytest.raises(ps.ConfigurationError, match=complaint):
+            ask(server, ["hi"], results=path, **options)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/null", "no/where", "r.csv", "."])
+def test_where_results_cannot_be_kept(server: FakeServer, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ps.ConfigurationError):
+        ask(server, ["hi"], results=name if name.startswith(("-", "/")) else tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_private_and_readable(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").replies("질문\u2028 ü")
+    list(ask(server, ["왜?"], results=path))
+    for each in (path, Journal.beside(path)):
+        assert each.stat().st_mode & 0o777 == 0o600
+    text = path.read_text("utf-8")
+    assert "질문" in text
+    assert "왜?" in text
+    assert len(text.splitlines()) == 1
+    assert results_of(path)[0]["text"] == "질문\u2028 ü"
+
+
+def test_what_a_turn_reported_is_in_the_results(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    server.agent("a").echoes().with_tool("geo:capital", {"of": "France"}, "Paris")
+    list(ask(server, [{"message": "hi", "area": "x"}], results=path))
+    (result,) = results_of(path)
+    (call,) = result["turns"][0]["tool_calls"]
+    assert (call["tool_id"], call["arguments"]) == ("geo:capital", {"of": "France"})
+    assert result["columns"] == {"area": "x"}
+    assert {"matched_guidelines", "matched_journeys", "flagged"} <= result["turns"][0].keys()
+
+
+def test_sessions_have_the_batch_s_label_and_go_if_that_is_wanted(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "night.jsonl"
+    server.agent("a", shared=True).fails("boom").echoes()
+    with ps.Client(server.base_url) as client:
+        given = client.create_session("a").id
+        rows = [{"message": "a"}, {"message": "b"}, {"message": "c", "session_id": given}]
+        list(ask(server, rows, results=path, concurrency=1))
+        labelled = {s.id for s in client.list_sessions(labels=["batch:night"])}
+        assert len(labelled) == 2
+        list(ask(server, [*rows, {"message": "d"}], results=path, cleanup=True))
+        left = {s.id for s in client.list_sessions()}
+    failed = next(r["session_id"] for r in results_of(path) if r["status"] == "failed")
+    assert left == {given, failed}, "that of a failed row is kept, to look into"
+
+
 def test_a_retry_that_was_cut_short_goes_on(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     server.agent("a", shared=True).fails("boom").echoes().waits("gate")
@@ -531,6 +646,86 @@ def test_a_server_that_stays_away_ends_the_batch(
     assert statuses(list(ask(server, results=path))) == {"answered": len(ROWS)}
 
 
+@pytest.mark.timeout(60)
+def test_an_outage_is_timed_for_the_run_and_leaves_rows_resumable(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No turn ends and no request fails by itself: the batch finds out that the server is gone, in seconds."""
+    monkeypatch.setattr(policy, "PATIENCE", 2.0)
+    monkeypatch.setattr(runner, "_PROBE_AFTER", 0.2)
+    path = tmp_path / "r.jsonl"
+    server.agent("a", shared=True).replies("first").echoes().waits("gate")
+    batch = ask(server, results=path, timeout=300, concurrency=4)
+    assert next(batch).text == "first"
+    server.reached("gate", 4)
+    server.stop()
+    while not batch.waiting_for:
+        assert batch.next(0.05) is None
+    assert batch.waiting_for.startswith("server not reached for ")
+    with pytest.raises(ps.TransportError):
+        list(batch)
+    assert batch.summary.counts == {"answered": 1}, "no row is failed by an outage"
+    server.restart(keep=True)
+    server.agent("a").forget()
+    results = list(ask(server, results=path, settle=0.2))
+    assert statuses(results).total() == len(ROWS) - 1
+    assert set(posted(server.base_url).values()) == {1}
+
+
+PAGES = [(302, ""), (200, "<html>sorry</html>"), (403, "<html>no</html>"), (404, "404 page not found"), (408, ""),
+         (503, "<html>later</html>"), (401, "<html>log in</html>")]  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("status", "page"), PAGES, ids=[str(status) for status, _ in PAGES])
+def test_a_maintenance_page_fails_no_row(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, page: str
+) -> None:
+    """First it goes away in time, then it stays."""
+    if status in (401, 403) and not hasattr(ps.ApiError, "from_parlant"):
+        pytest.skip("errors do not say yet who has written their body")
+    monkeypatch.setattr(runner, "_PROBE_AFTER", 0.2)
+    headers = {"Location": "/login", "Content-Type": "text/html"}
+    path = tmp_path / "r.jsonl"
+    server.agent("a").echoes().waits("gate")
+    client_options = {"poll_wait": 1, "request_timeout": 2}
+    batch = ask(server, results=path, timeout=20, concurrency=3, settle=0.2, client_options=client_options)
+    server.reached("gate", 3)
+    server.fail_next(lambda _: True, status, page, headers, times=None)
+    while not batch.waiting_for:
+        assert batch.next(0.05) is None
+    server.clear_faults()
+    server.release("gate")
+    server.agent("a").forget().echoes()
+    results = list(batch)
+    assert statuses(results) == {"answered": len(ROWS)}
+    assert set(posted(server.base_url).values()) == {1}
+
+    monkeypatch.setattr(policy, "PATIENCE", 0.5)
+    more = [*ROWS, *({"id": f"x{n}", "message": f"more {n}"} for n in range(3))]
+    batch = ask(server, more, results=path, client_options=client_options)
+    server.fail_next(lambda _: True, status, page, headers, times=None)
+    with pytest.raises((ps.TransportError, ps.ServerError)):
+        list(batch)
+    server.clear_faults()
+    assert batch.summary.failed == 0
+    assert batch.summary.left > 0
+    list(ask(server, more, results=path, settle=0.2))
+    assert set(posted(server.base_url).values()) == {1}
+
+
+def test_a_refusal_of_one_row_alone_ends_that_row(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall that does not like a text sends its page for this row; the others go on."""
+    monkeypatch.setattr(policy, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(policy, "_LONGEST_PAUSE", 0.01)
+    blocked = b"DROP TABLE"
+    server.fail_next(lambda r: r.method == "POST" and blocked in r.body, 403, "<html>blocked</html>", times=None)
+    rows = ["one", "DROP TABLE users", *(f"more {n}" for n in range(8))]
+    results = {r.id: r for r in ask(server, rows, settle=0.0, concurrency=2, client_options={"request_timeout": 1})}
+    assert [name for name, r in results.items() if not r.ok] == ["2"]
+    assert results["2"].status in ("failed", "uncertain")
+
+
 def test_a_token_that_ran_out_ends_the_batch_resumably(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     server.fail_next("POST /sessions", 401, '{"detail": "no"}')
@@ -675,6 +870,36 @@ def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> Non
             handed = batch._runner._handed
         assert not worker._clients
         assert sum(future.cancelled() for future in handed) == 3
+
+
+@pytest.mark.timeout(60)
+def test_an_executor_that_never_answers_cannot_hold_a_row(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler without workers: the driver owns the deadline, and reads what the server has by then."""
+    monkeypatch.setattr(runner, "_GRACE", 0.5)
+
+    class Asleep(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            return Future()
+
+    server.agent("slow").waits("never")
+    rows = [{"message": "a"}, {"message": "b", "agent_id": "slow"}]
+    with Asleep(1) as executor:
+        results = {r.id: r for r in ask(server, rows, executor=executor, timeout=0.5)}
+    assert (results["1"].status, results["1"].text) == ("answered", "echo: a")
+    assert results["2"].status == "timed_out"
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_turn_s_time_is_from_its_post_to_its_last_event(server: FakeServer, spread: bool) -> None:
+    """Also if it was posted after a 429 was waited out, or waited for somewhere else."""
+    server.agent("a").echoes().after(0.3)
+    server.fail_next("POST /events", 429, '{"detail": "slow down"}', {"Retry-After": "1"})
+    with ThreadPoolExecutor(2) as threads:
+        batch = ask(server, ROWS[:3], executor=threads if spread else None)
+        results = list(batch)
+    assert all(0.3 <= turn.duration < 0.9 for result in results for turn in result.turns)
+    assert batch.summary.p95 is not None
+    assert 0.3 <= batch.summary.p95 < 0.9
 
 
 def test_an_executor_that_breaks_leaves_rows_resumable(server: FakeServer, tmp_path: Path) -> None:

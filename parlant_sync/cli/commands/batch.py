@@ -214,13 +214,13 @@ def _executor(address: str | None, concurrency: int | None) -> Iterator[tuple[Ex
 class _ProgressBar(Waiting):
     """The line at the bottom of a terminal."""
 
-    def text(self, seconds: float) -> str:
+    def _text(self, seconds: float) -> str:
         return self._describe()
 
 
 def _follow(app: App, running: batches.Batch, rows: list[batches.Row], options: dict[str, Any]) -> int | None:
     """Show progress, and report failures as they come. The exit code."""
-    quiet, terminal = options["quiet"], output.is_terminal(sys.stderr)
+    quiet, terminal = options["quiet"], output.is_terminal(sys.stderr) and output.knows_escapes()
     failures = Failures(empty_fails=options["empty_fails"])
     next_line = time.monotonic() + _LINE_EVERY
     bar = _ProgressBar(lambda: progress_line(running.summary, running.waiting_for))

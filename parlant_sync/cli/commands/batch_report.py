@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +15,8 @@ from parlant_sync.cli import output
 from parlant_sync.cli.errors import ROWS, usage
 from parlant_sync.cli.options import App, Command, complete, option, pass_app
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 
 def _load(path: str) -> reports.Report:
     try:
@@ -22,12 +25,24 @@ def _load(path: str) -> reports.Report:
         raise usage(f"{path}: {error.strerror}") from None
 
 
+def _form(name: str, text: str) -> Callable[[_F], _F]:
+    return option(f"--{name}", "form", flag_value=name, from_environment=False, help=text)
+
+
 @click.command("report", cls=Command)
 @click.argument("results", shell_complete=lambda ctx, param, start: complete("file", start))
-@option("--markdown", "form", flag_value="markdown", from_environment=False, help="As Markdown, with a table of all rows.")
-@option("--csv", "form", flag_value="csv", from_environment=False, help="As a table for spreadsheets, with the input's columns.")
-@option("--html", "form", flag_value="html", from_environment=False, help="As one page that needs nothing else.")
-@option("--junit", "form", flag_value="junit", from_environment=False, help="As a JUnit report, for CI.")
+@option(
+    "--markdown", "form", flag_value="markdown", from_environment=False, help="As Markdown, with a table of all rows."
+)
+@option(
+    "--csv",
+    "form",
+    flag_value="csv",
+    from_environment=False,
+    help="As a table for spreadsheets, with the input's columns.",
+)
+@_form("html", "As one page that needs nothing else.")
+@_form("junit", "As a JUnit report, for CI.")
 @pass_app
 def report(app: App, /, results: str, form: str | None) -> None:
     """Report the results of a batch: counts, times, problems.
