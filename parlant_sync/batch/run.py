@@ -24,7 +24,7 @@ from parlant_sync.batch.runner import Plan, Runner
 from parlant_sync.batch.threads import wait_for_the_ending
 from parlant_sync.batch.worker import Config
 
-logger = logging.getLogger("parlant_sync.batch")
+logger = logging.getLogger(__name__)
 
 CONCURRENCY = 4
 SETTLE = 10.0
