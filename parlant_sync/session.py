@@ -153,8 +153,8 @@ class Session:
 
     @property
     def mode(self) -> Mode:
-        """``"auto"``, or ``"manual"`` if only humans answer."""
-        return self._info.mode
+        """``"auto"``, or ``"manual"`` if only humans answer. Follows a tool that hands the session over."""
+        return self._hub.handed_over or self._info.mode
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -484,6 +484,7 @@ class Session:
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
+        self._hub.handed_over = None
         self._info = info
         return info
 
@@ -491,6 +492,7 @@ class Session:
         """Read the session's attributes again; returns the session. Raises as any single request."""
         with self._starter.using():
             self._info = self._api.read_session(self.id)
+        self._hub.handed_over = None
         return self
 
     def delete_events(self, since: int | Literal["beginning"]) -> None:

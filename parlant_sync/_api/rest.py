@@ -153,12 +153,15 @@ class RestApi(ApiCalls):
         self.write("DELETE", events_path(session_id), None, lambda _: None, params={"min_offset": min_offset})
 
     def cancel_turn(self, session_id: str) -> None:
-        """Only for Parlant 4.0: earlier versions store it as a meaningless event. 409 means that nothing is running."""
+        """Stop the running turn. Only for Parlant 4.0: earlier versions store this as a meaningless event.
+
+        A 409 means that nothing is running, a 504 of the server that the turn stops when its present step is done.
+        """
         body = {"kind": "status", "source": "customer_ui", "status": "cancelled"}
         try:
             self.create_event(session_id, body, failure=Failure())
-        except errors.InvalidRequestError as error:
-            if error.status != 409:
+        except errors.ApiError as error:
+            if error.status != 409 and (error.status != 504 or getattr(error, "_of_a_proxy", False)):
                 raise
 
     # -- sessions, agents, server

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import NotFoundError, ParlantSyncError
-from parlant_sync.events import Event
+from parlant_sync.events import Event, Mode
 
 # A poll that has not delivered a message this many seconds after its post is taken for dead, and made again. Servers
 # answer within 0.25 s (WIRE.md). If the next poll does not deliver it either, it gets twice the time.
@@ -47,6 +47,8 @@ class EventHub:
         self.deleting: ParlantSyncError | None = None
         self.answers = 0  # how many polls have succeeded
         self._agent_status: str | None = None
+        # The mode that a tool has set since the session was last read. Written without the lock, by one store.
+        self.handed_over: Mode | None = None
         self._posted = -1
         self._grace = DELIVERED_WITHIN
         self._overdue = Deadline(None)
@@ -117,6 +119,7 @@ class EventHub:
             if fresh[-1].offset >= self._posted:
                 self._overdue, self._grace = Deadline(None), DELIVERED_WITHIN
             self._agent_status = _last_status(fresh) or self._agent_status
+            self.handed_over = _last_mode(fresh) or self.handed_over
             self._last_created = fresh[-1].raw.get("creation_utc")
             self._place = LogPosition(fresh[-1].offset + 1, self._place.epoch, self._place.base)
             return len(fresh)
@@ -207,4 +210,16 @@ def _last_status(events: Sequence[Event]) -> str | None:
     for event in reversed(events):
         if event.source == "ai_agent" and event.status is not None:
             return event.status
+    return None
+
+
+def _last_mode(events: Sequence[Event]) -> Mode | None:
+    """The mode that a tool of these has set by the ``control`` in its result."""
+    for event in reversed(events):
+        for call in event.tool_calls if event.kind == "tool" else ():
+            result = call.get("result")
+            control = result.get("control") if isinstance(result, dict) else None
+            mode = control.get("mode") if isinstance(control, dict) else None
+            if mode in ("auto", "manual"):
+                return "manual" if mode == "manual" else "auto"
     return None

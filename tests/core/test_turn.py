@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import pickle
 import sys
 import time
@@ -26,7 +27,9 @@ from parlant_sync import (
     Session,
     SessionClosed,
     TurnTimeout,
+    as_sse,
 )
+from parlant_sync._turns import tracker, turn_queue
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -440,3 +443,238 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
         session._poller.stop()
         assert sending.result(10).text == "a b c"
     assert len(refused) == 4
+
+
+# -- the turn queue follows the server
+
+
+def test_an_unread_turn_frees_the_queue_when_it_is_over(server: FakeServer, session: Session) -> None:
+    unread = session.stream("one")
+    half_read = iter(session.stream("two"))
+    next(half_read)
+    started = time.monotonic()
+    assert session.send("three", timeout=10).text == "echo: three"
+    assert time.monotonic() - started < 1.0
+    assert unread.reply().text == "echo: one"
+    assert [e.message for e in half_read if e.message] == ["echo: two"]
+
+
+def test_an_unread_turn_that_runs_is_waited_for(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first").after(0.5)
+    server.agent("a").replies("second")
+    unread = session.stream("one")
+    assert session.send("two", timeout=10).text == "second"
+    assert unread.reply().text == "first"
+
+
+def test_an_unread_turn_of_a_hook_frees_the_queue_after_its_quiet_period(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "HOOK_QUIET", 0.3)
+    server.agent("a").hook_answers("hi")
+    server.agent("a").replies("second")
+    unread = session.stream("one")
+    started = time.monotonic()
+    assert session.send("two", timeout=10).text == "second"
+    assert 0.2 < time.monotonic() - started < 1.5
+    assert unread.reply().text == "hi"
+
+
+def test_a_turn_that_no_thread_waits_in_is_replaced(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visitor left in the middle of his turn, and now sends again. Both get the reply that answers both."""
+    monkeypatch.setattr(turn_queue, "UNATTENDED", 0.3)
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("to both")
+    left = session.stream("one")
+    server.reached("g")
+    started = time.monotonic()
+    assert session.send("two", timeout=10).text == "to both"
+    assert time.monotonic() - started < 2.0
+    assert left.reply().text == "to both"
+
+
+def test_a_turn_that_a_thread_waits_in_is_not_replaced(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_queue, "UNATTENDED", 0.1)
+    server.agent("a").replies("first").waits("g")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(session.send, "one", timeout=20)
+        server.reached("g")
+        with pytest.raises(TurnTimeout, match="nothing was posted"):
+            session.send("two", timeout=0.6)
+        server.release("g")
+        assert first.result(10).text == "first"
+
+
+def test_interrupting_does_not_wait_and_both_get_the_reply_to_both(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("to both")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(session.send, "one", timeout=20)
+        server.reached("g")
+        second = pool.submit(session.send, "two", timeout=20, interrupt=True)
+        assert [second.result(10).text, first.result(10).text] == ["to both", "to both"]
+    assert session.send("next", timeout=5).outcome == "answered"
+
+
+# -- everything in one loop
+
+
+def test_updates_are_the_whole_turn_in_one_loop(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("One.", then="Two.").with_preamble("Hmm...").with_tool("t", {"x": 1}, "done")
+    with session.stream("q") as turn:
+        updates = list(turn.updates())
+    shown = [(u.kind, u.text) for u in updates if u.kind not in ("status", "tool")]
+    assert shown == [("preamble", "Hmm..."), ("text", "One."), ("text", "\n\nTwo."), ("end", "One.\n\nTwo.")]
+    assert [u.event.tool_calls[0]["tool_id"] for u in updates if u.kind == "tool" and u.event] == ["t"]
+    statuses = [u.text for u in updates if u.kind == "status"]
+    assert (statuses[0], statuses[-1]) == ("acknowledged", "ready")
+    assert [(u.kind, u.text) for u in turn.updates()] == [(u.kind, u.text) for u in updates]  # again, from the start
+
+
+def test_updates_of_a_streamed_answer_that_begins_again(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["half ", "never"], every=0.1).when_interrupted("cancel")
+    server.agent("a").replies("to both")
+    text = ""
+    with session.stream("q") as turn:
+        for update in turn.updates():
+            if update.kind == "restart":
+                text = ""
+            elif update.kind == "text":
+                if not text:
+                    server.say(session.id, "newer")
+                text += update.text
+    assert (text, update.kind, update.text, turn.restarts) == ("to both", "end", "to both", 1)
+
+
+def test_a_heartbeat_comes_while_nothing_else_does(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("x").waits("g")
+    with session.stream("q") as turn:
+        kinds = []
+        for update in turn.updates(heartbeat=0.05):
+            kinds.append(update.kind)
+            if kinds.count("heartbeat") == 3:
+                server.release("g")
+    assert kinds[-1] == "end"
+    assert kinds.count("heartbeat") >= 3
+    assert "heartbeat" not in [u.kind for u in turn.updates(heartbeat=0.05)]  # it is over
+    for bad in (0, -1, "5"):
+        with pytest.raises(ConfigurationError, match="heartbeat"):
+            turn.updates(heartbeat=bad)  # type: ignore[arg-type]
+
+
+def parse_sse(stream: str) -> list[tuple[str, dict[str, Any]]]:
+    """As a browser does."""
+    found = []
+    for block in stream.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+def test_server_sent_events(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("One.\nTwo lines, 한국어", then="Two.").with_preamble("Hmm...").with_tool("t", {}, "done")
+    turn = session.stream("q")
+    events = parse_sse("".join(as_sse(turn)))
+    assert "".join(data["text"] for kind, data in events if kind == "text") == turn.reply().text
+    assert ("preamble", {"text": "Hmm..."}) in events
+    assert ("tool", {"text": "", "tools": ["t"]}) in events
+    assert ("status", {"text": "ready", "stage": "completed"}) in events
+    kind, end = events[-1]
+    assert (kind, end["text"], end["outcome"], end["trace_id"]) == ("end", turn.reply().text, "answered", turn.trace_id)
+
+
+def test_server_sent_events_of_a_silent_agent_have_heartbeats(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    turn = session.stream("q", timeout=0.5)
+    stream = "".join(as_sse(turn, heartbeat=0.1))
+    assert ": heartbeat\n\n" in stream
+    assert parse_sse(stream) == [("error", {"error": "TurnTimeout", "text": ""})]
+
+
+def test_a_failed_stream_ends_with_an_error_that_shows_no_internals(server: FakeServer, session: Session) -> None:
+    server.agent("a").fails("RuntimeError: s3cret in /srv/app.py", saying="so far")
+    turn = session.stream("q")
+    stream = "".join(as_sse(turn))
+    assert parse_sse(stream)[-1] == ("error", {"error": "AgentError", "text": "so far"})
+    assert "s3cret" not in stream
+    assert server.base_url not in stream
+
+
+def test_a_visitor_who_leaves_frees_the_queue(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("x").waits("g")
+    server.agent("a").replies("fine")
+    stream = as_sse(session.stream("q"))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    started = time.monotonic()
+    assert session.send("again", timeout=10).text == "fine"
+    assert time.monotonic() - started < 1.0
+
+
+# -- turns that no call requested
+
+
+def test_the_next_turn_is_a_greeting_then_another_clients(server: FakeServer, client: Client) -> None:
+    server.agent("a").echoes()
+    session = client.create_session("a", allow_greeting=True)
+    greeting = session.next_turn(timeout=10)
+    assert (greeting.outcome, greeting.request) == ("answered", None)
+    assert session.send("mine", timeout=10).text == "echo: mine"
+    session.post("posted here")
+    server.wait_idle()
+    server.say(session.id, "theirs")
+    reply = session.next_turn(timeout=10)
+    assert reply.text == "echo: theirs"
+    assert reply.request is not None
+    with pytest.raises(TurnTimeout, match="no turn came"):
+        session.next_turn(timeout=0.2)
+
+
+def test_the_next_turn_is_a_colleagues_message(server: FakeServer, client: Client, session: Session) -> None:
+    server.set_mode(session.id, "manual")
+    server.human(session.id, "Dana here.")
+    assert (session.next_turn(timeout=10).outcome, session.next_turn.__name__) == ("human", "next_turn")
+    session.post("mine", source="human_agent", participant={"display_name": "Me"})
+    with pytest.raises(TurnTimeout):
+        session.next_turn(timeout=0.2)
+
+
+def test_a_triggered_turn_is_not_the_next_turn(server: FakeServer, session: Session) -> None:
+    for guidelines in (None, "speak"):
+        assert session.trigger(guidelines, timeout=10).outcome == "answered"
+    with pytest.raises(TurnTimeout):
+        session.next_turn(timeout=0.2)
+
+
+def test_a_turn_that_the_agent_begins_is_the_next_turn(server: FakeServer, client: Client, session: Session) -> None:
+    """Another client has triggered it; with guidelines, no ``acknowledged`` announces it."""
+    with Client(server.base_url) as other:
+        other.session(session.id).trigger("speak", timeout=10)
+        other.session(session.id).trigger(timeout=10)
+    first, second = session.next_turn(timeout=10), session.next_turn(timeout=10)
+    assert (first.outcome, second.outcome) == ("answered", "answered")
+    assert first.trace_id != second.trace_id
+
+
+def test_the_next_turn_that_was_not_over_in_time_is_given_whole_later(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first", then="second").waits("g", at="then")
+    server.say(session.id, "theirs")
+    server.reached("g")
+    with pytest.raises(TurnTimeout, match="still at it"):
+        session.next_turn(timeout=0.3)
+    server.release("g")
+    assert session.next_turn(timeout=10).text == "first\n\nsecond"
+
+
+def test_a_tools_hand_over_changes_the_mode(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("x").with_tool("t", {}, "done", control={"mode": "manual"})
+    assert session.mode == "auto"
+    session.send("q")
+    assert session.mode == "manual"
+    session.update(mode="auto")
+    assert session.mode == "auto"
