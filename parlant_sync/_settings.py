@@ -1,23 +1,19 @@
-"""What a client was told: arguments and environment, checked once, so that a mistake is one clear line at once."""
+"""The settings of a client: its arguments and the environment, checked once, so that a mistake is one clear line."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.auth import AuthBase
 
 from parlant_sync import _validation as check
 from parlant_sync._deadline import seconds
-from parlant_sync._http.interrupt import TlsSocket
-from parlant_sync._http.redaction import secrets_of
-from parlant_sync.errors import ConfigurationError, TransportError
+from parlant_sync.errors import ConfigurationError
 
 DEFAULT_URL = "http://localhost:8800"
 Verify = bool | str | os.PathLike[str]
@@ -52,34 +48,8 @@ def check_base_url(url: object, name: str = "base_url") -> str:
     return parts.scheme + url[len(parts.scheme) :].rstrip("/")
 
 
-class TokenSource(AuthBase):
-    """Puts the bearer token on a request; a callable is asked each time, so that it can rotate. Prints no secret."""
-
-    def __init__(self, token: str | Callable[[], str], base_url: str) -> None:
-        self.rotates = callable(token)
-        self._base_url = base_url
-        self._ask: Callable[[], str] = token if callable(token) else lambda: token
-        self.header = ""  # the one sent last
-        if not self.rotates:
-            _check_token(token)
-
-    def __call__(self, request: Any) -> Any:
-        try:
-            token = self._ask()
-        except Exception as error:
-            raise TransportError(
-                f"nothing was sent to {self._base_url}: the callable given as token= failed with "
-                f"{type(error).__name__}; look into what it asks for the token"
-            ) from error
-        _check_token(token, "what the callable given as token= returns")
-        self.header = request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    def __repr__(self) -> str:
-        return "TokenSource([redacted])"
-
-
-def _check_token(token: object, name: str = "the token") -> None:
+def check_token(token: object, name: str = "the token") -> None:
+    """Raises ConfigurationError, which does not repeat the token."""
     if not isinstance(token, str) or not token or not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigurationError(f"{name} must be a non-empty string of printable ASCII without blanks or line ends")
 
@@ -123,13 +93,6 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__}"
 
 
-class _NoAuth(AuthBase):
-    """Stands where nothing was given: with nothing at all, requests would look into netrc."""
-
-    def __call__(self, request: Any) -> Any:
-        return request
-
-
 class Settings:
     """The checked configuration of one client. Not changed after it was made; its ``repr`` holds no secret."""
 
@@ -165,8 +128,10 @@ class Settings:
         if token is None and auth is None and not authorized:  # what was given beats what lies around
             token = os.environ.get("PARLANT_TOKEN") or None
             if token is not None:
-                _check_token(token, "$PARLANT_TOKEN")
-        self.token_source = TokenSource(token, self.base_url) if token is not None else None
+                check_token(token, "$PARLANT_TOKEN")
+        elif token is not None and not callable(token):
+            check_token(token)
+        self.token = token
         self.auth = _check_auth(auth)
         self.verify = verify if isinstance(verify, bool) else _check_path("verify", verify)
         self.cert = _check_cert(cert)
@@ -188,76 +153,7 @@ class Settings:
         self.session_factory = session_factory
 
     def __repr__(self) -> str:
-        return f"Settings(base_url={self.base_url!r})"
-
-    def secrets(self) -> list[str]:
-        """What no text of a server is to repeat: the caller's headers and the token."""
-        token = {"Authorization": self.token_source.header} if self.token_source is not None else {}
-        return secrets_of({**self.headers, **token})
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """The one context of all connections: each would otherwise load the authorities again (28 ms, 670 KiB)."""
-        if not self.base_url.startswith("https:") or self.session_factory is not None:
-            return None
-        context = self._trusting_context()
-        if self.cert is not None:
-            chain = (self.cert,) if isinstance(self.cert, str) else self.cert
-            try:
-                context.load_cert_chain(*chain)
-            except OSError as error:
-                raise ConfigurationError(f"cert={self.cert!r} cannot be loaded: {error}") from None
-        return context
-
-    def _trusting_context(self) -> ssl.SSLContext:
-        from urllib3.util import create_urllib3_context
-
-        context = create_urllib3_context()
-        if issubclass(TlsSocket, context.sslsocket_class):  # not where something else (gevent) has come in between
-            context.sslsocket_class = TlsSocket
-        if self.verify is False:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        else:
-            context.verify_mode = ssl.CERT_REQUIRED
-            self._load_authorities(context)
-        return context
-
-    def proxy_tls_context(self, proxy: str | None, server: ssl.SSLContext | None) -> ssl.SSLContext | None:
-        """For the handshake with an ``https://`` proxy, which is not shown the certificate that is for the server."""
-        if self.session_factory is not None or not (proxy or "").lower().startswith("https:"):
-            return None
-        return server if server is not None and self.cert is None else self._trusting_context()
-
-    def _load_authorities(self, context: ssl.SSLContext) -> None:
-        place = self.verify if isinstance(self.verify, str) else ""
-        place = (
-            place
-            or os.environ.get("REQUESTS_CA_BUNDLE")
-            or os.environ.get("CURL_CA_BUNDLE")
-            or requests.utils.DEFAULT_CA_BUNDLE_PATH
-        )
-        try:
-            if os.path.isdir(place):
-                context.load_verify_locations(capath=place)
-            else:
-                context.load_verify_locations(cafile=place)
-        except OSError as error:
-            raise ConfigurationError(f"verify={place!r} is no usable bundle of certificates: {error}") from None
-
-    def request_auth(self, session: requests.Session) -> Any:
-        """What authenticates a request; never None, for that would be netrc's turn."""
-        return self.token_source or self.auth or session.auth or _NoAuth()
-
-    def tls_arguments(self) -> dict[str, Any]:
-        """How a caller's own session is told ``verify`` and ``cert``; ours has them in its context."""
-        if self.session_factory is None:
-            return {"verify": self.verify is not False}
-        arguments: dict[str, Any] = {}
-        if self.verify is not True:
-            arguments["verify"] = self.verify
-        if self.cert is not None:
-            arguments["cert"] = self.cert
-        return arguments
+        return f"Settings(base_url={getattr(self, 'base_url', None)!r})"
 
 
 def _finite(name: str, value: object, *, minimum: float = 0.0) -> float:

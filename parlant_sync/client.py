@@ -97,7 +97,10 @@ class Client:
         _process.watch(self)
 
     def __repr__(self) -> str:
-        return f"<Client of {self.base_url}, {len(self._registry.snapshot())} open sessions>"
+        registry = getattr(self, "_registry", None)
+        if registry is None:
+            return "<Client whose arguments were rejected>"
+        return f"<Client of {self.base_url}, {len(registry.snapshot())} open sessions>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a Client belongs to its process and cannot be pickled; make one in each worker")

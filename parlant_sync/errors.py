@@ -64,8 +64,11 @@ class ApiError(ParlantSyncError):
     """The server answered with a status that is not success.
 
     ``status`` is the HTTP status, ``method`` and ``path`` the request, ``detail`` what the server said (redacted,
-    shortened).
+    shortened). ``from_parlant``: whether Parlant itself answered, with a JSON object that has ``detail``. Another body
+    is a proxy's: a temporary failure, whatever its status.
     """
+
+    from_parlant = True
 
     def __init__(self, message: str, *, status: int = 0, method: str = "", path: str = "", detail: str = "") -> None:
         super().__init__(message)
@@ -110,8 +113,6 @@ class RateLimitedError(ApiError):
 
 class ServerError(ApiError):
     """5xx: the server, or a proxy before it, failed."""
-
-    _of_a_proxy = False  # a page of HTML, which Parlant never sends
 
 
 class ProtocolError(ParlantSyncError):

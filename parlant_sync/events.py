@@ -27,6 +27,8 @@ Since = int | Literal["latest", "beginning"]
 # The trace that servers on FastAPI 0.137 or newer put on every customer event (WIRE.md, "Trace ID").
 ANONYMOUS_TRACE = "<main>"
 PREAMBLE_TAG = "__preamble__"
+# Beyond it, JSON numbers are not exact everywhere; and no log is that long: the next poll would never get an event.
+_OFFSETS = 2**53
 HUMAN_SOURCES = frozenset({"human_agent", "human_agent_on_behalf_of_ai_agent"})
 
 
@@ -43,10 +45,12 @@ def _datetime(value: object) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
+        # Without a zone it could not be compared with the others. Servers say UTC (WIRE.md).
+        found = found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+        found.astimezone(timezone.utc)  # at the ends of the calendar, what is done with it later would overflow
+    except (ValueError, OverflowError):
         return None
-    # Servers use UTC. A time without a zone could not be compared with the others.
-    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -95,8 +99,8 @@ class Event(Value):
             offset = raw["offset"]
         except (KeyError, TypeError, IndexError):
             raise ValueError("an event without an offset") from None
-        if type(offset) is not int:
-            raise ValueError("an event whose offset is not a whole number")
+        if type(offset) is not int or not 0 <= offset < _OFFSETS:
+            raise ValueError("an event whose offset is not a whole number from 0 to 2**53")
         _set_raw(self, raw)
         _set_offset(self, offset)
 

@@ -1,4 +1,4 @@
-"""What all calls have in common: what may be repeated, how often and for how long, and who can end them."""
+"""What all calls share: what a failure means, what may be repeated and for how long, and who can end them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.codec import decode_json
 from parlant_sync._http.interrupt import RunningRequests
-from parlant_sync._http.transport import Failure, HttpAnswer, Transport
+from parlant_sync._http.transport import Failure, HttpAnswer, Transport, unique
 
 _T = TypeVar("_T")
 _A = TypeVar("_A", bound="ApiCalls")
 
-# A repeat may help: the network, a proxy, a limit. Everything else would fail the same way again.
-PASSING = (errors.TransportError, errors.ServerError, errors.RateLimitedError)
-# These end a session, for whoever reads it.
-DEADLY = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
 ATTEMPTS = 3
 
 
@@ -73,6 +69,7 @@ class ApiCalls:
         return self._server.composition_modes
 
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
+        """One request among those of the owner. Raises what :meth:`Transport.request` raises."""
         return self.transport.request(method, path, calls=self.calls, **options)
 
     def again(
@@ -91,11 +88,15 @@ class ApiCalls:
             raise
 
     def read(self, answer: HttpAnswer, method: str, path: str, parse: Callable[[Any], _T]) -> _T:
+        """The value of an answer. Raises TransportError if it is empty, ProtocolError if it is not what it must be."""
+        what = f"{method} {self.transport.base_url}{path}: {answer.status}"
+        if not answer.body:
+            raise errors.TransportError(f"{what}, but with an empty body: something on the way cut it off; try again")
         try:
             return parse(decode_json(answer.body))
         except ValueError as error:
             raise errors.ProtocolError(
-                f"{method} {self.transport.base_url}{path}: {answer.status}, but not with what a Parlant server sends: "
+                f"{what}, but not with what a Parlant server sends: "
                 f"{type(error).__name__ if isinstance(error, UnicodeError) else str(error)[:200]}; "
                 f"is {self.transport.base_url} the server itself?"
             ) from None
@@ -109,13 +110,37 @@ class ApiCalls:
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
     ) -> _T:
-        """A GET, again after passing failures, all within ``deadline`` (default: ``request_timeout``)."""
+        """A GET, repeated after failures that may pass, all within ``deadline`` (default: ``request_timeout``)."""
+        return self.get_answer(
+            path,
+            lambda answer: self.read(answer, "GET", path, parse),
+            params=params,
+            deadline=deadline,
+            attempts=attempts,
+        )
+
+    def get_answer(
+        self,
+        path: str,
+        read: Callable[[HttpAnswer], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = ATTEMPTS,
+        at_most: int | None = None,
+    ) -> _T:
+        """The same for an answer that is read in another way. A body longer than ``at_most`` is not read."""
         limit = self.transport.settings.request_timeout
         deadline = deadline or Deadline(limit)
+        failed = False
 
         def once() -> _T:
+            nonlocal failed
+            # A cache on the way may have kept the failure.
+            fresh = {**(params or {}), "_": unique()} if failed else params
+            failed = True
             left = deadline.between(LEAST, limit)
-            return self.read(self.request("GET", path, params=params, read_timeout=left), "GET", path, parse)
+            return read(self.request("GET", path, params=fresh, read_timeout=left, at_most=at_most))
 
         return self.again(once, may_pass, deadline=deadline, attempts=attempts)
 
@@ -129,7 +154,7 @@ class ApiCalls:
         params: Mapping[str, Any] | None = None,
         body_expected: bool = False,
     ) -> _T:
-        """A request that changes something: repeated only where the server certainly did not take it."""
+        """A request that changes something: repeated only if the server certainly did not take it."""
         failure = Failure()
 
         def once() -> _T:
@@ -150,23 +175,33 @@ class _Server:
         self.post_limiter = RateLimiter(first_gap=FIRST_POST_GAP)
 
 
-def _hopeless(error: BaseException) -> bool:
-    return isinstance(error, errors.TransportError) and error._hopeless
+# -- what a failure means: the only place that decides what is final, and what may be repeated
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether this ends a session for every reader: Parlant itself says 401, 403 or 404. A proxy's page never does."""
+    final = (errors.NotFoundError, errors.AuthenticationError, errors.PermissionDeniedError)
+    return isinstance(error, final) and error.from_parlant
 
 
 def may_pass(error: BaseException) -> bool:
-    return isinstance(error, PASSING) and not _hopeless(error)
+    """Whether reading again may help: the network, a proxy, a limit. Everything else would fail the same way again."""
+    if isinstance(error, errors.TransportError):
+        return not error._hopeless
+    if isinstance(error, (errors.ServerError, errors.RateLimitedError)):
+        return True
+    return isinstance(error, errors.ApiError) and error.status in (401, 403, 404) and not error.from_parlant
 
 
 def unread(error: BaseException) -> bool:
-    """Whether events were not read for a reason that may pass, be that a proxy's answer: the server has them."""
+    """Whether events were not read for a reason that may pass. The server has them, so a reader asks again."""
     known = (errors.TransportError, errors.ProtocolError, errors.ApiError)
-    return isinstance(error, known) and not isinstance(error, DEADLY)
+    return isinstance(error, known) and not is_final(error)
 
 
 def may_repeat(error: BaseException, failure: Failure) -> bool:
-    """Whether a request that changes something may be made again, and with any hope."""
-    return not_taken(error, failure) and not _hopeless(error)
+    """Whether a request that changes something may be made again, and may then succeed."""
+    return not_taken(error, failure) and may_pass(error)
 
 
 def not_taken(error: BaseException, failure: Failure) -> bool:
@@ -174,3 +209,13 @@ def not_taken(error: BaseException, failure: Failure) -> bool:
     if isinstance(error, errors.RateLimitedError):
         return True
     return isinstance(error, errors.TransportError) and not failure.sent
+
+
+def not_stored(error: BaseException, failure: Failure) -> bool:
+    """Whether this failure of a post proves that the server does not hold the message."""
+    if not failure.sent or not_taken(error, failure):
+        return True
+    if isinstance(error, errors.ApiError) and not isinstance(error, errors.ServerError):
+        # A redirect and the two of 4xx that are about time may be a proxy's, about an answer that did not reach it.
+        return error.status >= 400 and error.status not in (408, 425)
+    return False

@@ -1,31 +1,40 @@
-"""Posting a customer's message at most once, and finding out whether it arrived where the answer does not tell."""
+"""Posting a customer's message at most once, and finding out whether it arrived if the answer does not say."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import may_repeat, not_taken, unread
+from parlant_sync._api.calls import may_repeat, not_stored, unread
 from parlant_sync._api.rest import RestApi, events_path
-from parlant_sync._api.retry import LEAST, LONGEST_RETRY_AFTER, StopSignal, retrying
+from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync.events import Event
 
 logger = logging.getLogger(__name__)
 
-# Where a message's key travels, inside its metadata.
+# The name of a message's key inside its metadata.
 KEY = "parlant_sync_key"
-# How long a message is looked for that may still be on its way into the store, in seconds between the looks.
+# The seconds before each look for a message that may still be on its way into the store.
 LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
-# A look is made even where the caller's time has run out over the post: the caller must know what became of it.
+# There is a look even if the caller's time ran out over the post: the caller must know what became of it.
 _GRACE = 2.0
 _REMEMBERED = 256
+
+
+class _NotListed(Exception):
+    """A look did not find the message (yet)."""
+
+
+class _OthersAnswer(errors.TransportError):
+    """The answer to a post is that of another request, which a proxy delivered twice."""
 
 
 class MessagePoster:
@@ -37,7 +46,7 @@ class MessagePoster:
         self._stop = stop
         self._warned = False
         self._lock = threading.Lock()  # guards _sent and _doubtful
-        # Ids of messages that posts of this object gave back: none of them is somebody else's lost message.
+        # Ids of messages that posts of this object returned: none of them is another post's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
         # What was posted under a key whose fate is not known: 3.0 drops the metadata, and the key with it.
         self._doubtful: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -55,10 +64,11 @@ class MessagePoster:
         deadline: Deadline,
         attempts: float = float("inf"),
     ) -> tuple[Event, bool]:
-        """Post and return the stored event, and whether it was found by looking, for no answer told.
+        """Post; return the stored event, and whether it was found by looking because no answer came.
 
-        ``since`` is an offset that the message cannot be below. Repeats only what the server certainly did not take.
-        Raises DeliveryUncertain where nobody can tell.
+        Tried for ``request_timeout`` or until ``deadline``, whichever is earlier. Only what the server certainly did
+        not take is repeated. ``since`` is an offset that the message cannot be below. Raises DeliveryUncertain if it
+        is not known whether the server has it.
         """
         if key is None:
             key = os.urandom(16).hex()
@@ -68,36 +78,53 @@ class MessagePoster:
             body["participant"] = dict(participant)
         params = {"moderation": moderation} if moderation is not None else None
         failure = Failure()
+        started, tries = time.monotonic(), 0
         limit = self._api.transport.settings.request_timeout
-
+        posting = Deadline(min(deadline.remaining(), limit))
         limiter = self._api.post_limiter
         limited: list[errors.RateLimitedError] = []
 
         def once() -> Event:
-            # After a 429 all posts of the client wait together, and then take turns.
-            if not limiter.wait(self._stop, deadline) and not self._stop.is_set():
+            nonlocal tries
+            # After a 429 all posts of the client pause together, and then take turns.
+            if not limiter.wait(self._stop, posting) and not self._stop.is_set():
                 raise limited[-1] if limited else self._not_its_turn(limiter.delay())
-            timeout = deadline.between(LEAST, limit)
+            tries += 1
             try:
-                return self._api.create_event(
-                    self._session_id, body, failure=failure, params=params, read_timeout=timeout
+                event = self._api.create_event(
+                    self._session_id,
+                    body,
+                    failure=failure,
+                    params=params,
+                    read_timeout=posting.between(LEAST, limit),
                 )
             except errors.RateLimitedError as error:
                 limiter.limited(error.retry_after)
                 limited[:] = [error]
                 raise
+            if not self._is_of(event, key):
+                self._api.transport.reconnect()
+                raise _OthersAnswer(
+                    f"session {self._session_id} on {self._api.transport.base_url}: the answer to the post of message "
+                    f"{key} belongs to another request; something on the way delivers answers twice"
+                )
+            return event
 
         try:
             event = retrying(
                 once,
-                deadline=deadline,
+                deadline=posting,
                 attempts=attempts,
                 may_retry=lambda error: may_repeat(error, failure),
                 stop=self._stop,
             )
             found = False
         except errors.ParlantSyncError as error:
-            if _not_stored(error, failure):
+            if not_stored(error, failure):
+                if tries > 1 and type(error) is errors.TransportError:
+                    took = time.monotonic() - started
+                    told = errors.TransportError(f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)")
+                    raise told from error
                 raise
             with self._lock:
                 _remember(self._doubtful, key, (message, since))
@@ -112,20 +139,21 @@ class MessagePoster:
 
     def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
         return errors.RateLimitedError(
-            f"session {self._session_id} on {self._api.transport.base_url}: nothing was posted, for the server has "
-            "refused other posts with 429, and this one's turn did not come in time; wait longer, or post less often",
+            f"session {self._session_id} on {self._api.transport.base_url}: nothing was posted: the server "
+            "refused other posts with 429, and the turn of this one does not come in time; wait longer, or post less "
+            "often",
             method="POST",
             path=events_path(self._session_id),
             retry_after=pause,
         )
 
     def find(self, key: str, *, deadline: Deadline | None = None, attempts: int = 3) -> Event | None:
-        """The message under ``key``, by the server's list; None where it holds none now."""
+        """The message under ``key`` in the server's list; None if it is not there now."""
         with self._lock:
             message, since = self._doubtful.get(key, (None, 0))
         found = self._match(self._list(since, deadline, attempts), key, message)
         if found is None and since > 0:
-            # Below what was known: only where the server has begun to count again (WIRE.md).
+            # Below what was known: only if the server's numbering went back (WIRE.md).
             found = self._match(self._list(0, deadline, attempts), key, None)
         return found
 
@@ -135,7 +163,7 @@ class MessagePoster:
             return event.id in self._sent
 
     def _warn(self, what: str) -> None:
-        """What an old server drops without a word, told once."""
+        """Log once what an old server drops silently."""
         if not self._warned:
             self._warned = True
             logger.warning(
@@ -147,7 +175,12 @@ class MessagePoster:
 
     def _list(self, since: int, deadline: Deadline | None, attempts: int) -> list[Event]:
         return self._api.list_events(
-            self._session_id, since, kinds=frozenset({"message"}), deadline=deadline, attempts=attempts
+            self._session_id,
+            since,
+            kinds=frozenset({"message"}),
+            deadline=deadline,
+            attempts=attempts,
+            uncached=True,
         )
 
     def _match(self, events: list[Event], key: str, message: str | None) -> Event | None:
@@ -161,14 +194,21 @@ class MessagePoster:
                 self._warn("the keys of messages, so find() knows those posted by this object alone")
             return None
         for event in events:
-            # 3.0 has no metadata at all: there the text, the source and the place must do.
+            # 3.0 has no metadata at all: only the text, the source and the place are left.
             same = event.source == "customer" and event.message == message and not _keeps_metadata(event)
             if same and self._claim(event.id, key):
                 return event
         return None
 
+    def _is_of(self, event: Event, key: str) -> bool:
+        """Whether this answer to the post of ``key`` is its own. 3.0 drops the keys, but an id is of one post alone."""
+        with self._lock:
+            if self._sent.get(event.id, key) != key:
+                return False
+        return not _keeps_metadata(event) or event.metadata.get(KEY) == key
+
     def _claim(self, event_id: str, key: str) -> bool:
-        """Whether this message is the one of ``key``, and so of no other post of this object."""
+        """Whether this message is that of ``key``, not of another post of this object."""
         with self._lock:
             if self._sent.get(event_id, key) != key:
                 return False
@@ -176,54 +216,61 @@ class MessagePoster:
             return True
 
     def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event:
+        """Find the message whose post failed with ``cause``. Raises ``cause`` if that proves that it is not stored."""
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
-        until = Deadline(max(deadline.remaining(), _GRACE))
-        looks = list(LOOKS)
-        looked = False
-        while not self._stop.is_set():
-            self._stop.wait(min(looks[0], until.remaining()))
+        limit = self._api.transport.settings.request_timeout
+        until = Deadline(max(min(deadline.remaining(), limit), _GRACE))
+        looks = 0  # those that the server answered: the trouble that hid the answer may hide the list as well
+
+        def look() -> Event:
+            nonlocal looks
             try:
                 event = self.find(key, deadline=Deadline(until.between(LEAST, 5.0)), attempts=1)
-            except errors.ParlantSyncError as error:
-                logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
-                if not unread(error):
-                    break  # no patience mends it; what the server holds stays unknown
-                if _redirects(error) and _redirects(cause):
-                    raise cause from None  # the address itself: what is behind it has seen nothing
-                # Not yet a look: the trouble that hid the answer hides the list as well.
-                looks[0] = max(looks[0], 0.5)
-                if isinstance(error, errors.RateLimitedError):
-                    self._api.list_limiter.limited(error.retry_after)  # the pollers pause, too
-                    looks[0] = max(looks[0], min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
-            else:
-                if event is not None:
-                    return event
-                looks.pop(0)
-                looked = True
-            if not looks or until.expired():
-                break
-        if looked and isinstance(cause, errors.ServerError) and cause.status == 500 and not cause._of_a_proxy:
+            except errors.RateLimitedError as error:
+                self._api.list_limiter.limited(error.retry_after)  # the pollers pause, too
+                raise
+            looks += 1
+            if event is None:
+                raise _NotListed
+            return event
+
+        def again(error: BaseException) -> bool:
+            if isinstance(error, _NotListed):
+                return looks < len(LOOKS)
+            logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
+            return unread(error) and not (_redirects(error) and _redirects(cause))
+
+        try:
+            return retrying(
+                look,
+                deadline=until,
+                attempts=float("inf"),
+                may_retry=again,
+                stop=self._stop,
+                pauses=lambda failures: LOOKS[looks] if looks == failures else max(LOOKS[looks], 0.5),
+            )
+        except (_NotListed, errors.ParlantSyncError) as error:
+            if _redirects(error) and _redirects(cause):
+                raise cause from None  # the address is wrong: nothing behind it has seen the message
+        if looks and _is_servers_500(cause):
             raise cause  # the server itself says that it failed
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
-            f"have arrived ({cause}); ask session.find({key!r}) later, before it is sent again",
+            f"have arrived ({cause}); call session.find({key!r}) later, before you send it again",
             key=key,
             session_id=self._session_id,
         ) from cause
 
 
-def _not_stored(error: errors.ParlantSyncError, failure: Failure) -> bool:
-    """Whether this failure of a post proves that the server does not hold it."""
-    if not failure.sent or not_taken(error, failure):
-        return True
-    if isinstance(error, errors.ApiError) and not isinstance(error, errors.ServerError):
-        # A redirect and the two of 4xx that speak of time may be a proxy's, about an answer that did not reach it.
-        return error.status >= 400 and error.status not in (408, 425)
-    return False
-
-
-def _redirects(error: errors.ParlantSyncError) -> bool:
+def _redirects(error: BaseException) -> bool:
     return isinstance(error, errors.ApiError) and 300 <= error.status < 400
+
+
+def _is_servers_500(error: BaseException) -> bool:
+    """Whether Parlant itself failed, not a proxy: it answers so with JSON, or with the plain text of its framework."""
+    if not isinstance(error, errors.ServerError) or error.status != 500:
+        return False
+    return error.from_parlant or error.detail == "Internal Server Error"
 
 
 def _keeps_metadata(event: Event) -> bool:

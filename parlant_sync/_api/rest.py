@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import ATTEMPTS, ApiCalls, may_pass
+from parlant_sync._api.calls import ATTEMPTS, ApiCalls
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.codec import segment
-from parlant_sync._http.transport import Failure, PollConnection, told_length
+from parlant_sync._http.codec import is_segment, segment
+from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, content_length, unique
 from parlant_sync.events import (
     Agent,
     Event,
@@ -26,7 +26,7 @@ from parlant_sync.events import (
 logger = logging.getLogger(__name__)
 
 _PAGE = 100
-# Up to this many bytes of history are read to find its end; longer ones are told by their length alone.
+# Up to this many bytes of history are read to find its end; of a longer one only its length.
 _SMALL_HISTORY = 256 * 1024
 _TYPICAL_EVENT = 450
 
@@ -40,7 +40,7 @@ def events_path(session_id: str) -> str:
 
 
 class RestApi(ApiCalls):
-    """RunningRequests over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
+    """Typed calls over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
 
     # -- events
 
@@ -50,7 +50,7 @@ class RestApi(ApiCalls):
         """One long poll: the events from ``min_offset`` on and the size of the body; a 504 is "nothing new"."""
         path = events_path(session_id)
         answer = line.get(path, {"min_offset": min_offset, "wait_for_data": wait}, read_timeout=wait + slack)
-        if answer.status == 504:
+        if answer.status == 504:  # Parlant's own
             return [], 0
         return self.read(answer, "GET", path, read_events), len(answer.body)
 
@@ -62,25 +62,28 @@ class RestApi(ApiCalls):
         kinds: frozenset[str] | None = None,
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
+        uncached: bool = False,
     ) -> list[Event]:
-        """What the server holds now, from ``min_offset`` on."""
+        """What the server holds now, from ``min_offset`` on. ``uncached``: also if a cache ignores no-store."""
         params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
+        if uncached:
+            params["_"] = unique()
         if kinds and kinds <= {"message", "status", "tool", "custom"}:
             params["kinds"] = ",".join(sorted(kinds))
         return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
 
     def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
-        """A streamed message as it stands now."""
+        """Return a streamed message as it is now."""
         return self.held(session_id, event, deadline=deadline) or event
 
     def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event | None:
-        """The event as the server holds it: from 3.2 on read alone, else (or where refused) out of a list; or None."""
-        if self.single_reads:
+        """The event as the server holds it, or None. From 3.2 on read alone; else, or if that is refused, listed."""
+        if self.single_reads and is_segment(event.id):
             path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
             try:
                 return self.get(path, Event, deadline=deadline, attempts=1)
             except errors.ApiError as error:
-                if error.status not in (403, 404, 405):
+                if error.status not in (403, 404, 405) or not error.from_parlant:
                     raise
                 logger.debug("session %s: single events cannot be read (%s); listing instead", session_id, error.status)
                 if error.status != 404:  # which may be this event's alone
@@ -137,17 +140,16 @@ class RestApi(ApiCalls):
                 probe = (low + high) // 2
 
     def _peek(self, session_id: str, min_offset: int, deadline: Deadline) -> tuple[list[Event] | None, int | None]:
-        """The events from there on; None, and how many bytes they are (if that is told), where they are many."""
+        """Return (events, size). ``events`` is None if the body is over 256 KiB; ``size`` is its Content-Length, if
+        sent."""
         path = events_path(session_id)
         params = {"min_offset": min_offset, "wait_for_data": 0}
 
-        def once() -> tuple[list[Event] | None, int | None]:
-            left = deadline.between(LEAST, self.transport.settings.request_timeout)
-            answer = self.request("GET", path, params=params, at_most=_SMALL_HISTORY, read_timeout=left)
+        def read(answer: HttpAnswer) -> tuple[list[Event] | None, int | None]:
             events = self.read(answer, "GET", path, read_events) if answer.whole else None
-            return events, told_length(answer.headers)
+            return events, content_length(answer.headers)
 
-        return self.again(once, may_pass, deadline=deadline)
+        return self.get_answer(path, read, params=params, deadline=deadline, at_most=_SMALL_HISTORY)
 
     def delete_events(self, session_id: str, min_offset: int) -> None:
         self.write("DELETE", events_path(session_id), None, lambda _: None, params={"min_offset": min_offset})
@@ -243,8 +245,11 @@ class RestApi(ApiCalls):
                 raise ValueError("the state of a server was expected")
             return found
 
+        def read(answer: HttpAnswer) -> str:
+            return self.read(answer, "GET", "/healthz", parse) if answer.body else "not a Parlant server's"
+
         try:
-            return self.get("/healthz", parse, attempts=1)
+            return self.get_answer("/healthz", read, attempts=1)
         except errors.ServerError as error:
             return f"failing ({error.status})"
         except errors.ProtocolError:

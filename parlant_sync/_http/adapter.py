@@ -1,34 +1,121 @@
-"""The connection pools of ``requests`` sessions, ours and the callers' own: taught to publish, closed, dropped."""
+"""The ``requests`` sessions of a client, our own and those of a caller's factory: taught to publish, closed."""
 
 from __future__ import annotations
 
 import functools
-import queue
-import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar, get_cookie_header
+from requests.models import PreparedRequest
 
 from parlant_sync._http import interrupt
-from parlant_sync._http.connection import FreshPool, PublishingConnection
+from parlant_sync._http.connection import FreshPool
+
+MAX_COOKIES = 100
+MAX_COOKIE = 4096
+
+
+class CookieJar(RequestsCookieJar):
+    """The one jar of a client: a load balancer must send its polls and its posts to the same server. Thread-safe.
+
+    Bounded, because a server may set as many cookies as it likes.
+    """
+
+    def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
+        if len(cookie.name) + len(cookie.value or "") > MAX_COOKIE:
+            return
+        if len(self) >= MAX_COOKIES:
+            self.clear()
+        super().set_cookie(cookie, *args, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._cookies_lock:
+            return iter(list(super().__iter__()))
+
+
+class Common:
+    """What all sessions of our own share. Apart from the cookies not changed once the first request was made."""
+
+    __slots__ = ("base_url", "cookies", "headers", "prepared", "proxies")
+
+    def __init__(self, base_url: str, proxies: dict[str, str]) -> None:
+        self.base_url = base_url
+        self.proxies = proxies
+        self.cookies = CookieJar()
+        self.headers = requests.utils.default_headers()
+        # By whichever session is first; a second that is as fast makes the same.
+        self.prepared: PreparedRequest | None = None
+
+
+class OwnSession(requests.Session):
+    """A session of our own. All its requests go to one server, so most of each request is prepared only once.
+
+    An idle session makes the same poll every minute. Preparing it is most of what that costs (docs/performance.md).
+    """
+
+    def __init__(self, adapter: Adapter, common: Common) -> None:
+        super().__init__()
+        # What the environment says of proxies and authorities has been read; netrc is never used.
+        self.trust_env = False
+        self.adapters.clear()
+        self.mount(common.base_url.split(":", 1)[0] + "://", adapter)
+        self.headers = common.headers
+        self.proxies = common.proxies
+        self.cookies = common.cookies
+        self._common = common
+
+    def prepare_request(self, request: requests.Request) -> PreparedRequest:
+        """The same as requests would make: checked and normalized the first time, copied from then on."""
+        common = self._common
+        steady = common.prepared
+        if steady is None:
+            # Checks the headers, and gives the address the form it has on the wire.
+            base = requests.Request("GET", common.base_url, auth=lambda prepared: prepared)
+            steady = common.prepared = super().prepare_request(base)
+            steady.headers.pop("Cookie", None)
+        url = str(request.url)
+        prepared = PreparedRequest()
+        prepared.method = request.method
+        # Behind the base everything is quoted already.
+        prepared.url = str(steady.url).rstrip("/") + url[len(common.base_url) :]
+        if request.params:
+            prepared.url += "?" + urlencode(request.params, doseq=True)  # type: ignore[arg-type]
+        prepared.headers = steady.headers.copy()
+        prepared._cookies = self.cookies
+        prepared.headers.update(request.headers or {})
+        if self.cookies._cookies:  # type: ignore[attr-defined]
+            cookie = get_cookie_header(self.cookies, prepared)
+            if cookie is not None:
+                prepared.headers["Cookie"] = cookie
+        if request.data:
+            prepared.prepare_body(request.data, None)
+        elif request.method != "GET":
+            prepared.headers["Content-Length"] = "0"
+        # Asked each time: tokens rotate.
+        prepared.prepare_auth(request.auth, prepared.url)
+        return prepared
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Redirects are refused; asked for their target, requests would also read their body, however long."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
+        return {"proxies": self.proxies, "stream": stream, "verify": verify, "cert": cert}
 
 
 @functools.lru_cache(maxsize=32)
-def _publishing(pool_class: Any) -> Any:
-    connection = pool_class.ConnectionCls
-    publishing = type(f"Publishing{connection.__name__}", (PublishingConnection, connection), {})
-    return type(f"Publishing{pool_class.__name__}", (FreshPool, pool_class), {"ConnectionCls": publishing})
+def _fresh(pool: Any) -> Any:
+    return pool if issubclass(pool, FreshPool) else type(f"Fresh{pool.__name__}", (FreshPool, pool), {})
 
 
 def _teach(manager: Any) -> None:
     classes = manager.pool_classes_by_scheme
     if all(issubclass(pool, FreshPool) for pool in classes.values()):
         return
-    manager.pool_classes_by_scheme = {
-        scheme: pool if issubclass(pool, FreshPool) else _publishing(pool) for scheme, pool in classes.items()
-    }
+    manager.pool_classes_by_scheme = {scheme: _fresh(pool) for scheme, pool in classes.items()}
     manager.clear()  # those of a session that has been used already publish nothing
 
 
@@ -57,6 +144,7 @@ class Adapter(HTTPAdapter):
         return manager
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Promise: one TLS context for all. It has these already."""
         if self._tls is None:
             super().cert_verify(conn, url, verify, cert)
 
@@ -67,14 +155,14 @@ class Adapter(HTTPAdapter):
             pool = self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return pool
 
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Promise: one TLS context for all. Naming its certificates again would load them for every connection."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return (host, {}) if self._tls is not None else (host, pool)
+
     def close(self) -> None:
         self._pool = None
         super().close()
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        # The context holds certificates and keys; naming them again would load them for every connection.
-        return (host, {}) if self._tls is not None else (host, pool)
 
 
 class _OurRedirects:
@@ -91,22 +179,25 @@ class _OurRedirects:
         return None if interrupt.current() is not None else self._given(resp)
 
 
-def adopt(session: requests.Session, url: str) -> bool:
-    """Prepare a session that a caller's factory has returned; True where its requests to ``url`` can be woken.
+def adopt(session: requests.Session, url: str, cookies: CookieJar) -> bool:
+    """Prepare a session that a caller's factory has returned; True if its requests to ``url`` can be woken.
 
-    Nothing else of it is altered: it may be in the caller's own use as well. One that is returned again is shared, and
-    stays the caller's to close.
+    Its cookies are shared with the client's other sessions; nothing else of it is altered. A session that the factory
+    returns again is shared, and stays the caller's to close.
     """
     redirects: Any = session.get_redirect_target
     if isinstance(redirects, _OurRedirects):
         redirects.shared = True
     else:
         session.get_redirect_target = _OurRedirects(redirects)  # type: ignore[method-assign]
+    if session.cookies is not cookies:
+        cookies.update(session.cookies)
+        session.cookies = cookies
     return instrument(session, url)
 
 
 def instrument(session: requests.Session, url: str) -> bool:
-    """Make the adapters of a caller's own session publish their sockets; True where the one for ``url`` can."""
+    """Make the adapters of a caller's own session publish their sockets; True if the one for ``url`` can."""
     for adapter in session.adapters.values():
         manager = getattr(adapter, "poolmanager", None)
         if hasattr(manager, "pool_classes_by_scheme"):
@@ -138,32 +229,13 @@ def _teach_proxies(adapter: Any) -> None:
     adapter.proxy_manager_for = proxy_manager_for
 
 
-def _pools(session: requests.Session) -> Iterator[Any]:
-    for adapter in session.adapters.values():
-        for manager in (getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()):
-            yield from list(getattr(getattr(manager, "pools", None), "_container", {}).values())
-
-
 def close(session: requests.Session) -> None:
     """Close a session with its idle connections. Its own ``close()`` only forgets the pools, which then live as long as
     anybody holds an exception of theirs: a frame of its traceback holds the pool."""
     if getattr(session.get_redirect_target, "shared", False):
         return
-    for pool in _pools(session):
-        pool.close()
+    for adapter in session.adapters.values():
+        for manager in (getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()):
+            for pool in list(getattr(getattr(manager, "pools", None), "_container", {}).values()):
+                pool.close()
     session.close()
-
-
-def drop_inherited(session: requests.Session) -> None:
-    """In a forked child: let go of idle connections of the parent, taking none of their locks."""
-    for pool in _pools(session):
-        idle = getattr(pool, "pool", None)
-        if not isinstance(pool, FreshPool) or idle is None:
-            continue
-        try:
-            while True:
-                sock = interrupt.real(getattr(idle.get(block=False), "sock", None))
-                if sock is not None:
-                    socket.socket.close(sock)
-        except queue.Empty:
-            pass

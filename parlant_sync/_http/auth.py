@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -11,20 +11,52 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from parlant_sync._http import redaction
+from parlant_sync._settings import check_token
+from parlant_sync.errors import TransportError
 
 if TYPE_CHECKING:
     from parlant_sync._http.interrupt import RunningRequest
-    from parlant_sync._settings import Settings
 
 
-class Auth(AuthBase):
-    """Authenticates one request, as the last thing before it goes: so it knows all that went along."""
+class TokenSource(AuthBase):
+    """Puts the bearer token on a request. Calls a callable each time, so that the token can rotate. Shows no secret."""
 
-    def __init__(self, settings: Settings, session: requests.Session, slot: RunningRequest) -> None:
-        auth = settings.request_auth(session)
-        self._auth = auth if callable(auth) else HTTPBasicAuth(*auth)
+    def __init__(self, token: str | Callable[[], str], base_url: str) -> None:
+        self.rotates = callable(token)
+        self._base_url = base_url
+        self._ask: Callable[[], str] = token if callable(token) else lambda: token
+        self.header = ""  # the one sent last
+
+    def __call__(self, request: Any) -> Any:
+        try:
+            token = self._ask()
+        except Exception as error:
+            raise TransportError(
+                f"nothing was sent to {self._base_url}: the callable given as token= failed with "
+                f"{type(error).__name__}; check where it gets the token from"
+            ) from error
+        check_token(token, "what the callable given as token= returns")
+        self.header = request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    def __repr__(self) -> str:
+        return "TokenSource([redacted])"
+
+
+def _no_auth(request: Any) -> Any:
+    """Instead of no ``auth`` at all, with which requests would read netrc."""
+    return request
+
+
+class RequestAuth(AuthBase):
+    """Authenticates one request, as the last step before it goes, so it knows all headers that went along."""
+
+    def __init__(self, auth: Any, slot: RunningRequest, base_url: str) -> None:
+        """``auth``: a callable, ``(user, password)``, or None."""
+        self._auth = _no_auth if auth is None else auth if callable(auth) else HTTPBasicAuth(*auth)
         self._slot = slot
-        self._headers: Mapping[str, str | bytes] = {}
+        self._base_url = base_url
+        self._request: Any = None
 
     def __call__(self, request: Any) -> Any:
         try:
@@ -32,12 +64,19 @@ class Auth(AuthBase):
         except BaseException:
             self._slot.seen = True  # it may ask a server itself, and fail at that: of our request nothing has gone
             raise
-        self._headers = request.headers
+        if self._slot.deadline is not None and self._slot.deadline.expired():
+            self._slot.seen = True
+            raise TransportError(
+                f"nothing was sent to {self._base_url}: the time was over when the token (or the auth object) was "
+                "ready; give the call more time, or let the callable keep its token"
+            )
+        self._request = request
         return request
 
     def secrets(self, proxy: str | None) -> list[str]:
-        """Whatever may be secret of what went to the server, and to ``proxy`` on the way."""
-        return redaction.secrets_of({**self._headers, **_credentials(proxy or "")})
+        """All that may be secret of what went to the server, and to ``proxy`` on the way."""
+        sent: Mapping[str, str | bytes] = {} if self._request is None else self._request.headers
+        return redaction.secrets_of({**sent, **_credentials(proxy or "")})
 
 
 def _credentials(proxy: str) -> dict[str, str]:

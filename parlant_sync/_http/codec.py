@@ -1,17 +1,19 @@
-"""JSON and path segments, in and out. The cost of decoding is bounded, and every reader gets the same result."""
+"""JSON and path segments, in and out. The cost of decoding is bounded, and does not depend on the caller's stack."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
 from parlant_sync import errors
 
-# Of brackets and commas, which tell how many values there are: 256 MiB of ``{},{},...`` would become 6 GB, these become
-# 0.7 GB at most. 300,000 events have fewer.
+# The most brackets and commas, which show how many values there are: 256 MiB of ``{},{},...`` would become 6 GB, these
+# become 0.7 GB at most. 300,000 events have fewer.
 MAX_MARKS = 8_000_000
-# Python's own limit depends on how deep its stack is already: the poller could read what a reader cannot.
+# Python's own limit depends on its stack: a poller could read what a reader cannot. Python 3.12 and 3.13 crash on a
+# small stack (``threading.stack_size``), so the depth is checked before anything is decoded.
 MAX_DEPTH = 200
 
 _BRACKETS = b"[]{}"
@@ -30,23 +32,21 @@ _decoder = json.JSONDecoder(parse_constant=str)
 _lenient_decoder = json.JSONDecoder(parse_constant=str, parse_int=_lenient_int)
 
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.S)
+
+
 def decode_json(body: bytes) -> Any:
-    """The value of a JSON body. Raises ``ValueError`` for everything that is none, however it is broken."""
-    try:
-        return _bounded(body)
-    except MemoryError:
-        pass
-    raise ValueError("more than there is memory for")  # here, where nothing holds any more what had been read
-
-
-def _bounded(body: bytes) -> Any:
-    marks = body.translate(None, _NOT_MARKS)  # those in texts, too: few, in what is written to be read
+    """Return the value of a JSON body. Raises ``ValueError`` for anything else, however it is broken."""
+    marks = body.translate(None, _NOT_MARKS)  # also those in strings, which are few
     if len(marks) > MAX_MARKS:
         raise ValueError(f"more than {MAX_MARKS:,} brackets and commas")
-    value = _decoded(body)
-    if len(marks) > 2 * MAX_DEPTH and _may_be_deep(marks) and is_deep(value):
+    if len(marks) > MAX_DEPTH and _may_be_deep(marks) and _depth(body) > MAX_DEPTH:
         raise ValueError("nested too deeply")
-    return value
+    try:
+        return _decoded(body)
+    except MemoryError:
+        pass
+    raise ValueError("more than there is memory for")  # raised here, where what was read is no longer held
 
 
 def _decoded(body: bytes) -> Any:
@@ -58,13 +58,13 @@ def _decoded(body: bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("nested too deeply for this thread's stack") from None
     except ValueError:
         return _lenient_decoder.decode(text)
 
 
 def _may_be_deep(marks: bytes) -> bool:
-    """Not exact, for brackets in texts count as well, but a hundredth of the time it takes to look at every value."""
+    """Whether ``_depth`` must look. Brackets in strings count as well, but this takes a hundredth of the time."""
     brackets = marks.replace(b",", b"")
     for _ in range(MAX_DEPTH // 2):  # each takes one level away, or two
         outer = brackets.replace(b"[]", b"").replace(b"{}", b"")
@@ -74,19 +74,33 @@ def _may_be_deep(marks: bytes) -> bool:
     return bool(brackets)
 
 
+def _depth(body: bytes) -> int:
+    """How deep lists and objects are in each other."""
+    depth = deepest = 0
+    for mark in _STRING.sub(b"", body).translate(None, _NOT_MARKS).replace(b",", b""):
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
 def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether lists and objects are in each other more than ``limit`` deep."""
-    level = [value]
+    """Whether lists and objects are in each other more than ``limit`` deep, or without end."""
+    level = {id(value): value}  # each only once, however often it is referred to
     for _ in range(limit + 1):
-        level = [each for each in level if isinstance(each, (dict, list, tuple))]
-        if not level:
+        containers = [each for each in level.values() if isinstance(each, (dict, list, tuple))]
+        if not containers:
             return False
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        level = {
+            id(inner): inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)
+        }
     return True
 
 
 def segment(value: str, what: str) -> str:
-    """``value`` as one path segment. Raises :class:`ConfigurationError` for what cannot be one."""
+    """``value`` as one path segment. Raises :class:`ConfigurationError` if it cannot be one."""
     if value in ("", ".", "..") or not hasattr(value, "encode"):
         raise errors.ConfigurationError(f"{what} must be a non-empty string that names one, not {value!r}")
     try:
@@ -95,16 +109,23 @@ def segment(value: str, what: str) -> str:
         raise errors.ConfigurationError(f"{what} holds characters that have no UTF-8: {value!r}") from None
 
 
-def encode(body: Any) -> bytes:
-    """Raises :class:`ConfigurationError` for what has no JSON, and for what nobody could read again."""
+def is_segment(value: str) -> bool:
+    """Whether an id that a server gave can be used in a path."""
     try:
-        # A lone surrogate has no UTF-8. Escaped, the server would store it, and from then on fail at every list of the
-        # session: better refused here.
-        data = json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+        return bool(segment(value, "an id"))
+    except errors.ConfigurationError:
+        return False
+
+
+def encode(body: Any) -> bytes:
+    """``body`` as JSON. Raises :class:`ConfigurationError` for what has no JSON, or what nobody could read again."""
+    # It comes back inside a list of events. Checked first, because json.dumps needs the stack as well.
+    if is_deep(body, MAX_DEPTH - 10):
+        raise errors.ConfigurationError(f"what is to be posted is nested more than {MAX_DEPTH - 10} deep")
+    try:
+        # A lone surrogate has no UTF-8. Escaped, the server would store it, and then fail at every list of the session.
+        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise errors.ConfigurationError("what is to be posted holds a lone surrogate, which has no UTF-8") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise errors.ConfigurationError(f"what is to be posted has no JSON: {error}") from None
-    if is_deep(body, MAX_DEPTH - 10):  # it comes back in a list of events
-        raise errors.ConfigurationError(f"what is to be posted is nested more than {MAX_DEPTH - 10} deep")
-    return data

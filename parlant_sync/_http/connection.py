@@ -1,23 +1,24 @@
-"""What urllib3's connections and pools do besides in our requests. With ``pools.py``, all that knows urllib3's inside.
+"""What this library adds to urllib3's connections and pools. With ``adapter.py``, all that knows urllib3's inside.
 
-They publish their socket in the slot of the thread that makes the request (``interrupt.py``), know whether a byte of it
-may have left, which decides whether a failed post may be repeated, keep each request within its time, and are not used
-again after the time at which servers close idle ones.
+Each override names the promise (docs/reliability.md) that it keeps.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import os
 import queue
 import socket
 import time
 from typing import Any
 
+import urllib3.connection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util import Retry
+from urllib3.util.connection import allowed_gai_family
 
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import dialing
 from parlant_sync._http.interrupt import RunningRequest, current
 
 # Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
@@ -25,9 +26,7 @@ REUSE_WITHIN = 2.0
 # What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
 # copies of a message stored; and nothing could cut the pauses in between short.
 _ONCE = Retry(0, read=False)
-
 _TLS_RECORD = 16 * 1024
-
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -39,7 +38,7 @@ _KEEPALIVE = [
 
 
 class _TimedRaw(io.RawIOBase):
-    """A socket's stream that ends with the request's time: a read timeout alone starts anew with every byte."""
+    """Promise: an answer has one time limit, to its last byte. A read timeout alone starts anew with every byte."""
 
     def __init__(self, raw: Any, sock: Any, slot: RunningRequest, deadline: Deadline) -> None:
         self._raw = raw
@@ -58,9 +57,22 @@ class _TimedRaw(io.RawIOBase):
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
-        self._slot.unpublish(self._sock)  # where its connection is closed already, this closes the socket
+        self._slot.unpublish(self._sock)  # if its connection is closed already, this closes the socket
         self._raw.close()
         super().close()
+
+
+class _WholeLines(io.BufferedReader):
+    """Promise: an answer that breaks off is a failure. http.client takes the end of the stream for that of the head."""
+
+    _begun = False
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and (line or self._begun) and (size is None or size < 0 or len(line) < size):
+            raise http.client.IncompleteRead(line)
+        self._begun = True
+        return line
 
 
 class _TimedResponse(http.client.HTTPResponse):
@@ -69,22 +81,23 @@ class _TimedResponse(http.client.HTTPResponse):
         slot = current()
         if slot is not None and slot.deadline is not None:
             stream: Any = self.fp
-            self.fp = io.BufferedReader(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
+            self.fp = _WholeLines(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
 
     def begin(self) -> None:
+        """Promise: no secret in a log record; no socket left open."""
         super().begin()
         if current() is None or self.msg is None:
             return
-        # urllib3 would log what stands behind a header that is none, which may be anything: a token of ours, too.
+        # urllib3 would log what stands behind a line that is not a header, which may be a token of ours.
         self.msg.defects.clear()
         self.msg.set_payload("")
         lengths = {length.strip() for line in self.msg.get_all("Content-Length", ()) for length in line.split(",")}
         if len(lengths) > 1 and not self.chunked:
-            raise http.client.HTTPException("the answer tells several lengths")  # urllib3 would leave the socket open
+            raise http.client.HTTPException("the answer has several lengths")  # urllib3 would leave the socket open
 
     def _read_status(self) -> Any:
-        """http.client skips interim answers of 100 alone. Another one (103 Early Hints) would be taken for the answer,
-        and the answer itself for that to the next request of the connection."""
+        """Promise: each request gets its own answer. http.client skips interim answers of 100 only: it would take
+        another one (103 Early Hints) for the answer, and the answer itself for that to the next request."""
         while True:
             found = super()._read_status()  # type: ignore[misc]
             if not 100 <= found[1] < 200 or found[1] == http.client.SWITCHING_PROTOCOLS:
@@ -93,40 +106,73 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class PublishingConnection:
-    """Mixed into a urllib3 connection class."""
+    """Mixed into a urllib3 connection class: publishes its socket in the slot of the thread that makes the request."""
 
     response_class = _TimedResponse
     _connecting = False
     idle_since: float | None = None
     default_socket_options: Any
+    host: Any
+    port: Any
     sock: Any
     timeout: Any
     auto_open: int
+    _dns_host: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Promise: a connection that died without a word is noticed."""
         given = kwargs.get("socket_options")
         kwargs["socket_options"] = [*(self.default_socket_options if given is None else given), *_KEEPALIVE]
         super().__init__(*args, **kwargs)
+        self._pid = os.getpid()
 
     def _new_conn(self) -> Any:
-        slot, usual = current(), super()._new_conn  # type: ignore[misc]
-        if slot is not None and dialing.is_usual(usual):
-            limit = self.timeout if isinstance(self.timeout, (int, float)) else None
-            return dialing.dial(self, slot, Deadline(limit if slot.deadline is None else slot.deadline.bound(limit)))
-        sock = usual()
-        if slot is not None:
-            try:
-                slot.publish(sock)
-            except BaseException:
-                sock.close()
-                raise
+        """Promise: after the time of a request, or its stop, nothing of it is sent; and a handshake can be ended."""
+        slot = current()
+        if slot is None:
+            return super()._new_conn()  # type: ignore[misc]
+        slot.check()
+        self._pid = os.getpid()
+        sock = self._first_that_answers(slot)
+        try:
+            if slot.deadline is not None and slot.deadline.expired():  # name resolution cannot be interrupted
+                raise ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
+            slot.publish(sock, for_handshake=isinstance(self, urllib3.connection.HTTPSConnection))
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
-    def _tunnel(self) -> None:
-        super()._tunnel()  # type: ignore[misc]
-        self._publish()  # once more: the end of the proxy's answer has taken it back
+    def _first_that_answers(self, slot: RunningRequest) -> Any:
+        """Promise: all addresses of a name share one time for connecting. urllib3 gives the whole of it to each."""
+        connect, name, timeout = super()._new_conn, self._dns_host, self.timeout  # type: ignore[misc]
+        deadline = slot.deadline
+        if deadline is None or getattr(connect, "__func__", None) is not urllib3.connection.HTTPConnection._new_conn:
+            return connect()  # SOCKS resolves by itself
+        until = Deadline(deadline.bound(timeout if isinstance(timeout, (int, float)) else None))
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return connect()  # fails in the same way, with urllib3's error for it
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        try:
+            for number, address in enumerate(addresses, 1):
+                left = until.for_socket()
+                # An equal part for each that is left, so that a silent one leaves time for those behind it.
+                self.timeout = None if left is None else max(left / (len(addresses) - number + 1), 0.001)
+                self._dns_host = address
+                try:
+                    return connect()
+                except (ConnectTimeoutError, NewConnectionError):
+                    slot.check()
+                    if number == len(addresses) or until.expired():
+                        raise
+            return connect()  # no address at all
+        finally:
+            self._dns_host, self.timeout = name, timeout
 
     def connect(self) -> None:
+        """Promise: only bytes of the request itself make its delivery uncertain, not those of a proxy's CONNECT."""
         self._connecting = True
         try:
             super().connect()  # type: ignore[misc]
@@ -135,22 +181,25 @@ class PublishingConnection:
         self._publish()
 
     def putrequest(self, *args: Any, **kwargs: Any) -> Any:
+        """Promise: ``close()`` ends a request that is under way. On a connection that was used before."""
         if self.sock is not None:
             self._publish()
         return super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> Any:
+        """Promise: uncertain only if a byte was sent; and sending has the request's time, not that of connecting."""
         if self.sock is None and self.auto_open:
             self.connect()
         slot = current()
-        if slot is None or self._connecting:  # a proxy's CONNECT is no byte of the request
+        if slot is None or self._connecting:
             return super().send(data)  # type: ignore[misc]
+        if not slot.sent and slot.deadline is not None and slot.deadline.expired():
+            raise ConnectTimeoutError(self, "The time was over before the request went out.")
         slot.sent = True
         if slot.deadline is None or not isinstance(data, (bytes, bytearray)):
             return super().send(data)  # type: ignore[misc]
-        # urllib3 would give it the time for connecting; and TLS counts a timeout anew with each of its records.
         view = memoryview(data)
-        for at in range(0, len(view), _TLS_RECORD):
+        for at in range(0, len(view), _TLS_RECORD):  # TLS counts a timeout anew with each of its records
             left = slot.deadline.for_socket()
             try:
                 if left == 0:
@@ -161,6 +210,7 @@ class PublishingConnection:
                 raise TimeoutError("the request did not go out in time") from None
 
     def close(self) -> None:
+        """Promise: stopping a request touches no descriptor that was closed and given out again."""
         slot = current()
         sock = None if slot is None else slot.unpublish(self.sock)
         super().close()  # type: ignore[misc]
@@ -168,17 +218,35 @@ class PublishingConnection:
         if sock is not None and slot is not None and sock.fileno() >= 0:
             slot.publish(sock)
 
+    def is_of_this_process(self) -> bool:
+        return self._pid == os.getpid()
+
     def _publish(self) -> None:
         slot = current()
         if slot is not None:
             slot.publish(self.sock)
 
 
-# What urllib3 keeps in a ``queue.LifoQueue``, without that one's lock. An exception that a signal handler raises
-# (Ctrl-C, Celery's soft time limit) can strike inside ``Condition.__enter__``: the lock is then taken for ever, and
-# every later call of the client hangs. Single operations on lists leave no lock for a forked child to inherit either.
+def publishing(connection: Any) -> Any:
+    """A connection class of urllib3, taught to publish. A stand-in without sockets (vcrpy's) stays as it is."""
+    if getattr(connection, "getresponse", None) is not urllib3.connection.HTTPConnection.getresponse:
+        return connection
+    taught = _taught.get(connection)
+    if taught is None:
+        taught = type(f"Publishing{connection.__name__}", (PublishingConnection, connection), {})
+        _taught[connection] = taught  # two threads at once make two of the same
+    return taught
+
+
+_taught: dict[Any, Any] = {}
+
+
 class Idle:
-    """Last in, first out; ``get`` never waits. Two that put at once may bring it one over ``maxsize``: no harm."""
+    """The idle connections of a pool, last in, first out, in place of urllib3's ``queue.LifoQueue``.
+
+    Promise: an exception that a signal handler raises leaves the client usable. In ``Condition.__enter__`` it would
+    leave the queue's lock taken for ever. Single operations on a list need no lock, and a forked child inherits none.
+    """
 
     def __init__(self, maxsize: int = 0) -> None:
         self._maxsize = maxsize
@@ -199,49 +267,47 @@ class Idle:
         return len(self._items)
 
 
-class Waited(Idle):
-    """Of a caller's adapter with ``pool_block=True``: ``get`` waits for a connection that another thread returns."""
-
-    def __init__(self, maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each item
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item)
-        self._there.put(None)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        self._there.get(block, timeout)
-        return super().get()
-
-
 class FreshPool:
-    """Mixed into a urllib3 connection pool: a connection that has been idle for long is opened anew."""
+    """Mixed into a urllib3 connection pool."""
 
     QueueCls: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.QueueCls = Waited if kwargs.get("block") else Idle
+        if not kwargs.get("block"):  # a caller's adapter with pool_block=True waits for connections, and needs a queue
+            self.QueueCls = Idle
         super().__init__(*args, **kwargs)
 
-    def urlopen(
-        self, method: Any, url: Any, body: Any = None, headers: Any = None, retries: Any = None, *args: Any, **kw: Any
-    ) -> Any:
-        if current() is not None:
-            retries = _ONCE
-        return super().urlopen(method, url, body, headers, retries, *args, **kw)  # type: ignore[misc]
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: N802
+        """Looked up each time, because vcrpy and others replace it for a while."""
+        given = self.__dict__.get("_connection_class")
+        return publishing(super().ConnectionCls if given is None else given)  # type: ignore[misc]
+
+    @ConnectionCls.setter
+    def ConnectionCls(self, value: Any) -> None:  # noqa: N802
+        self.__dict__["_connection_class"] = value
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
+        OpenTelemetry) take only keywords."""
+        if current() is not None and len(args) < 5:
+            kwargs["retries"] = _ONCE
+        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
     def _get_conn(self, timeout: float | None = None) -> Any:
+        """Promise: no request goes out on a connection that is idle for long, or that a parent process uses."""
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        if not isinstance(conn, PublishingConnection):
+            return conn
         slot = current()
         if slot is not None:
             slot.seen = True
-        conn = super()._get_conn(timeout)  # type: ignore[misc]
-        idle_since = getattr(conn, "idle_since", None)
-        if idle_since is not None and time.monotonic() - idle_since > REUSE_WITHIN:
-            conn.close()
+        stale = conn.idle_since is not None and time.monotonic() - conn.idle_since > REUSE_WITHIN
+        if stale or not conn.is_of_this_process():
+            conn.close()  # closes the descriptor; the peer hears nothing while the parent has it open
         return conn
 
     def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
+        if isinstance(conn, PublishingConnection):
             conn.idle_since = time.monotonic()
         super()._put_conn(conn)  # type: ignore[misc]

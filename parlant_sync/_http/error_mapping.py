@@ -1,10 +1,11 @@
-"""What an answer that is none means: a failure of the network or a status, as an error that says what to try next."""
+"""What a failed request means: a failure of the network or a status becomes an error that says what to try next."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import math
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 
 from parlant_sync import errors
 from parlant_sync._http import redaction
+from parlant_sync._http.codec import decode_json
 
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 # Each says that no connection was made at all.
@@ -39,32 +41,57 @@ def no_answer(
     sent: bool = False,
     secrets: Sequence[str] = (),
 ) -> errors.ParlantSyncError:
-    """For an error of the network. ``proxy`` is the address of the proxy on the way, where one is known.
+    """The error for a failure of the network. ``proxy`` is the address of the proxy on the way, if one is known.
 
-    ``error`` becomes the cause, unless it shows what is secret: a server may answer with anything in any place.
+    ``error`` becomes the cause, without what it holds of the request. It does not if its text shows a secret: a server
+    may answer with anything in any place.
     """
     what = f"{method} {base_url}{path}"
     # What is wrong with a header of ours, or an address, is found before anything goes. None of these is ever a cause:
     # they quote the header, and the address with its password.
     if not sent and isinstance(error, requests.exceptions.InvalidProxyURL):
-        return errors.ConfigurationError(f"{what}: the address of the proxy is none; check proxies=, or $HTTPS_PROXY")
+        return errors.ConfigurationError(
+            f"{what}: the address of the proxy is not a URL; check proxies=, or $HTTPS_PROXY"
+        )
     if not sent and isinstance(error, (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL)):
         return errors.ConfigurationError(f"{what}: {type(error).__name__}")
     causes = list(_causes(error))
     reason = _reason(error, causes[-1], secrets)
     untrusted = any(isinstance(cause, _UNTRUSTED) for cause in causes)
-    if reason.startswith("Tunnel connection failed") or any(isinstance(cause, _PROXY) for cause in causes):
+    tunnel = re.match(r"Tunnel connection failed: (\d+)", reason)
+    if tunnel or any(isinstance(cause, _PROXY) for cause in causes):
         place = _proxy_in(causes) or _without_credentials(proxy)
-        hint = f"check the proxy{f' {place}' if place else ''}: proxies=, or $HTTPS_PROXY and its kin, name it"
+        hint = f"check the proxy{f' {place}' if place else ''}, which comes from proxies= or $HTTPS_PROXY"
+        if tunnel and tunnel[1] == "407":
+            hint = f"give the user and password of the proxy{f' {place}' if place else ''} in proxies="
     elif untrusted:
-        hint = "give the authority of its certificate as verify=, or have the certificate mended"
+        hint = "give the authority of its certificate as verify=, or have the certificate renewed"
     else:
         hint = f"check that a Parlant server answers at {base_url}"
     failed = errors.TransportError(f"{what}: {reason}; {hint}")
-    failed._hopeless = untrusted or isinstance(error, requests.exceptions.InvalidSchema)
-    if not _shows(error, secrets):
+    refused = tunnel is not None and tunnel[1].startswith("4")
+    failed._hopeless = untrusted or refused or isinstance(error, requests.exceptions.InvalidSchema)
+    chain = _chain(error)
+    if not any(redaction.redact(text, secrets) != text for each in chain for text in (str(each), repr(each))):
         failed.__cause__ = error
+    for each in chain:
+        # Reports of errors show the variables of each frame, and what an exception holds: our headers, in both.
+        each.__traceback__ = None
+        if isinstance(each, requests.RequestException):
+            each.request = each.response = None
     return failed
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, and all that a traceback of it would show."""
+    seen: list[BaseException] = []
+    found: list[BaseException | None] = [error]
+    while found:
+        each = found.pop()
+        if each is not None and each not in seen:
+            seen.append(each)
+            found += [each.__cause__, each.__context__]
+    return seen
 
 
 def unsent(error: BaseException) -> bool:
@@ -73,19 +100,6 @@ def unsent(error: BaseException) -> bool:
     if isinstance(error, requests.exceptions.InvalidHeader):
         return not any(isinstance(cause, urllib3.exceptions.InvalidHeader) for cause in causes)  # that is the server's
     return isinstance(error, _NO_WAY) or any(isinstance(cause, _UNCONNECTED) for cause in causes)
-
-
-def _shows(error: BaseException, secrets: Sequence[str]) -> bool:
-    """Whether a traceback of it would show a secret, or anything that looks like one."""
-    seen: list[BaseException] = []
-    found: list[BaseException | None] = [error]
-    while found:
-        each = found.pop()
-        if each is not None and each not in seen:
-            seen.append(each)
-            found += [each.__cause__, each.__context__]
-    texts = [text for each in seen for text in (str(each), repr(each))]
-    return any(redaction.redact(text, secrets) != text for text in texts)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -135,56 +149,85 @@ def _without_credentials(address: str | None) -> str:
 
 _AGENTS = "client.agents(), or the command parlant-sync agents, lists them"
 _SERVER_HINT = "the server or a proxy before it failed; try again, and look into its log"
-_MEND = "change what it names, it will be refused again"
+_FIX = "fix the field named here; retrying will not help"
 _KINDS: dict[int, tuple[type[errors.ApiError], str]] = {
-    400: (errors.InvalidRequestError, _MEND),
+    400: (errors.InvalidRequestError, _FIX),
     401: (errors.AuthenticationError, "check the token: Client(token=...) or $PARLANT_TOKEN"),
     403: (errors.PermissionDeniedError, "the server does not allow this to this token"),
     404: (errors.NotFoundError, "check the id; a server that keeps sessions in memory forgets them when it restarts"),
     405: (errors.ApiError, "this server does not offer that: check its version, and that base_url is its own address"),
-    407: (errors.ApiError, "the proxy on the way wants credentials: give them in proxies="),
+    407: (errors.ApiError, "give the user and password of the proxy in proxies="),
     409: (errors.InvalidRequestError, "it conflicts with what the server holds: read that again first"),
     410: (errors.ApiError, "it is gone for good: make a new one"),
     413: (errors.InvalidRequestError, "too long for the server, or for a proxy before it: send less at once"),
-    422: (errors.InvalidRequestError, _MEND),
+    422: (errors.InvalidRequestError, _FIX),
     429: (errors.RateLimitedError, "too many requests; wait a minute, or ask with fewer sessions at once"),
 }
+# Parlant answers these with JSON. Without it they are a proxy's, and may be over in a moment.
+_FINAL_IF_PARLANTS = (401, 403, 404)
+
+
+def is_parlants(body: bytes) -> bool:
+    """Whether Parlant itself wrote this body of an error: a JSON object with ``detail``. All others are a proxy's."""
+    if b'"detail"' not in body:
+        return False
+    try:
+        value = decode_json(body)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and "detail" in value
 
 
 def refused(method: str, base_url: str, path: str, response: requests.Response, body: bytes) -> errors.ApiError:
-    """For a status that is not the wanted one."""
+    """The error for a status that is not success."""
     status = response.status_code
-    secrets = redaction.secrets_of(response.request.headers)
-    detail = redaction.shorten(redaction.redact(redaction.without_headers(_detail(body)), secrets))
+    sent = response.request.headers
+    detail = redaction.shorten(redaction.redact(redaction.without_headers(_detail(body)), redaction.secrets_of(sent)))
     message = f"{method} {base_url}{path}: {status}{' ' + detail if detail else ''}"
     kind, hint = _KINDS.get(status, (errors.ServerError, _SERVER_HINT) if status >= 500 else (errors.ApiError, ""))
-    if status == 404 and detail in ("Not Found", ""):
+    parlants = is_parlants(body)
+    if status in _FINAL_IF_PARLANTS and not parlants:
+        hint = f"a proxy answered, not Parlant: try again; is {base_url} the address of a Parlant server?"
+    elif status == 404 and detail == "Not Found":
         hint = f"is {base_url} the address of a Parlant server?"
     elif status == 404 and (path.startswith("/agents") or path == "/sessions"):
         hint = f"check the {'' if path.startswith('/agents') else 'agent '}id; {_AGENTS}"
     elif 300 <= status < 400:
         hint = "redirects are refused; give the final address as base_url"
-    hint = hint or f"Parlant servers do not answer like that: is {base_url} one itself, or what is before it?"
+    hint = hint or f"Parlant servers do not answer like that: is {base_url} the server itself?"
     facts: dict[str, Any] = {"status": status, "method": method, "path": path, "detail": detail}
     if kind is errors.RateLimitedError:
         facts["retry_after"] = retry_after(response.headers.get("Retry-After"))
     error = kind(f"{message} ({hint})", **facts)
-    if isinstance(error, errors.ServerError):
-        error._of_a_proxy = body.lstrip()[:1] == b"<"
+    error.from_parlant = parlants
     return error
 
 
 def _detail(body: bytes) -> str:
+    """The detail of an error; the whole of a body that is not Parlant's."""
     text = body[: 64 * 1024].decode("utf-8", "replace")
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = decode_json(text.encode())
+    except ValueError:
         return text
     detail = value.get("detail", value) if isinstance(value, dict) else value
     if isinstance(detail, list) and detail and all(isinstance(d, dict) and "msg" in d and "loc" in d for d in detail):
         # What FastAPI says of a request that does not fit: where, and what.
-        return "; ".join(f"{'.'.join(str(part) for part in d['loc'])}: {d['msg']}" for d in detail)
+        return "; ".join(f"{_place(d['loc'])}: {d['msg']}" for d in detail)
     return detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)
+
+
+def _place(loc: Any) -> str:
+    return ".".join(str(part) for part in loc) if isinstance(loc, list) else str(loc)
+
+
+def check_urllib3() -> None:
+    """Raises ConfigurationError if another library has taken urllib3's place."""
+    if hasattr(urllib3, "AsyncPoolManager") or hasattr(urllib3, "ConnectionInfo"):
+        raise errors.ConfigurationError(
+            "urllib3-future has replaced urllib3 in this environment, and its requests cannot be interrupted: "
+            "pip uninstall urllib3-future, then pip install --force-reinstall urllib3"
+        )
 
 
 def retry_after(value: str | None) -> float | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -45,19 +44,19 @@ class Interrupted(OSError):
 class RunningRequest:
     """Where a thread's running request can be reached. ``stop`` and ``kick`` may be called from any thread."""
 
-    __slots__ = ("_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "deadline", "seen", "sent")
+    __slots__ = ("_handle", "_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "deadline", "seen", "sent")
 
     def __init__(self) -> None:
         # Guards _sock against being closed between a look at it and its shutdown; held for no more than those, and
         # entered again where a signal handler comes in between.
         self._lock = threading.RLock()
         self._sock: socket.socket | None = None
+        self._handle: socket.socket | None = None  # _sock, if it is a duplicate of our own
         self._kicked = False
         self._stopped = False
         self._pid = os.getpid()
-        self._outer: RunningRequest | None = (
-            None  # of a request inside this one: a token callable may ask a server, too
-        )
+        # The request that this one is made in: a token callable may ask a server, too.
+        self._outer: RunningRequest | None = None
         self.seen = False  # a pool of ours took the request, and so would have told of its bytes
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
@@ -74,25 +73,39 @@ class RunningRequest:
     def __exit__(self, *_: object) -> None:
         self._outer, here.slot = None, self._outer
         self.unpublish(self._sock)
+        self._drop_handle()
 
     @property
     def interrupted(self) -> bool:
         return self._kicked or self._stopped
 
-    def publish(self, sock: Any) -> None:
+    def publish(self, sock: Any, *, for_handshake: bool = False) -> None:
+        """``sock`` is what ``stop`` and ``kick`` shut down from now on. Raises Interrupted if one of them came before.
+
+        ``for_handshake``: it is about to be wrapped, which takes its descriptor away: a duplicate is published.
+        """
         sock = real(sock)
+        handle = sock.dup() if for_handshake and sock is not None else None
         with self._lock:
-            self._sock = sock
+            self._sock = handle or sock
+        self._drop_handle()
+        self._handle = handle
         self.check()  # after publishing: a stop from before it has found no socket to wake
+
+    def _drop_handle(self) -> None:
+        """The lock is not held: closing may run finalizers."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
 
     def check(self) -> None:
         if self._kicked or self._stopped:
             raise Interrupted("the request was cut short by this process")
 
     def unpublish(self, sock: Any) -> socket.socket | None:
-        """``sock`` is about to be closed, without the lock: a collection in there closes whatever it finds.
+        """``sock`` is about to be closed, without the lock, because closing may run finalizers.
 
-        Returns it, or None where it is not the one that is published: such are those that a finalizer closes.
+        Returns it; None if it is not the one that is published (a finalizer may close others).
         """
         found = self._sock
         if found is None or found is not real(sock):
@@ -125,7 +138,7 @@ class RunningRequest:
 
     def drop_inherited(self) -> None:
         """In a forked child: give the descriptor back without a word to the peer, who still talks with the parent."""
-        sock, self._sock = self._sock, None
+        sock, self._sock, self._handle = self._sock, None, None
         if sock is not None:
             socket.socket.close(sock)
 
@@ -137,22 +150,6 @@ def _shut(sock: socket.socket | None) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended by itself
-
-
-class TlsSocket(ssl.SSLSocket):
-    """What contexts of ours make: ``wrap_socket`` takes the descriptor out of the socket that was published before, and
-    gives this one away only after the handshake, which can hang."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        slot = current()
-        if slot is None:
-            return super().do_handshake(block)
-        try:
-            slot.publish(self)
-            super().do_handshake(block)
-        except BaseException:
-            slot.unpublish(self)  # its maker closes it
-            raise
 
 
 class RunningRequests:

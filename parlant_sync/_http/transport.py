@@ -1,15 +1,14 @@
 """HTTP through ``requests``: one request out, one body or one typed error back.
 
-Everything a network can do becomes :class:`TransportError`, every status that is not success an :class:`ApiError`, and
-no message carries a secret. Polls go over a :class:`PollConnection` each, which can be woken; calls
-share a pool and never wait behind sleeping polls. Redirects are refused: they would carry credentials and messages
-elsewhere.
+Every failure of the network becomes a :class:`TransportError`, every status that is not success an :class:`ApiError`,
+and no message carries a secret. Each poller has a :class:`PollConnection`, which can be woken; calls share a pool and
+never wait behind sleeping polls. Redirects are refused: they would carry credentials and messages elsewhere.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,9 @@ import requests
 
 from parlant_sync import errors
 from parlant_sync._deadline import SOCKET_MAX, Deadline
-from parlant_sync._http import adapter, error_mapping, interrupt
-from parlant_sync._http.auth import Auth
+from parlant_sync._http import adapter, error_mapping, interrupt, redaction, tls
+from parlant_sync._http.auth import RequestAuth, TokenSource
 from parlant_sync._http.codec import encode
-from parlant_sync._http.steady import Common, SteadySession
 from parlant_sync._version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ _CHUNK = 1024 * 1024
 
 
 class HttpAnswer:
-    """A successful answer: its headers and its body, ``whole`` unless it was longer than was wanted, and left."""
+    """A successful answer. ``whole`` is False if its body was longer than wanted; then ``body`` is empty."""
 
     __slots__ = ("body", "headers", "status", "whole")
 
@@ -46,26 +44,26 @@ class HttpAnswer:
         self.whole = whole
 
 
-def told_length(headers: Mapping[str, str]) -> int | None:
-    """How many bytes the body has as JSON; None where that is not told."""
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """The length of the body as JSON in bytes; None if the headers do not say."""
     length = headers.get("Content-Length") or ""
     # No body has a length of 20 digits, and int() refuses thousands of them.
     return int(length) if length.isdecimal() and len(length) < 20 and "Content-Encoding" not in headers else None
 
 
 def read_body(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:
-    """The body, decoded; within the deadline even where it drips, and never more than MAX_BODY of it.
+    """Return the body, unpacked; None if it is longer than ``at_most``.
 
-    None where it is longer than ``at_most``.
+    Raises ProtocolError above MAX_BODY, and ReadTimeout after the deadline, also if the body drips.
     """
-    if at_most is not None and (told_length(response.headers) or 0) > at_most:
+    if at_most is not None and (content_length(response.headers) or 0) > at_most:
         return None
     try:
         return _read(response, deadline, at_most)
     except MemoryError:
         pass
-    # Here, where nothing holds any more what had been read.
-    raise errors.ProtocolError(f"a body came from {_place(response)} that is more than there is memory for")
+    # Raised here, where what was read is no longer held.
+    raise errors.ProtocolError(f"the body from {_place(response)} needs more memory than there is")
 
 
 def _place(response: requests.Response) -> str:
@@ -90,7 +88,7 @@ def _read(response: requests.Response, deadline: Deadline, at_most: int | None) 
 
 
 class Failure:
-    """Tells of a failed request whether the server may have taken it: the last fact about the last request.
+    """Whether the server may have taken a failed request. A fact about the last attempt.
 
     What is not known to have stayed here counts as sent.
     """
@@ -102,15 +100,20 @@ class Failure:
 
 
 class PollConnection:
-    """One connection to the server, used by one thread at a time, which any thread can wake from its wait."""
+    """One connection to the server, used by one thread at a time. Any thread can wake that one from its wait."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.session, self.wakeable = transport.new_session(connections=1)
         self.slot = interrupt.RunningRequest()
+        self._last: dict[str, Any] | None = None
 
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> HttpAnswer:
-        """A 504 is an answer here, the usual one: nothing new."""
+        """Parlant's own 504 is an answer here, the usual one: nothing new. A proxy's is a ServerError."""
+        asked = dict(params)
+        if asked == self._last:  # a cache on the way may have kept the last answer, be it a 504
+            params = {**params, "_": unique()}
+        self._last = asked
         return self._transport.request(
             "GET", path, params=params, session=self.session, slot=self.slot, read_timeout=read_timeout, also=504
         )
@@ -118,26 +121,39 @@ class PollConnection:
     def close(self) -> None:
         adapter.close(self.session)
 
+    def drop_inherited(self) -> None:
+        """In a forked child: close the descriptor without a word to the peer, who still talks with the parent."""
+        self.slot.drop_inherited()
+        self.session = requests.Session()  # the old one ends with its last reference
+
+
+def unique() -> str:
+    """A value that makes a repeated request another one for every cache."""
+    return os.urandom(6).hex()
+
 
 class Transport:
     """The way to one server. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
+        error_mapping.check_urllib3()
         self.settings = settings
         self.base_url = settings.base_url
         # Read once: requests would go through the whole environment twice for each request (0.3 ms and more).
         proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=settings.proxies.get("no_proxy"))
-        self._common = Common(self.base_url, {**proxies, **settings.proxies})
+        self._common = adapter.Common(self.base_url, {**proxies, **settings.proxies})
         self._common.headers.update(self._own_headers(self._common.headers))
         self._proxy = requests.utils.select_proxy(self.base_url, self._common.proxies)
-        self._tls = settings.tls_context()
-        self._proxy_tls = settings.proxy_tls_context(self._proxy, self._tls)
+        self._tls = tls.server_context(settings)
+        self._proxy_tls = tls.proxy_context(settings, self._proxy, self._tls)
+        self._token = TokenSource(settings.token, self.base_url) if settings.token is not None else None
         self._lock = threading.Lock()  # guards _calls and _closed: one is kept, and none after the end
         self._calls: requests.Session | None = None
         self._closed = False
+        self._pid = os.getpid()
 
     def new_session(self, *, connections: int) -> tuple[requests.Session, bool]:
-        """A ``requests.Session``, the caller's own where a factory was given; and whether its sockets can be woken.
+        """A ``requests.Session``, the caller's own if there is a factory; and whether its sockets can be woken.
 
         No lock of ours may be held: the factory is the caller's code. Raises SessionClosed after ``close()``.
         """
@@ -146,18 +162,27 @@ class Transport:
         factory = self.settings.session_factory
         if factory is None:
             ours = adapter.Adapter(self._tls, self._proxy_tls, pool_connections=1, pool_maxsize=connections)
-            return SteadySession(ours, self._common), interrupt.CAN_WAKE
+            return adapter.OwnSession(ours, self._common), interrupt.CAN_WAKE
         session = factory()
         if not isinstance(session, requests.Session):
-            raise errors.ConfigurationError(f"session_factory returned {type(session).__name__}, no requests.Session")
-        return session, adapter.adopt(session, self.base_url) and interrupt.CAN_WAKE
+            raise errors.ConfigurationError(
+                f"session_factory returned {type(session).__name__}, not a requests.Session"
+            )
+        return session, adapter.adopt(session, self.base_url, self._common.cookies) and interrupt.CAN_WAKE
+
+    def secrets(self) -> list[str]:
+        """What must not show in any text of a server: the caller's headers and the token."""
+        token = {"Authorization": self._token.header} if self._token is not None else {}
+        return redaction.secrets_of({**self.settings.headers, **token})
 
     def _ended(self) -> errors.SessionClosed:
         return errors.SessionClosed(f"the client of {self.base_url} is closed; make a new one")
 
     def _own_headers(self, before: Mapping[str, Any]) -> dict[str, Any]:
         name = f"parlant-sync/{__version__} {before.get('User-Agent') or ''}".strip()
-        return {"User-Agent": name, "Accept": "application/json", **self.settings.headers}
+        # Every answer changes with time. Caches of the process (requests-cache) and on the way must not keep any.
+        ours = {"User-Agent": name, "Accept": "application/json", "Cache-Control": "no-store"}
+        return {**ours, **self.settings.headers}
 
     def line(self) -> PollConnection:
         return PollConnection(self)
@@ -178,13 +203,13 @@ class Transport:
         return kept
 
     def _arguments(self, session: requests.Session, headers: dict[str, Any]) -> dict[str, Any]:
-        """What a session is told with each request. One of a caller is not altered: it may be in other use as well."""
-        arguments = self.settings.tls_arguments()
+        """The arguments of each request. A caller's session is not altered: it may be in other use as well."""
+        found = tls.arguments(self.settings)
         if self.settings.session_factory is not None:
             headers = {**self._own_headers(session.headers), **headers}
-            arguments["proxies"] = dict(self.settings.proxies)  # a copy: requests adds the environment's
-        arguments["headers"] = headers
-        return arguments
+            found["proxies"] = dict(self.settings.proxies)  # a copy: requests adds the environment's
+        found["headers"] = headers
+        return found
 
     def request(
         self,
@@ -204,76 +229,72 @@ class Transport:
         """One request, no retries. ``path`` is already quoted and starts with a slash.
 
         The whole answer has ``read_timeout`` seconds (default: ``request_timeout``) from the moment of the request, not
-        only each read of it. ``calls``: those that it can be ended with. ``failure`` is told whether bytes had gone. Of
-        a body longer than ``at_most`` no more is read. ``also`` is a status that is an answer as well, not an error.
+        only each read of it. ``calls`` can end it, with others. ``failure`` notes whether bytes went. A body longer
+        than ``at_most`` is not read. ``also`` is a status that is an answer as well if it is Parlant's, not an error.
 
         Raises TransportError, ApiError (its subclass for the status), ProtocolError; what ``calls`` were stopped with;
-        or ``Interrupted`` where the slot alone was kicked or stopped.
+        or ``Interrupted`` if the slot alone was kicked or stopped.
         """
+        if self._pid != os.getpid():
+            self.drop_inherited()
         slot = slot or interrupt.RunningRequest()
-        source = self.settings.token_source
-        once = functools.partial(
-            self._once,
-            method,
-            path,
-            params=params,
-            body=body,
-            session=session,
-            slot=slot,
-            calls=calls,
-            limit=self.settings.request_timeout if read_timeout is None else read_timeout,
-            failure=failure,
-            at_most=at_most,
-            also=also,
-        )
-        answer = once()
-        if isinstance(answer, errors.AuthenticationError) and source is not None and source.rotates:
+        failure = failure or Failure()
+        failure.sent = False
+        data = None if body is None else encode(body)
+        deadline = Deadline(self.settings.request_timeout if read_timeout is None else read_timeout)
+        once_more = self._token is not None and self._token.rotates
+        while True:
+            answer = self._once(
+                method, path, params, data, session, slot, calls, deadline, failure, at_most=at_most, also=also
+            )
+            if not once_more or not isinstance(answer, errors.AuthenticationError):
+                break
             logger.debug("%s %s: 401; asking for the token once more", method, path)
-            answer = once()
+            once_more = False
         if isinstance(answer, BaseException):
-            raise answer  # here, where nothing is being handled that would become its context and be shown with it
+            # Raised here, so that no frame of requests is in its traceback: their variables hold the headers.
+            raise answer.with_traceback(None)
         return answer
 
     def _once(
         self,
         method: str,
         path: str,
-        *,
         params: Mapping[str, Any] | None,
-        body: Any,
+        data: bytes | None,
         session: requests.Session | None,
         slot: interrupt.RunningRequest,
         calls: interrupt.RunningRequests | None,
-        limit: float,
-        failure: Failure | None,
+        deadline: Deadline,
+        failure: Failure,
+        *,
         at_most: int | None,
         also: int,
     ) -> HttpAnswer | BaseException:
-        if failure is not None:
-            failure.sent = False  # whatever ends this one before it goes; the last one's fate was told already
+        """An answer, or the error to raise."""
+        failure.sent = False  # whatever ends this attempt before it goes
         headers: dict[str, Any] = {}
-        data = None
-        if body is not None:
-            data = encode(body)
+        if data is not None:
             headers["Content-Type"] = "application/json"
         if at_most is not None:
-            headers["Accept-Encoding"] = "identity"  # its length is to be told
+            headers["Accept-Encoding"] = "identity"  # so that Content-Length is the length of the body
         outer = interrupt.current()
-        auth: Auth | None = None
+        auth: RequestAuth | None = None
         try:
             if calls is not None:
                 calls.enter(slot)
             session = session or self._call_session()
+            left = min(deadline.remaining(), SOCKET_MAX)
             with slot:
-                auth = Auth(self.settings, session, slot)
-                slot.deadline = deadline = Deadline(limit)
+                slot.deadline = deadline
+                auth = RequestAuth(self._token or self.settings.auth or session.auth, slot, self.base_url)
                 response = session.request(
                     method,
                     self.base_url + path,
                     params=params,
                     data=data,
                     auth=auth,
-                    timeout=(min(self.settings.connect_timeout, limit, SOCKET_MAX), min(limit, SOCKET_MAX)),
+                    timeout=(max(min(self.settings.connect_timeout, left), 0.001), max(left, 0.001)),
                     allow_redirects=False,
                     stream=True,
                     **self._arguments(session, headers),
@@ -281,44 +302,54 @@ class Transport:
                 with response:
                     if response.status_code < 200:  # closes the connection: the answer itself may come yet
                         raise requests.exceptions.ConnectionError(f"{response.status_code} came, which ends no request")
-                    most = at_most if response.status_code < 300 else None
-                    content = read_body(response, deadline, most)
+                    content = read_body(response, deadline, at_most if response.status_code < 300 else None)
         except error_mapping.NETWORK_ERRORS as error:
-            # No ``auth``, no request: it was the factory that failed.
-            sent = auth is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
-            if failure is not None:
-                failure.sent = sent
+            # Without ``auth`` there was no request: the session factory failed.
+            failure.sent = auth is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
             if slot.interrupted:
                 ended = None if calls is None else calls.ended()
                 return ended or interrupt.Interrupted("the request was cut short by this process")
-            secrets = [] if auth is None else auth.secrets(self._proxy)
-            return error_mapping.no_answer(method, self.base_url, path, error, self._proxy, sent=sent, secrets=secrets)
-        except errors.ProtocolError:
-            if failure is not None:
-                failure.sent = True
-            raise
+            return error_mapping.no_answer(
+                method,
+                self.base_url,
+                path,
+                error,
+                self._proxy,
+                sent=failure.sent,
+                secrets=[] if auth is None else auth.secrets(self._proxy),
+            )
+        except errors.ParlantSyncError as error:
+            # A ProtocolError is about an answer; others (of a token callable, of ``calls``) came before the request.
+            failure.sent = isinstance(error, errors.ProtocolError)
+            return error
         finally:
             # Neither can be interrupted, as ``__exit__`` can, which would leave the thread in a request that is over.
             interrupt.here.slot = outer
             if calls is not None:
                 calls.running.discard(slot)
-        if failure is not None:
-            failure.sent = True
-        if 200 <= response.status_code < 300 or response.status_code == also:
+        failure.sent = True
+        if 200 <= response.status_code < 300:
             return HttpAnswer(response.status_code, response.headers, content or b"", content is not None)
+        if response.status_code == also and error_mapping.is_parlants(content or b""):
+            return HttpAnswer(also, response.headers, content or b"")
         return error_mapping.refused(method, self.base_url, path, response, content or b"")
 
     def close(self) -> None:
         """Later requests get SessionClosed; those under way go on (``RunningRequests`` ends them)."""
         with self._lock:
             self._closed = True
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Use no connection again that is idle now: one of them gave an answer that belongs to another request."""
+        with self._lock:
             calls, self._calls = self._calls, None
         if calls is not None:
             adapter.close(calls)
 
     def drop_inherited(self) -> None:
-        """In a forked child: forget the parent's connections without telling their peers."""
-        self._lock = threading.Lock()
-        calls, self._calls = self._calls, None
-        if calls is not None:
-            adapter.drop_inherited(calls)
+        """In a forked child: forget the parent's connections without a word to their peers."""
+        self._lock = threading.Lock()  # a thread of the parent's may hold the old one
+        self._pid = os.getpid()
+        self._calls = None  # it ends with its last reference: closed, not shut down
+        self._common.cookies._cookies_lock = threading.RLock()

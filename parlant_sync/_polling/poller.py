@@ -13,11 +13,11 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 
 from parlant_sync import errors
-from parlant_sync._api.calls import DEADLY
+from parlant_sync._api.calls import is_final
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import StopSignal, jittered
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import adapter, interrupt
+from parlant_sync._http import interrupt
 from parlant_sync._http.transport import PollConnection
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poll_log import PollCounts, PollLog
@@ -192,8 +192,7 @@ class Poller:
             self._state = "ended"
             line, self._line, self._thread = self._line, None, None
         if line is not None:
-            line.slot.drop_inherited()
-            adapter.drop_inherited(line.session)  # in a pause its connection is idle
+            line.drop_inherited()
 
     # -- the thread
 
@@ -216,9 +215,10 @@ class Poller:
                     self._pausing = True
                     self.stop_signal.wait(self._backoff(attempt), cuttable=True)
                     self._pausing = False
-        except DEADLY as error:
-            self._finish(error)
         except BaseException as error:
+            if isinstance(error, errors.ParlantSyncError) and is_final(error):
+                self._finish(error)
+                return
             # Nothing may come here; if something does, every waiter is told instead of waiting for ever.
             logger.exception("session %s: the poller failed", self.session_id)
             name = type(error).__name__
@@ -275,9 +275,9 @@ class Poller:
             new = self._poll(line, wait, asked)
         except interrupt.Interrupted:
             return None
-        except DEADLY:
-            raise
         except Exception as error:
+            if is_final(error):
+                raise
             if self._stopping:
                 return None
             if isinstance(error, errors.RateLimitedError):

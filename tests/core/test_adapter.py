@@ -16,7 +16,7 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import Retry
 
 from parlant_sync._http import adapter, interrupt
-from parlant_sync._http.adapter import Adapter
+from parlant_sync._http.adapter import Adapter, CookieJar
 from parlant_sync._http.connection import FreshPool
 from parlant_sync._http.interrupt import RunningRequest
 
@@ -66,7 +66,7 @@ def test_a_shared_session_is_not_altered() -> None:
     with requests.Session() as session:
         headers, proxies = dict(session.headers), dict(session.proxies)
         for _ in range(3):
-            assert adapter.adopt(session, URL)
+            assert adapter.adopt(session, URL, CookieJar())
         assert (dict(session.headers), dict(session.proxies)) == (headers, proxies)
         moved = requests.Response()
         moved.status_code, moved.headers["location"] = 302, "http://elsewhere.test/"
@@ -86,7 +86,7 @@ def test_a_session_that_was_returned_twice_is_left_open(times: int) -> None:
 
     session = Session()
     for _ in range(times):
-        adapter.adopt(session, URL)
+        adapter.adopt(session, URL, CookieJar())
     adapter.close(session)
     assert len(closed) == (times == 1)
 
@@ -115,27 +115,12 @@ def test_idle_connections_are_closed_though_an_exception_holds_their_pool() -> N
     assert left.fileno() == -1
 
 
-def test_idle_connections_are_given_back_in_a_child() -> None:
-    """Without a word to the peer, and whatever the socket is wrapped in."""
-    with requests.Session() as session:
-        session.mount("http://", Adapter())
-        left, right = socket.socketpair()
-        connection = type("Connection", (), {"sock": type("SSLTransport", (), {"socket": left})(), "close": print})()
-        idle = pool_of(session).pool
-        idle.get(block=False)
-        idle.put(connection)
-        adapter.drop_inherited(session)
-        assert left.fileno() == -1
-        right.close()
-        assert pool_of(session).pool.qsize() == 0
-
-
 @pytest.mark.parametrize("ours", [True, False])
 def test_retries_of_an_adapter_do_not_count_for_us(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Retry] = []
 
-    def urlopen(self: Any, method: str, url: str, body: Any, headers: Any, retries: Retry, **_: Any) -> Any:
-        given.append(retries)
+    def urlopen(self: Any, **arguments: Any) -> Any:  # by name, as some instrumentations of OpenTelemetry need it
+        given.append(arguments["retries"])
         raise OSError("no further")
 
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
@@ -148,16 +133,66 @@ def test_retries_of_an_adapter_do_not_count_for_us(ours: bool, monkeypatch: pyte
     assert given[0].is_retry("POST", 502) is not ours
 
 
-@pytest.mark.parametrize("block", [False, True])
-def test_the_idle_ones_have_no_lock_to_lose(block: bool) -> None:
+def test_the_idle_ones_have_no_lock_to_lose() -> None:
     with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(pool_block=block))
         adapter.instrument(session, URL)
         idle = pool_of(session).pool
         assert not isinstance(idle, queue.Queue)
         assert not any(
             isinstance(value, (threading.Condition, type(threading.Lock()))) for value in vars(idle).values()
         )
+
+
+def test_a_pool_that_blocks_waits_for_a_connection() -> None:
+    """A caller's adapter with ``pool_block=True`` keeps urllib3's own queue."""
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(pool_block=True, pool_maxsize=1))
+        adapter.instrument(session, URL)
+        pool = pool_of(session)
+        taken = pool._get_conn()
+        with pytest.raises(urllib3.exceptions.EmptyPoolError):
+            pool._get_conn(timeout=0.01)
+        pool._put_conn(taken)
+        assert pool._get_conn(timeout=5) is taken
+
+
+# -- cookies
+
+
+def cookie(name: str, value: str = "v") -> Any:
+    return requests.cookies.create_cookie(name, value, domain="h.test")
+
+
+def test_cookies_are_bounded() -> None:
+    jar = CookieJar()
+    for number in range(10_000):
+        jar.set_cookie(cookie(f"c{number}"))
+    jar.set_cookie(cookie("large", "x" * 10_000))
+    assert 0 < len(jar) <= adapter.MAX_COOKIES
+    assert "c9999" in jar
+    assert "large" not in jar
+
+
+def test_cookies_are_for_many_threads() -> None:
+    """requests reads the whole jar for each request, without its lock."""
+    jar, failed, done = CookieJar(), list[BaseException](), threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not done.is_set():
+            jar.set_cookie(cookie(f"c{number % 90}"))
+            number += 1
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            requests.cookies.merge_cookies(requests.cookies.RequestsCookieJar(), jar)
+    except RuntimeError as error:
+        failed.append(error)
+    done.set()
+    thread.join()
+    assert not failed
 
 
 def test_one_tls_context_for_all() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
 from parlant_sync import errors
-from parlant_sync._http.auth import Auth
+from parlant_sync._http.auth import RequestAuth
 from parlant_sync._http.codec import segment
 from parlant_sync._http.interrupt import RunningRequest
 
@@ -28,10 +27,8 @@ def test_what_is_no_segment(value: Any) -> None:
         segment(value, "an id")
 
 
-def authenticated(auth: Any) -> tuple[Auth, Any]:
-    settings: Any = SimpleNamespace(request_auth=lambda session: auth)
-    with requests.Session() as session:
-        made = Auth(settings, session, RunningRequest())
+def authenticated(auth: Any) -> tuple[RequestAuth, Any]:
+    made = RequestAuth(auth, RunningRequest(), "http://h")
     request = requests.Request("GET", "http://h/", headers={"X-Vault": "v4lue-of-it"}).prepare()
     return made, made(request)
 

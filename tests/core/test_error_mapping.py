@@ -86,7 +86,7 @@ def test_a_proxy_that_is_not_reached(known: bool) -> None:
     proxy = "http://user:pa55word@proxy.test:3128"
     cause = urllib3.exceptions.ProxyError("Cannot connect to proxy.", REFUSED)
     error = no_answer(pooled(cause, proxy if known else None), None if known else proxy)
-    assert "Connection refused; check the proxy http://proxy.test:3128:" in str(error)
+    assert "Connection refused; check the proxy http://proxy.test:3128, which" in str(error)
     assert "pa55" not in str(error)
     assert "Parlant server answers" not in str(error)
     assert error_mapping.unsent(pooled(cause))
@@ -96,7 +96,7 @@ def test_a_proxy_that_is_not_reached(known: bool) -> None:
 def test_a_proxy_that_refuses_the_tunnel(proxy: str | None) -> None:
     cause = urllib3.exceptions.ProtocolError("Connection aborted.", OSError("Tunnel connection failed: 407 Needed"))
     text = str(no_answer(requests.exceptions.ConnectionError(cause), proxy))
-    assert "407 Needed; check the proxy" in text
+    assert "407 Needed; give the user and password of the proxy" in text
     assert ("http://proxy.test:3128" in text) == ("proxy.test" in (proxy or ""))
     assert "pa55" not in text
 

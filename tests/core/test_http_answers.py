@@ -82,4 +82,4 @@ def test_a_body_has_its_time() -> None:
     ids=["5", "none", "negative", "letters", "digits"],
 )
 def test_lengths(headers: dict[str, str], length: int | None) -> None:
-    assert transport.told_length(headers) == length
+    assert transport.content_length(headers) == length

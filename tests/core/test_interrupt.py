@@ -169,7 +169,7 @@ def test_keepalive_is_set(answering: Listener) -> None:
     class Watching(RunningRequest):
         __slots__ = ()
 
-        def publish(self, sock: socket.socket | None) -> None:
+        def publish(self, sock: socket.socket | None, **_: bool) -> None:
             if sock is not None:
                 seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
             publish(self, sock)

@@ -463,7 +463,7 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
     dropped: list[object] = []
-    monkeypatch.setattr("parlant_sync._http.adapter.drop_inherited", dropped.append)
+    monkeypatch.setattr("parlant_sync._http.transport.PollConnection.drop_inherited", dropped.append)
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
     p.use(USER)
     while p.state != "waiting":
@@ -477,7 +477,7 @@ def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.Monke
         assert not child.is_alive()
     assert thread is not None
     assert line is not None
-    assert dropped == [line.session]
+    assert dropped == [line]
     assert p.state == "ended"
     p.stop()
     thread.join(5)

@@ -9,6 +9,8 @@ import pytest
 import requests
 
 from parlant_sync import Client
+from parlant_sync._http import tls
+from parlant_sync._http.auth import TokenSource
 from parlant_sync._settings import Settings, check_base_url
 from parlant_sync.errors import ConfigurationError, TransportError
 
@@ -97,13 +99,13 @@ def test_bad_urls(url: object) -> None:
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings(None).base_url == "http://localhost:8800"
-    assert settings(None).token_source is None
+    assert settings(None).token is None
     monkeypatch.setenv("PARLANT_SERVER", "http://env:1")
     monkeypatch.setenv("PARLANT_TOKEN", "env-token")
     assert settings(None).base_url == "http://env:1"
     assert settings().base_url == "http://h"
-    assert settings().token_source is not None
-    assert settings(auth=("u", "p")).token_source is None
+    assert settings().token is not None
+    assert settings(auth=("u", "p")).token is None
 
 
 def test_a_bad_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +117,8 @@ def test_a_bad_url_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["Authorization", "authorization"])
 def test_what_is_given_beats_what_lies_around(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLANT_TOKEN", "env-token")
-    assert settings(headers={name: "Basic abc"}).token_source is None
-    assert settings(headers={"X-Tenant": "t"}).token_source is not None
+    assert settings(headers={name: "Basic abc"}).token is None
+    assert settings(headers={"X-Tenant": "t"}).token is not None
 
 
 @pytest.mark.parametrize(
@@ -181,16 +183,22 @@ def test_the_server_takes_whole_seconds(given: float, asked: int) -> None:
 
 def test_no_secret_in_reprs() -> None:
     made = settings(token="s3cret-token", headers={"X-Api-Key": "k3y"})
-    assert "s3cret" not in repr(made) + repr(made.token_source) + repr(vars(made)["token_source"])
+    assert "s3cret" not in repr(made) + repr(TokenSource("s3cret-token", "http://h"))
     assert "k3y" not in repr(made)
 
 
+@pytest.mark.parametrize("make", [Client, Settings])
+def test_what_was_rejected_has_a_repr(make: Any) -> None:
+    """Reports of errors show the variables of each frame, ``self`` among them."""
+    assert repr(make.__new__(make))
+
+
 def test_tls_is_one_context_and_its_mistakes_are_told() -> None:
-    assert settings("http://h").tls_context() is None
-    context = settings("https://h").tls_context()
+    assert tls.server_context(settings("http://h")) is None
+    context = tls.server_context(settings("https://h"))
     assert context is not None
     assert context.check_hostname
-    loose = settings("https://h", verify=False).tls_context()
+    loose = tls.server_context(settings("https://h", verify=False))
     assert loose is not None
     assert not loose.check_hostname
     for options in ({"verify": "/no/such/bundle.pem"}, {"cert": "/no/such/cert.pem"}):
@@ -198,34 +206,26 @@ def test_tls_is_one_context_and_its_mistakes_are_told() -> None:
             Client("https://h", **options)  # type: ignore[arg-type]
 
 
-def test_auth_is_never_left_to_netrc() -> None:
-    session = requests.Session()
-    assert settings().request_auth(session) is not None
-    session.auth = ("own", "auth")
-    assert settings().request_auth(session) == ("own", "auth")
-
-
 def test_a_token_callable_that_fails_says_whose_it_is() -> None:
     def token() -> str:
         raise KeyError("vault")
 
-    source = settings("http://h:8800", token=token).token_source
-    assert source is not None
-    with pytest.raises(TransportError, match=r"http://h:8800.*token=.*KeyError.*look into"):
+    source = TokenSource(token, "http://h:8800")
+    with pytest.raises(TransportError, match=r"http://h:8800.*token=.*KeyError"):
         source(requests.Request("GET", "http://h").prepare())
 
 
 def test_the_handshake_with_a_proxy() -> None:
-    """Its own context only where the server's holds a certificate that is not for the proxy."""
+    """Its own context only if the server's holds a certificate that is not for the proxy."""
     made = settings("https://h")
-    server = made.tls_context()
-    assert made.proxy_tls_context("https://proxy:1", server) is server
-    assert made.proxy_tls_context("http://proxy:1", server) is None
-    assert made.proxy_tls_context(None, server) is None
-    plain = settings("http://h", verify=False).proxy_tls_context("HTTPS://proxy:1", None)
+    server = tls.server_context(made)
+    assert tls.proxy_context(made, "https://proxy:1", server) is server
+    assert tls.proxy_context(made, "http://proxy:1", server) is None
+    assert tls.proxy_context(made, None, server) is None
+    plain = tls.proxy_context(settings("http://h", verify=False), "HTTPS://proxy:1", None)
     assert plain is not None
     assert plain.verify_mode == ssl.CERT_NONE
-    shown = settings("https://h", cert="/c").proxy_tls_context("https://proxy:1", server)
+    shown = tls.proxy_context(settings("https://h", cert="/c"), "https://proxy:1", server)
     assert shown is not None
     assert shown is not server
-    assert settings("https://h", session_factory=requests.Session).proxy_tls_context("https://p", None) is None
+    assert tls.proxy_context(settings("https://h", session_factory=requests.Session), "https://p", None) is None

@@ -15,6 +15,7 @@ import responses
 import urllib3
 
 from parlant_sync import Client, errors
+from parlant_sync._api import calls
 from parlant_sync._http import interrupt
 from parlant_sync._http.transport import Failure
 
@@ -96,7 +97,7 @@ def test_an_echo_of_the_headers_is_redacted(mocked: responses.RequestsMock, clie
     assert "s3cret" not in repr(caught.value.__dict__) + str(caught.value)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>hello</html>", b"{}", b"[1]", b"[" * 100_000, b'[{"id": 7}]'])
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[1]", b"[" * 100_000, b'[{"id": 7}]'])
 def test_a_success_that_is_none(mocked: responses.RequestsMock, client: Client, body: bytes) -> None:
     mocked.get(f"{URL}/agents", body=body)
     with pytest.raises(errors.ProtocolError, match=re.escape(URL)):
@@ -117,10 +118,20 @@ def test_lasting_trouble_is_told(mocked: responses.RequestsMock, client: Client)
     assert len(mocked.calls) == 3
 
 
+def test_an_empty_200_may_pass(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", body=b"")
+    mocked.get(f"{URL}/agents", json=[])
+    assert client.agents() == []
+    mocked.get(f"{URL}/agents", body=b"")
+    with pytest.raises(errors.TransportError, match="empty body"):
+        client.agents()
+
+
 def test_a_created_session_without_a_body(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.post(f"{URL}/sessions", status=201, body=b"")
-    with pytest.raises(errors.ProtocolError):
+    with pytest.raises(errors.TransportError, match="empty body"):
         client.create_session("a")
+    assert len(mocked.calls) == 1  # it may have been created
 
 
 @pytest.mark.parametrize(
@@ -186,17 +197,57 @@ def test_a_callable_token_is_asked_each_time_and_once_more_after_401(mocked: res
 
 
 def test_a_second_401_is_told(mocked: responses.RequestsMock) -> None:
-    mocked.get(f"{URL}/agents", status=401)
+    mocked.get(f"{URL}/agents", status=401, json=DETAIL)
     with Client(URL, token=Tokens("one", "two", "three")) as client, pytest.raises(errors.AuthenticationError):
         client.agents()
     assert len(mocked.calls) == 2
 
 
 def test_a_fixed_token_is_not_tried_twice(mocked: responses.RequestsMock, client: Client) -> None:
-    mocked.get(f"{URL}/agents", status=401)
+    mocked.get(f"{URL}/agents", status=401, json=DETAIL)
     with pytest.raises(errors.AuthenticationError):
         client.agents()
     assert len(mocked.calls) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("body", [b"default backend - 404", b"", b"<html>no</html>", b'{"error": "x"}', b'["detail"]'])
+def test_a_proxy_s_page_is_temporary(mocked: responses.RequestsMock, client: Client, status: int, body: bytes) -> None:
+    """The class stays that of the status. Only Parlant's own answer is final."""
+    mocked.get(f"{URL}/agents", status=status, body=body)
+    mocked.get(f"{URL}/agents", json=[])
+    assert client.agents() == []
+    mocked.get(f"{URL}/agents", status=status, body=body)
+    with pytest.raises(errors.ApiError, match="a proxy answered") as caught:
+        client.agents()
+    assert caught.value.status == status
+    assert not caught.value.from_parlant
+    assert not calls.is_final(caught.value)
+    mocked.get(f"{URL}/agents", status=status, json=DETAIL)
+    with pytest.raises(errors.ApiError) as caught:
+        client.agents()
+    assert caught.value.from_parlant
+    assert calls.is_final(caught.value)
+
+
+def test_no_cache_may_keep_an_answer(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/agents", status=502)
+    mocked.get(f"{URL}/agents", json=[])
+    client.agents()
+    assert {call.request.headers["Cache-Control"] for call in mocked.calls} == {"no-store"}
+    # A CDN that keeps failures for a while does not look at the request: the second one has another address.
+    assert len({call.request.url for call in mocked.calls}) == 2
+
+
+def test_two_polls_of_one_offset_have_two_addresses(mocked: responses.RequestsMock, client: Client) -> None:
+    mocked.get(f"{URL}/x", status=504, json=DETAIL)
+    line = client._transport.line()
+    for offset in (0, 0, 0, 1):
+        line.get("/x", {"min_offset": offset}, read_timeout=5)
+    addresses = [str(call.request.url).removeprefix(URL) for call in mocked.calls]
+    assert len(set(addresses)) == 4
+    assert (addresses[0], addresses[3]) == ("/x?min_offset=0", "/x?min_offset=1")
+    line.close()
 
 
 def test_a_token_callable_that_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ def test_reprs_and_pickles_of_everything(server: FakeServer) -> None:
         for thing in (client, session, turn, reply, reader, session.health, client.stats(), client.agent("quick")):
             assert not found_in(f"{thing!r} {thing}"), thing
             assert not found_in(_pickled(thing)), thing
-        for thing in (client._settings, client._transport, client._settings.token_source, client._api):
+        for thing in (client._settings, client._transport, client._transport._token, client._api):
             assert not found_in(repr(thing))
 
 
