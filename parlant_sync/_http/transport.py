@@ -129,7 +129,7 @@ class PollConnection:
 
 def unique() -> str:
     """A value that makes a repeated request another one for every cache."""
-    return os.urandom(6).hex()
+    return "".join(chr(ord("a") + byte % 26) for byte in os.urandom(10))
 
 
 class Transport:

@@ -232,7 +232,7 @@ class TurnDriver:
         if tracker.refusal is not None:
             raise self._refused()
         if tracker.error is not None:
-            detail = redact(error_detail(tracker.error), self._api.transport.settings.secrets())
+            detail = redact(error_detail(tracker.error), self._api.transport.secrets())
             summary = summary_of(detail)
             raise errors.AgentError(
                 f"{self.where}: the agent reported an error: {summary}; the server's log has more",
@@ -249,7 +249,7 @@ class TurnDriver:
         retry_after = max(0.0, (until - now).total_seconds()) if until is not None and now is not None else None
         reason = refusal.get("reason")
         reason = reason if isinstance(reason, str) else "no reason given"
-        reason = summary_of(redact(reason[:1000], self._api.transport.settings.secrets()))
+        reason = summary_of(redact(reason[:1000], self._api.transport.secrets()))
         when = "later" if retry_after is None else f"in {retry_after:.0f} s"
         return errors.AgentUnavailable(
             f"{self.where}: the server's cost control refused the turn ({reason}); try again {when}",

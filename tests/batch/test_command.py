@@ -123,7 +123,7 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     code, _, err = command(questions([{"message": "a", "agent_id": "nobody there"}]), *options)
     again = f"parlant-sync -s {server.base_url} agents"
     assert (code, err) == (6, f"parlant-sync: no agent 'nobody there' on {server.base_url}; {again} lists them\n")
-    server.fail_next("/agents/a", 404, "<html>nothing here</html>")
+    server.fail_next("/agents/a", 404, "<html>nothing here</html>", times=None)
     code, _, err = command(questions([{"message": "a", "agent_id": "a"}]), *options)
     assert (code, "there may be no Parlant server at this address" in err) == (6, True)
     assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 2

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from parlant_sync._http.connection import Idle, Waited
+from parlant_sync._http.connection import Idle
 
 
-@pytest.mark.parametrize("make", [Idle, Waited])
-def test_the_last_that_came_is_the_first_to_go(make: type[Idle]) -> None:
-    idle = make(2)
+def test_the_last_that_came_is_the_first_to_go() -> None:
+    idle = Idle(2)
     with pytest.raises(queue.Empty):
         idle.get(block=False)
     idle.put("a", block=False)
@@ -27,17 +26,6 @@ def test_the_last_that_came_is_the_first_to_go(make: type[Idle]) -> None:
 def test_it_never_waits() -> None:
     with pytest.raises(queue.Empty):
         Idle(1).get(block=True, timeout=60)
-
-
-def test_a_blocking_pool_waits_for_another_thread() -> None:
-    idle, got = Waited(1), []
-    with pytest.raises(queue.Empty):
-        idle.get(block=True, timeout=0.01)
-    thread = threading.Thread(target=lambda: got.append(idle.get(block=True, timeout=5)))
-    thread.start()
-    idle.put("a")
-    thread.join(5)
-    assert got == ["a"]
 
 
 def test_many_threads_lose_nothing() -> None:

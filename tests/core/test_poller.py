@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -49,6 +49,9 @@ class FakeLine:
 
     def close(self) -> None:
         self.closed = True
+
+    def drop_inherited(self) -> None:
+        self.dropped = True
 
 
 class FakeApi:
@@ -460,15 +463,13 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(api.asked) == 1
 
 
-def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
-    dropped: list[object] = []
-    monkeypatch.setattr("parlant_sync._http.transport.PollConnection.drop_inherited", dropped.append)
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
     p.use(USER)
     while p.state != "waiting":
         threading.Event().wait(0.001)
-    thread, line = p._thread, p._line
+    thread, line = p._thread, cast(FakeLine, p._line)
     lock = p._lock
     with lock:  # held by a thread that the child does not have
         child = threading.Thread(target=p.drop_inherited, daemon=True)
@@ -477,7 +478,7 @@ def test_a_forked_child_lets_go_of_the_idle_connection(monkeypatch: pytest.Monke
         assert not child.is_alive()
     assert thread is not None
     assert line is not None
-    assert dropped == [line]
+    assert line.dropped
     assert p.state == "ended"
     p.stop()
     thread.join(5)

@@ -282,7 +282,7 @@ def test_a_dead_session_is_let_go_of_and_opened_anew(server: FakeServer) -> None
     with Client(server.base_url) as client:
         session = client.create_session("a")
         server.wait_polls(1)
-        server.fail_next(f"GET /sessions/{session.id}/events", 403)
+        server.fail_next(f"GET /sessions/{session.id}/events", 403, b'{"detail": "no"}')
         server.say(session.id, "x")
         wait_until(lambda: session.closed, "ended")
         with pytest.raises(errors.PermissionDeniedError):

@@ -30,9 +30,14 @@ HTML = b"<html><head><title>504 Gateway Time-out</title></head><body><h1>504 Gat
 
 
 @pytest.mark.usefixtures("quick_retries")
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 401, 403, 404, 429])
 @pytest.mark.parametrize("body", [HTML, b"", b'{"detail":"Request timed out"}'], ids=["html", "empty", "json"])
-def test_a_proxy_s_answer_to_a_poll_loses_nothing(status: int, body: bytes, backend: Backend) -> None:
+def test_a_proxy_s_answer_to_a_poll_loses_nothing(
+    status: int, body: bytes, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if status < 429 and body.startswith(b"{"):
+        pytest.skip("Parlant's own, which ends the session")
+    monkeypatch.setattr("parlant_sync._api.rate_limit.FIRST_RATE_PAUSE", 0.05)
     with connected(backend) as (proxy, client):
         session = client.create_session("quick")
         reader = session.iter_events(timeout=20)
@@ -43,22 +48,26 @@ def test_a_proxy_s_answer_to_a_poll_loses_nothing(status: int, body: bytes, back
         assert session.send("still there", timeout=30).text == "echo: still there"
         offsets = backend.offsets(session.id)
         assert [event.offset for event in take(session, len(offsets), reader)] == offsets
-        if status != 504:  # a 504 is what an idle poll ends with: it counts as nothing new, however early
+        if status != 504 or not body.startswith(b"{"):  # Parlant's own 504 is what an idle poll ends with
             assert client.stats().failures >= 4
 
 
 @pytest.mark.usefixtures("quick_retries")
-@pytest.mark.parametrize("body", [HTML, b""], ids=["html", "empty"])
-def test_a_late_504_is_an_idle_poll(body: bytes, fake: Backend) -> None:
-    """After the time that was asked for: no failure, no pause, the next poll at once."""
+@pytest.mark.parametrize(
+    ("body", "failures"), [(HTML, 2), (b"", 2), (b'{"detail":"x"}', 0)], ids=["html", "empty", "own"]
+)
+def test_a_late_504_is_an_idle_poll_only_if_parlant_sent_it(body: bytes, failures: int, fake: Backend) -> None:
+    """A proxy's 504 is a failed poll: it shows in ``health`` and in the numbers."""
     with connected(fake, poll_wait=1) as (proxy, client):
         session = client.create_session("quick")
         order = proxy.change(lambda _: (_answer(504, body), "keep"), statuses=frozenset({504}), times=2)
         late = order.wait()
-        assert late[1].started - late[0].started < 1.3
-        assert client.stats().failures == 0
+        if not failures:
+            assert late[1].started - late[0].started < 1.3  # no pause, the next poll at once
         fake.custom(session.id)
         assert [event.offset for event in take(session, 1)] == [0]
+        assert client.stats().failures == failures
+        assert ("504" in str(session.health.last_error)) is bool(failures)
 
 
 @pytest.mark.parametrize("body", [HTML, b""], ids=["html", "empty"])

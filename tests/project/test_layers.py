@@ -14,8 +14,11 @@ import parlant_sync
 PACKAGE = Path(parlant_sync.__file__).parent
 # Six layers, lowest first. A file imports from its own layer and from lower ones; within a layer there is no circle.
 LAYERS = (
-    tuple("_version _deadline _file_lock _process _single_owner _validation errors events _http.redaction".split()),
-    ("_settings", "_http"),
+    (
+        *"_version _deadline _file_lock _process _settings _single_owner _validation".split(),
+        *("errors", "events", "_http.redaction"),
+    ),
+    ("_http",),
     ("_api",),
     ("_polling",),
     ("_turns", "turn"),
