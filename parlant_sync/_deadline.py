@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from parlant_sync.errors import ConfigurationError
+
+_T = TypeVar("_T")
 
 # A socket waits no longer: its timeout becomes a count of milliseconds in 31 bits.
 SOCKET_MAX = 2_000_000.0
@@ -29,6 +33,21 @@ def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: floa
     if math.isnan(number) or number < minimum:
         raise ConfigurationError(f"{name} must be at least {minimum:g} seconds, not {value!r}")
     return number
+
+
+def get_in_time(items: queue.SimpleQueue[_T], timeout: float | None) -> _T:
+    """``items.get(timeout=timeout)`` for one consumer, which never waits longer. Raises ``queue.Empty``.
+
+    CPython's ``SimpleQueue.get`` waits for ever if its timeout passes before it has taken the queue's internal lock
+    for the first time: always with a microsecond, and with longer ones if the thread is suspended just then. A
+    ``get_nowait()`` before it takes that lock.
+    """
+    try:
+        return items.get_nowait()
+    except queue.Empty:
+        if timeout is not None and timeout <= 0:
+            raise
+    return items.get(timeout=timeout)
 
 
 class Deadline:

@@ -58,6 +58,7 @@ class RateLimiter:
             at = self.reserve(math.inf if deadline is None else now + deadline.remaining())
             if at is None:
                 return False
+            now = self._clock()
             if at <= now:
                 return True
             went = False

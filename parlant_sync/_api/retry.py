@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from parlant_sync._deadline import Deadline
+from parlant_sync._deadline import Deadline, get_in_time
 
 _T = TypeVar("_T")
 
@@ -62,7 +62,7 @@ class StopSignal:
         try:
             waits.append(wake)
             if not self._set:  # checked after the append: a set() from before has not woken this wait
-                wake.get(timeout=None if timeout is None else max(0.0, timeout))
+                get_in_time(wake, timeout)
         except queue.Empty:
             pass
         finally:

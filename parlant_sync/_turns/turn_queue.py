@@ -7,7 +7,7 @@ import queue
 import weakref
 from collections.abc import Callable, Sequence
 
-from parlant_sync._deadline import Deadline
+from parlant_sync._deadline import Deadline, get_in_time
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync._turns.tracker import TurnTracker
 from parlant_sync.events import Event
@@ -128,7 +128,7 @@ class TurnQueue:
                         until = watching.bound(Deadline(until))
                 del first  # a waiting call must not keep the ticket alive that it waits for
                 try:
-                    events = mine.wake.get(timeout=until)
+                    events = get_in_time(mine.wake, until)
                 except queue.Empty:
                     continue
                 if events and watching is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import parlant_sync as ps
+from parlant_sync._deadline import get_in_time
 from parlant_sync.batch import worker
 from parlant_sync.batch.items import Item, Queues
 from parlant_sync.batch.journal import Journal, LineFile
@@ -306,10 +307,9 @@ class Runner:
 
     def _collect(self, timeout: float | None) -> None:
         """Wait for news, then take all there are."""
-        block = timeout is None or timeout > 0
         with contextlib.suppress(queue.Empty):
-            while (news := self._inbox.get(block, timeout)) is not None:
-                block = False
+            while (news := get_in_time(self._inbox, timeout)) is not None:
+                timeout = 0
                 self._take(*news)
 
     def _record(self) -> None:

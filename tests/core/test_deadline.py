@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+import queue
 import socket
 import threading
 
 import pytest
 
-from parlant_sync._deadline import SOCKET_MAX, Deadline, seconds
+from parlant_sync._deadline import SOCKET_MAX, Deadline, get_in_time, seconds
 from parlant_sync.errors import ConfigurationError
 
 
@@ -75,3 +76,27 @@ def test_no_duration(value: object) -> None:
 def test_durations() -> None:
     assert seconds("wait", 3) == 3.0
     assert seconds("wait", None, none_is_ok=True) == math.inf
+
+
+@pytest.mark.parametrize("timeout", [0.0, 1e-9, 1e-6, 1e-5, 1e-4])
+def test_a_short_wait_at_a_queue_ends(timeout: float) -> None:
+    """CPython's own ``get`` hangs after a few hundred of these."""
+
+    def wait() -> None:
+        for _ in range(3000):
+            with pytest.raises(queue.Empty):
+                get_in_time(queue.SimpleQueue(), timeout)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_what_is_in_a_queue_is_given() -> None:
+    items: queue.SimpleQueue[int] = queue.SimpleQueue()
+    items.put(1)
+    items.put(2)
+    assert (get_in_time(items, 0), get_in_time(items, None)) == (1, 2)
+    threading.Timer(0.05, items.put, [3]).start()
+    assert get_in_time(items, 5) == 3
