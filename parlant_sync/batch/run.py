@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any
 
 from parlant_sync import ApiError, Client, ConfigurationError, PermissionDeniedError
-from parlant_sync._deadline import get_in_time
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.journal import Entry, Journal, LineFile
 from parlant_sync.batch.results import BAD, GOOD, Result, Summary, Tally
@@ -74,7 +73,7 @@ class Batch:
         if self._seconds is not None:
             raise StopIteration
         try:
-            news = get_in_time(self._runner.outbox, timeout)
+            news = self._runner.outbox.get(timeout=timeout)
         except Empty:
             return None
         if isinstance(news, Result):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import parlant_sync as ps
-from parlant_sync._deadline import get_in_time
 from parlant_sync.batch import worker
 from parlant_sync.batch.items import Item, Queues
 from parlant_sync.batch.journal import Journal, LineFile
@@ -307,9 +306,12 @@ class Runner:
 
     def _collect(self, timeout: float | None) -> None:
         """Wait for news, then take all there are."""
+        if timeout:
+            timeout = max(timeout, 0.05)  # a SimpleQueue may wait for ever if a very short timeout passes too early
+        block = timeout is None or timeout > 0
         with contextlib.suppress(queue.Empty):
-            while (news := get_in_time(self._inbox, timeout)) is not None:
-                timeout = 0
+            while (news := self._inbox.get(block, timeout)) is not None:
+                block = False
                 self._take(*news)
 
     def _record(self) -> None:
