@@ -1,8 +1,9 @@
-"""Faults on demand: answers that are not the API's, that come late, in part, or never."""
+"""The requests that a test sees, and faults on demand: answers that are wrong, late, cut, or that never come."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -170,11 +171,42 @@ class Hold:
         return response
 
 
-class FaultOrders:
-    """The part of ``FakeServer`` that orders faults. All methods may be called from any thread."""
+class RequestControls:
+    """What a test does with the requests to a ``FakeServer``: it sees them, waits for them, and orders faults.
+
+    All methods may be called from any thread.
+    """
 
     _loop: LoopThread
     _faults: Faults
+    _requests: deque[Request]
+
+    # --- what it got
+
+    @property
+    def requests(self) -> list[Request]:
+        """The requests it got so far, oldest first (a copy; the last 10,000, see `record`)."""
+        return self._loop.call(lambda: list(self._requests))
+
+    def forget_requests(self) -> None:
+        """Empties :attr:`requests`."""
+        self._loop.call(self._requests.clear)
+
+    def wait_requests(self, pattern: Pattern = "/", count: int = 1, timeout: float = 5.0) -> list[Request]:
+        """Waits until `count` matching requests have come, and returns them; ``TimeoutError`` after `timeout` seconds.
+
+        A pattern is a method, the end of a path, a path with ``*``, both (``"POST /events"``), or a function.
+        """
+
+        check_pattern(pattern)
+
+        def found() -> list[Request]:
+            return [r for r in self._requests if matches(pattern, r)]
+
+        self._loop.wait_until(lambda: len(found()) >= count, timeout, f"{count} requests {pattern!r}")
+        return self._loop.call(found)
+
+    # --- faults
 
     def fail_next(
         self,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .agents import AgentScript, CompositionMode, HumanScript, check_json
 from .api import Api
 from .engine import Engine
-from .faults import FaultOrders, Faults, Pattern, check_pattern, matches
+from .faults import Faults, RequestControls
 from .gates import Gates
 from .httpd import Connection, Request, Response
 from .loop import LoopThread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from parlant_sync import Client
 
 
-class FakeServer(FaultOrders):
+class FakeServer(RequestControls):
     """An HTTP server on 127.0.0.1 that behaves as a Parlant server does, without one.
 
     ::
@@ -433,30 +433,7 @@ class FakeServer(FaultOrders):
 
         self._loop.call(remove)
 
-    # --- what it got
-
-    @property
-    def requests(self) -> list[Request]:
-        """The requests it got so far, oldest first (a copy; the last 10,000, see `record`)."""
-        return self._loop.call(lambda: list(self._requests))
-
-    def forget_requests(self) -> None:
-        """Empties :attr:`requests`."""
-        self._loop.call(self._requests.clear)
-
-    def wait_requests(self, pattern: Pattern = "/", count: int = 1, timeout: float = 5.0) -> list[Request]:
-        """Waits until `count` matching requests have come, and returns them; ``TimeoutError`` after `timeout` seconds.
-
-        A pattern is a method, the end of a path, a path with ``*``, both (``"POST /events"``), or a function.
-        """
-
-        check_pattern(pattern)
-
-        def found() -> list[Request]:
-            return [r for r in self._requests if matches(pattern, r)]
-
-        self._loop.wait_until(lambda: len(found()) >= count, timeout, f"{count} requests {pattern!r}")
-        return self._loop.call(found)
+    # --- waiting
 
     @property
     def polls(self) -> int:
