@@ -219,7 +219,7 @@ class MessagePoster:
         """Find the message whose post failed with ``cause``. Raises ``cause`` if that proves that it is not stored."""
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
         limit = self._api.transport.settings.request_timeout
-        until = Deadline(max(min(deadline.remaining(), limit), _GRACE))
+        until = Deadline(min(max(deadline.remaining(), _GRACE), limit))
         looks = 0  # those that the server answered: the trouble that hid the answer may hide the list as well
 
         def look() -> Event:

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from support.raw_api import Api, brief, in_background
 
+import parlant_sync
 from parlant_sync.testing import AgentScript
 
 
@@ -136,6 +138,21 @@ def test_a_client_for_the_server(serve):
     with api.server.client(turn_timeout=20) as client:
         assert client.create_session("support").send("hi").text == "Hello"
     assert api.server.requests[0].headers["authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize("down", [True, False], ids=["stopped", "uncertain"])
+def test_failures_take_no_time(api, down):
+    api.server.agent("support")
+    with api.server.client() as client:
+        session = client.create_session("support")
+        if down:
+            api.server.stop()
+        else:
+            api.server.cut_next("POST /events", times=None)
+        began = time.monotonic()
+        with pytest.raises(parlant_sync.TransportError if down else parlant_sync.DeliveryUncertain):
+            session.send("hi")
+        assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("package", ["freezegun", "time_machine"])
