@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from parlant_sync import errors
 from parlant_sync._deadline import Deadline
-from parlant_sync._polling.users import Use
+from parlant_sync._polling.poller import Use
 from parlant_sync.reader import Position
 from parlant_sync.session import Session
 

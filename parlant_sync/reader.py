@@ -13,8 +13,7 @@ from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.poller import Poller
-from parlant_sync._polling.users import Use
+from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.streaming import BY_LIST, BY_READ, StreamedMessage
 from parlant_sync.events import Event

@@ -100,7 +100,7 @@ class Session:
         self._lock = threading.Lock()  # guards _entered
         self._entered = 0
         self._turn_queue = TurnQueue()
-        self._hub = EventHub(next_offset, on_end=self._turn_queue.close)
+        self._hub = EventHub(next_offset, f"session {info.id} on {settings.base_url}")
         self._poller = Poller(
             info.id,
             api,
@@ -109,8 +109,12 @@ class Session:
             idle_timeout=settings.idle_timeout,
             on_change=on_change,
         )
-        self._calls = RunningRequests()
-        self._api = api = api.scoped(self._calls, self._poller.stop_signal)
+        self._client_api = api
+        calls, turn_queue = RunningRequests(), self._turn_queue
+        self._api = api = api.scoped(calls, self._hub.stop_signal)
+        # A request that runs while the server refuses another one gets its own answer, which says what became of it.
+        self._hub.on_end(lambda cause: None if isinstance(cause, errors.ApiError) else calls.stop(cause))
+        self._hub.on_end(lambda _: turn_queue.close())
         self._starter = TurnStarter(
             info,
             api=api,
@@ -507,7 +511,7 @@ class Session:
     def delete(self) -> None:
         """Delete the session on the server, and close this object. Raises as any single request."""
         with self._starter.using():
-            self._delete(self._api)
+            self._delete(self._client_api)  # not among the requests that the end of the session cuts
 
     def _delete(self, api: RestApi) -> None:
         gone = errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()")
@@ -539,8 +543,6 @@ class Session:
         """For the registry: wake everything, wait for nothing."""
         closed = errors.SessionClosed(f"{self._starter.where} was closed; client.session({self.id!r}) opens it again")
         self._hub.end(closed)
-        self._calls.stop(self._hub.ending or closed)
-        self._poller.stop()
         self._finalizer.detach()  # done: an interrupt that fell into it would be swallowed
         self._forget(self)
 

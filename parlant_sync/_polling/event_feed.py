@@ -65,8 +65,9 @@ class EventFeed:
     def leave(self) -> None:
         """Give only what has arrived, and then end. From any thread."""
         self._left = SessionClosed("this reader was closed; iter_events() continues where it stopped")
-        self._hub.leave(self._mailbox)
-        self._mailbox.nudge()
+        if not self._hub.inherited:
+            self._hub.leave(self._mailbox)
+            self._mailbox.nudge()
 
     def skip_to(self, offset: int) -> None:
         """Skip the events below ``offset``."""

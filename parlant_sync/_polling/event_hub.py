@@ -7,15 +7,19 @@ the caller there, and that may close a session.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from parlant_sync._api.retry import StopSignal
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync.errors import NotFoundError, ParlantSyncError
+from parlant_sync.errors import ForkedProcessError, NotFoundError, ParlantSyncError, copy_for_waiter
 from parlant_sync.events import Event, Mode
+
+Listener = Callable[[ParlantSyncError], None]
 
 # A poll that has not delivered a message this many seconds after its post is taken for dead, and made again. Servers
 # answer within 0.25 s (WIRE.md). If the next poll does not deliver it either, it gets twice the time.
@@ -36,13 +40,19 @@ class LogPosition(NamedTuple):
 class EventHub:
     """Hands each polled batch to all mailboxes. Keeps no events, and mailboxes only weakly. Thread-safe."""
 
-    def __init__(self, next_offset: int, *, on_end: Callable[[], None] = lambda: None) -> None:
-        self._on_end = on_end  # called once, outside the lock
-        self._lock = threading.RLock()  # guards all attributes below; held for nothing slower than a queue's put
+    def __init__(self, next_offset: int, where: str = "the session") -> None:
+        """``where`` names the session and its server, for messages."""
+        self.stop_signal = StopSignal()
+        self._pid = os.getpid()
+        self._where = where
+        # Both change by single list operations, without the lock: ``end`` may be called in a signal handler. The first
+        # cause counts. Each is in a tuple of its own, so that ``end`` recognises the one that it has added.
+        self._causes: list[tuple[ParlantSyncError]] = []
+        self._listeners: list[Listener] = []
+        self._lock = threading.RLock()  # guards everything below; held for nothing slower than a queue's put
         self._place = LogPosition(next_offset)
         self._bases = [0]  # where each epoch was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
-        self._ending: ParlantSyncError | None = None
         # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
         self.deleting: ParlantSyncError | None = None
         self.answers = 0  # how many polls have succeeded
@@ -61,7 +71,22 @@ class EventHub:
     @property
     def ending(self) -> ParlantSyncError | None:
         """Why no more events will come; None while the session goes on."""
-        return self._ending
+        if self.inherited:
+            return ForkedProcessError(
+                f"{self._where} was opened by process {self._pid}, before the fork; open it again in this process"
+            )
+        return self._causes[0][0] if self._causes else None
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child, where another thread of the parent may hold the locks."""
+        return self._pid != os.getpid()
+
+    def check(self) -> None:
+        """Raise what has ended the session, if anything has."""
+        ending = self.ending
+        if ending is not None:
+            raise copy_for_waiter(ending) from ending
 
     @property
     def agent_status(self) -> str | None:
@@ -87,7 +112,12 @@ class EventHub:
             return [box for ref in self._mailboxes if (box := ref()) is not None]
 
     def join(self, mailbox: Mailbox, offset: int | None, epoch: int) -> LogPosition:
-        """Send all later events to ``mailbox``. If its reader begins exactly there, it is not behind."""
+        """Send all later events to ``mailbox``. If its reader begins exactly there, it is not behind.
+
+        Raises in a forked child.
+        """
+        if self.inherited:
+            self.check()
         with self._lock:
             self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
             self._mailboxes.append(weakref.ref(mailbox))
@@ -106,7 +136,7 @@ class EventHub:
         """
         with self._lock:
             self.answers += 1
-            if self._ending is not None or asked.epoch != self._place.epoch:
+            if self._causes or asked.epoch != self._place.epoch:
                 return 0
             start = self._place.next
             fresh = events if not events or events[0].offset >= start else [e for e in events if e.offset >= start]
@@ -152,7 +182,7 @@ class EventHub:
         if not self._overdue.expired():
             return False
         with self._lock:
-            if self._ending is not None or not self._overdue.expired():
+            if self._causes or not self._overdue.expired():
                 return False
             self._grace *= 2
             self._overdue = Deadline(self._grace)
@@ -184,22 +214,46 @@ class EventHub:
         place = self._place
         return offset < (known.next if known.epoch == place.epoch else place.base)
 
+    def on_end(self, listener: Listener) -> Listener:
+        """Have ``listener`` called with the cause when the session ends; at once if it has ended. Returns it."""
+        self._listeners.append(listener)
+        if self._causes:
+            listener(self._causes[0][0])
+        return listener
+
+    def forget_listener(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
     def end(self, cause: ParlantSyncError) -> bool:
-        """End the session for every reader and every turn. The first cause wins; returns whether this one did."""
-        with self._lock:
-            if self._ending is not None:
-                return False
-            self._ending = (isinstance(cause, NotFoundError) and self.deleting) or cause
-            self._nudge()
-        self._on_end()
+        """End the session: set the cause, and wake everything that waits. The first cause wins; returns whether it did.
+
+        This is the one way to end a session. It wakes readers, pauses and the running poll, and through ``on_end`` the
+        turns that queue and the requests that run. It does not take the hub's lock: a signal handler may call it while
+        its own thread holds a mailbox's lock that the poller waits for, holding the hub's.
+        """
+        mine = ((isinstance(cause, NotFoundError) and self.deleting) or cause,)
+        self._causes.append(mine)
+        if self._causes[0] is not mine:
+            return False
+        self.stop_signal.set()
+        self._nudge()
+        for listener in list(self._listeners):
+            listener(mine[0])
         return True
 
     def _nudge(self) -> None:
-        """Make all readers look up. The lock is held."""
-        for ref in self._mailboxes:
+        """Make all readers look up."""
+        for ref in list(self._mailboxes):
             mailbox = ref()
             if mailbox is not None:
                 mailbox.nudge()
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds a lock that the poller needs: it was interrupted by a signal handler meanwhile."""
+        locks: list[Any] = [self._lock]
+        locks += [box.mutex for ref in list(self._mailboxes) if (box := ref()) is not None]
+        return any(lock._is_owned() for lock in locks)
 
     def drop_inherited(self) -> None:
         """For a forked child, in which a thread that does not exist may hold the lock."""

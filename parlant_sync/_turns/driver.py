@@ -11,8 +11,7 @@ from parlant_sync._api.retry import retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.poller import Poller
-from parlant_sync._polling.users import Use
+from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._turns.engine_errors import error_detail, summary_of
 from parlant_sync._turns.streaming import BY_LIST, BY_READ
 from parlant_sync._turns.tracker import TurnTracker

@@ -18,8 +18,7 @@ from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.event_hub import EventHub, LogPosition
-from parlant_sync._polling.poller import Poller
-from parlant_sync._polling.users import Use
+from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._settings import Settings
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
@@ -80,9 +79,7 @@ class TurnStarter:
     def check(self) -> None:
         """Raises in a forked process, and what has ended the session where something has."""
         self._check_process()
-        ending = self._hub.ending
-        if ending is not None:
-            raise errors.copy_for_waiter(ending) from ending
+        self._hub.check()
 
     def using(self) -> Use:
         self.check()

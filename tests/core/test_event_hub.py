@@ -9,7 +9,7 @@ import pytest
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync.errors import NotFoundError, SessionClosed
+from parlant_sync.errors import ForkedProcessError, NotFoundError, SessionClosed
 from parlant_sync.events import Event
 
 
@@ -94,12 +94,31 @@ def test_two_posts_that_notice_it_out_of_order() -> None:
     assert (hub.place.next, hub.place.base) == (0, 0)
 
 
-def test_the_end_is_reported_once() -> None:
-    ends: list[str] = []
-    hub = EventHub(0, on_end=lambda: ends.append("ended"))
-    hub.end(SessionClosed("over"))
-    hub.end(SessionClosed("over again"))
-    assert ends == ["ended"]
+def test_the_end_is_reported_once_and_to_all() -> None:
+    found: list[object] = []
+    hub = EventHub(0)
+    box = join(hub)
+    listener = hub.on_end(found.append)
+    hub.forget_listener(hub.on_end(lambda _: found.append("forgotten")))
+    first, second = SessionClosed("over"), SessionClosed("over again")
+    assert [hub.end(first), hub.end(second), hub.end(first)] == [True, False, False]
+    assert found == [first]
+    assert hub.stop_signal.is_set()
+    assert box.take(0) == ()
+    hub.forget_listener(listener)
+    hub.on_end(found.append)  # too late: called at once
+    assert found == [first, first]
+
+
+def test_a_forked_child_is_recognised_by_its_process_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a hook, which a fork in C skips, and with the lock held by a thread that the child does not have."""
+    hub = EventHub(0, "session s1 on http://there")
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(ForkedProcessError, match=r"session s1 on http://there was opened by process .*, before"):
+        hub.check()
+    assert isinstance(hub.ending, ForkedProcessError)
+    monkeypatch.undo()
+    assert hub.ending is None
 
 
 def test_a_post_that_the_poller_saw_first_is_no_renumbering() -> None:

@@ -172,7 +172,7 @@ def test_an_outage_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptu
     alarms.failed(10, OSError("refused"))
     alarms.failed(11, OSError("refused"))
     assert logged(caplog, logging.INFO) == [
-        "session s1: no poll has succeeded for 63 s (10 failures; the last: refused); trying on"
+        "session s1: no poll has succeeded for 63 s (10 failures; the last: refused); still trying"
     ]
     clock.now += 7
     alarms.recovered(11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -18,7 +19,8 @@ from parlant_sync._api.rate_limit import RateLimiter
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.interrupt import Interrupted, RunningRequest
 from parlant_sync._polling.event_hub import EventHub, LogPosition
-from parlant_sync._polling.poller import Poller
+from parlant_sync._polling.mailbox import Mailbox
+from parlant_sync._polling.poller import Poller, Use
 from parlant_sync.events import Event
 
 GONE = errors.NotFoundError("gone", status=404)
@@ -132,7 +134,8 @@ def test_early_empty_answers_back_off() -> None:
         errors.ProtocolError("html"),
         errors.InvalidRequestError("?", status=422),
         errors.ApiError("redirect", status=302),
-        RuntimeError("a bug of ours, or of a token callable"),
+        RuntimeError("a bug of a token callable"),
+        SystemExit("a token callable that has given up"),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -180,7 +183,7 @@ def test_a_429_slows_all_pollers_of_the_client() -> None:
 
 def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
     hub = EventHub(0)
-    run_to_the_end(poller(FakeApi(SystemExit("strange")), hub))
+    run_to_the_end(poller(FakeApi(BaseException("strange")), hub))
     assert isinstance(hub.ending, errors.ParlantSyncError)
     assert "the poller failed" in caplog.text
 
@@ -297,6 +300,9 @@ class ParkingLock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _is_owned(self) -> Any:
+        return self._lock._is_owned()
 
 
 def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
@@ -470,8 +476,7 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     while p.state != "waiting":
         threading.Event().wait(0.001)
     thread, line = p._thread, cast(FakeLine, p._line)
-    lock = p._lock
-    with lock:  # held by a thread that the child does not have
+    with p._lock:  # held by a thread that the child does not have
         child = threading.Thread(target=p.drop_inherited, daemon=True)
         child.start()
         child.join(5)
@@ -560,3 +565,168 @@ def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
     run_to_the_end(poller(api, hub, clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
     assert [offset for offset, _ in api.asked] == [7, 2]
     assert pauses == []
+
+
+# -- who uses it
+
+
+def users(clock: Clock) -> Any:
+    return poller(FakeApi(), clock=clock)._users
+
+
+def test_idle_since_the_last_user_has_gone() -> None:
+    clock = Clock()
+    found, one, two = users(clock), Somebody(), Somebody()
+    clock.now = 5
+    assert found.idle() == 5
+    found.add(one)
+    found.add(two)
+    found.add(two)  # as often as it comes, it has to go
+    clock.now = 7
+    for user in (one, two):
+        found.remove(user)
+        assert found.idle() is None
+    clock.now = 9
+    found.remove(two)
+    found.remove(two)  # an interrupt had taken its coming
+    assert found.idle() == 0
+    clock.now = 10
+    assert found.idle() == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["use", "unuse"])
+def test_an_interrupted_user_does_not_count(moment: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of a signal handler may keep a user from leaving, but not from being freed."""
+    clock = Clock()
+    p = poller(FakeApi(), clock=clock)
+    p._state = "polling"  # no thread is needed here
+    original = getattr(p, step)
+
+    def interrupted(user: object) -> None:
+        if moment == "after":
+            original(user)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(p, step, interrupted)
+    try:
+        with Use(p):
+            assert p._users.idle() is None
+            clock.now = 3
+        pytest.fail("no interrupt")
+    except KeyboardInterrupt:
+        pass
+    clock.now = 10
+    assert p._users.idle() in (10, 7)
+
+
+# -- foreign code
+
+
+class Spiteful(logging.Handler):
+    """Logging that fails: the disk is full, stderr is closed, a filter asks a server."""
+
+    def __init__(self, told: Callable[[], bool]) -> None:
+        super().__init__(logging.DEBUG)
+        self.told = told
+        self.early: list[str] = []
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+        if not self.told():
+            self.early.append(record.getMessage())
+        raise SystemExit("the disk is full")
+
+
+@pytest.fixture
+def spiteful() -> Iterator[Spiteful]:
+    logger = logging.getLogger("parlant_sync")
+    handler = Spiteful(lambda: True)
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_a_logging_handler_that_raises_stops_nothing(spiteful: Spiteful) -> None:
+    """Every line that the poller logs: failures, recovery, a backlog, its parking, its end."""
+    hub = EventHub(0)
+    box = Mailbox(2)
+    hub.join(box, None, 0)
+    down = errors.TransportError("down")
+    p = poller(FakeApi([0], down, down, [1, 2], [3, 4], down), hub)
+    p._alarms._failing_since = -1e9  # the outage is long enough to be reported
+    run_to_the_end(p)
+    assert hub.ending is GONE
+    assert p.counts.failures == 3
+    assert hub.place.next == 5
+    assert spiteful.count >= 5
+
+
+def test_waiters_are_notified_before_anything_is_logged(spiteful: Spiteful) -> None:
+    hub = EventHub(0)
+    box = Mailbox(10)
+    hub.join(box, None, 0)
+    spiteful.told = lambda: hub.ending is not None or box.waiting > 0
+    run_to_the_end(poller(FakeApi([0], errors.TransportError("down"), [1]), hub))
+    assert spiteful.early == []
+    assert spiteful.count >= 2
+
+
+def test_an_error_without_a_text_is_a_failure_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    p = poller(FakeApi(Mute(), [0]))
+    run_to_the_end(p)
+    assert p.counts.failures == 1
+    assert p.counts.events == 1
+
+
+# -- inside a signal handler
+
+
+@pytest.mark.parametrize("lock", ["poller", "hub", "mailbox"])
+def test_close_does_not_wait_for_a_poller_that_waits_for_this_thread(lock: str) -> None:
+    """A signal handler that closes has interrupted its own thread, which may hold what the poller needs."""
+    gate, hub, box = threading.Event(), EventHub(0), Mailbox(10)
+    hub.join(box, None, 0)
+    api = FakeApi()
+    api.script = [blocked(gate, lambda: api.lines[0])]
+    p = poller(api, hub)
+    p.use(USER)
+    assert gate.wait(5)
+    locks: dict[str, Any] = {"poller": p._lock, "hub": hub._lock, "mailbox": box.mutex}
+    with locks[lock]:
+        started = time.monotonic()
+        hub.end(errors.SessionClosed("closed"))
+        assert not p.join(Deadline(30))
+        assert time.monotonic() - started < 5
+    assert p.join(Deadline(5))
+
+
+def test_the_end_is_reported_while_the_poller_delivers() -> None:
+    """Its thread holds the hub's lock and waits for a mailbox, whose own reader is what the handler has interrupted."""
+    hub, box = EventHub(0), Mailbox(10)
+    hub.join(box, None, 0)
+    delivering = threading.Thread(target=hub.deliver, args=([Event({"offset": 0})], hub.place), daemon=True)
+    ended: list[bool] = []
+
+    def reader() -> None:
+        with box.mutex:
+            delivering.start()
+            while hub._lock.acquire(blocking=False):
+                hub._lock.release()
+                threading.Event().wait(0.001)
+            ended.append(hub.end(errors.SessionClosed("closed")))
+
+    reading = threading.Thread(target=reader, daemon=True)
+    reading.start()
+    reading.join(5)
+    assert ended == [True]
+    delivering.join(5)
+    assert not delivering.is_alive()

@@ -117,7 +117,7 @@ def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
 
     def poll(*_: object, **__: object) -> Any:
         if world.now >= 10 or len(asked) > 50:
-            made._stopping = True
+            made.stop_signal.set()
         else:
             asked.append(world.now)
         return outcome()
