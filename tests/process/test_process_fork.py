@@ -19,7 +19,10 @@ from parlant_sync.testing import FakeServer
 
 pytestmark = pytest.mark.skipif("sys.platform == 'win32'", reason="there is no fork")
 # Those that are known; the walk finds more.
-LOCKS = "registry._lock transport._lock list_limiter._lock poller._lock slot._lock hub._lock mailbox.mutex delivery._lock session._lock"
+LOCKS = [
+    f"{owner}._lock" for owner in "registry transport list_limiter poller slot hub delivery session _process".split()
+]
+LOCKS += ["mailbox.mutex"]
 
 
 @pytest.mark.timeout(180)
@@ -28,7 +31,7 @@ def test_fork_while_every_lock_of_ours_is_held(server: FakeServer) -> None:
     lines = done.out.splitlines()
     assert (done.code, done.err) == (0, ""), done.out + done.err
     assert lines[0].startswith("READY"), done.out
-    for name in (*LOCKS.split(), "_process._lock"):
+    for name in LOCKS:
         assert any(name in line for line in lines[1:]), (name, lines)
 
 
