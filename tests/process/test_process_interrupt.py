@@ -55,7 +55,9 @@ class Interrupter:
         if not _ours(frame):
             return None
         if event == "call":
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            # In this order: Python 3.13 and later trace the opcodes of a frame only if it had a tracer before.
+            frame.f_trace, frame.f_trace_lines = self, False
+            frame.f_trace_opcodes = True
         elif event == "opcode" and self.where is None:
             before = self._last.get(frame, "RESUME")
             self._last[frame] = opname[frame.f_code.co_code[frame.f_lasti]]
@@ -67,6 +69,7 @@ class Interrupter:
         return self
 
     def __enter__(self) -> Interrupter:
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at this in settrace()
         sys.settrace(self)
         return self
 
