@@ -2,122 +2,141 @@
 
 from __future__ import annotations
 
-import queue
+import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
 
 from parlant_sync import errors
 from parlant_sync._deadline import Deadline
+from parlant_sync._open_session import OpenSession
 from parlant_sync._polling.poller import Use
 from parlant_sync.reader import Position
-from parlant_sync.session import Session
 
-# Of so many sessions that were parked and then forgotten it is remembered how far they had been read.
+# How many sessions that were parked and forgotten are remembered, with the place where their default reader stopped.
 _REMEMBERED = 10_000
 
 
-class _Opening:
-    """An attach that is under way: whoever asks for the same id waits for it, and shares its failure."""
-
-    __slots__ = ("error", "latch", "over")
+class _Book:
+    """What one process knows. A forked child begins a new one, so it never waits for a lock of the parent's threads."""
 
     def __init__(self) -> None:
-        # Gets an item when it is over, and keeps one from then on. No Event: this is one call into C, so done or not.
-        self.latch: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.over = False
-        self.error: BaseException | None = None
-
-    def wait(self, timeout: float | None) -> bool:
-        """Whether it is over, in so many seconds."""
-        try:
-            self.latch.get(timeout=timeout)
-        except queue.Empty:
-            pass
-        finally:
-            if self.over:
-                self.latch.put(None)  # for the next one
-        return self.over
+        # Guards all below; sessions are opened, woken and joined outside it. Reentrant: the garbage collector may run a
+        # user's __del__ that closes a session. So nothing is iterated that this may change.
+        self.lock = threading.RLock()
+        self.polling: dict[str, OpenSession] = {}
+        # New or parked: without a thread. Freed, unless somebody refers to them.
+        self.resting: weakref.WeakValueDictionary[str, OpenSession] = weakref.WeakValueDictionary()
+        self.left_off: OrderedDict[str, Position] = OrderedDict()
+        self.opening: dict[str, Future[OpenSession]] = {}
 
 
 class Registry:
-    """Thread-safe. Holds polling sessions strongly and parked ones weakly; forgets those that have ended.
+    """Thread-safe. Holds polling sessions strongly and resting ones weakly; forgets those that have ended.
 
     ``server`` is its address, for messages.
     """
 
     def __init__(self, server: str = "the server") -> None:
         self._server = server
-        # Guards all below; sessions are made, woken and joined outside it. Reentrant: a collection in the middle may
-        # run a user's __del__ that closes a session. So nothing is iterated that this may change.
-        self._lock = threading.RLock()
-        self._open: dict[str, Session] = {}
-        self._parked: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
-        self._left_off: OrderedDict[str, Position] = OrderedDict()
-        self._opening: dict[str, _Opening] = {}
         self._closed = False
+        self._books = {os.getpid(): _Book()}  # changed by single dict operations only
 
-    def snapshot(self) -> Mapping[str, Session]:
-        with self._lock:
-            sessions = self._all()
-        return MappingProxyType({session.id: session for session in sessions if not session.closed})
-
-    def _all(self) -> list[Session]:
-        """The lock is held."""
-        # valuerefs() is a list of its own: keys and items would be those of a moment that is over.
-        parked = [session for ref in self._parked.valuerefs() if (session := ref()) is not None]
-        return [*parked, *self._open.values()]
+    @property
+    def _book(self) -> _Book:
+        # Compared at each use: some programs (uWSGI) fork without running Python's hooks.
+        book = self._books.get(os.getpid())
+        if book is None:
+            self.drop_inherited()
+            book = self._books.setdefault(os.getpid(), _Book())
+        return book
 
     def check_open(self) -> None:
         if self._closed:
-            raise errors.SessionClosed(f"this client of {self._server} was closed; make a new Client")
+            raise errors.SessionClosed(self._closed_text())
 
-    def get_or_open(self, session_id: str, make: Callable[[], Session], timeout: float) -> Session:
-        """The open session of this id; else what ``make`` makes, started; once for all who ask at the same time."""
+    def _closed_text(self) -> str:
+        return f"this client of {self._server} was closed; make a new Client"
+
+    def all(self) -> list[OpenSession]:
+        """Those that are open now."""
+        book = self._book
+        with book.lock:
+            found = self._all(book)
+        return [session for session in found if not session.closed]
+
+    def find(self, session_id: str) -> OpenSession | None:
+        book = self._book
+        with book.lock:
+            return self._find(book, session_id)
+
+    # -- opening
+
+    def get_or_open(self, session_id: str, make: Callable[[], OpenSession], timeout: float) -> OpenSession:
+        """The open session of this id, else what ``make`` makes; once for all callers that ask at the same time."""
         deadline = Deadline(timeout)
         while True:
-            opening = mine = _Opening()
-            session: Session | None = None
+            book = self._book
+            mine: Future[OpenSession] = Future()
+            opening = mine
             try:
-                with self._lock:
+                with book.lock:
                     self.check_open()
-                    found = self._find(session_id)
+                    found = self._find(book, session_id)
                     if found is not None:
                         return found
-                    opening = self._running().setdefault(session_id, mine)
+                    opening = book.opening.get(session_id) or mine
+                    if opening.done():  # an interrupt has kept its opener from removing it
+                        opening = mine
+                    book.opening[session_id] = opening
                 if opening is mine:
-                    session = make()  # has no thread yet: an interrupt may lose it
-                    self._begin(session)
+                    session = make()
+                    self._keep(book, session)
+                    mine.set_result(session)
                     return session
-            except BaseException as error:
-                with self._lock:
-                    lost = session is not None and not self._holds(session)
-                if session is not None and lost:
-                    session.close(0)  # nobody can have it
-                if isinstance(error, Exception):
-                    mine.error = self._for_others(session_id, error)
+            except Exception as error:
+                if opening is mine:
+                    _fail(mine, self._for_others(session_id, error))
                 raise
             finally:
-                # A store and a call into C, the first things here: no interrupt comes before or between them.
-                mine.over = True
-                mine.latch.put(None)
-                with self._lock:
-                    self._running()
-            if not opening.wait(deadline.bound(None)):
-                raise errors.TransportError(
-                    f"session {session_id} on {self._server}: another thread's attach did not end in time; try again, "
-                    "and check that the server answers"
-                )
-            if opening.error is not None:
-                raise errors.copy_for_waiter(opening.error)
-            # It went well, or was interrupted: look again. What it opened may be closed already.
+                mine.cancel()  # if it is not done, this is an interrupt: the others look again
+                if opening is mine:
+                    self._remove_opening(book, session_id, mine)
+            opened = self._wait(book, session_id, opening, deadline)
+            if opened is not None and not opened.closed:
+                return opened
 
-    def _for_others(self, session_id: str, error: Exception) -> BaseException:
-        """What the others raise: without its traceback, whose frames hold the opening, and with it the session."""
+    def _wait(
+        self, book: _Book, session_id: str, opening: Future[OpenSession], deadline: Deadline
+    ) -> OpenSession | None:
+        """What another thread opens; None if it was interrupted."""
+        try:
+            error = opening.exception(deadline.bound(None))
+        except CancelledError:
+            return None
+        except FutureTimeout:
+            self._remove_opening(book, session_id, opening)
+            raise errors.TransportError(
+                f"session {session_id} on {self._server}: another thread's attach did not end in time; try again, "
+                "and check that the server answers"
+            ) from None
+        if error is not None:
+            raise errors.copy_for_waiter(error)
+        return opening.result(0)
+
+    def _remove_opening(self, book: _Book, session_id: str, opening: Future[OpenSession]) -> None:
+        with book.lock:
+            if book.opening.get(session_id) is opening:
+                book.opening.pop(session_id, None)
+
+    def _for_others(self, session_id: str, error: Exception) -> errors.ParlantSyncError:
+        """What the others raise: without the traceback, whose frames hold the future and the session."""
         if isinstance(error, errors.ParlantSyncError):
             copied = errors.copy_for_waiter(error)
+            assert isinstance(copied, errors.ParlantSyncError)
             copied.__cause__ = error.__cause__
             return copied
         name = type(error).__name__
@@ -125,103 +144,117 @@ class Registry:
             f"session {session_id} on {self._server}: another thread's attach failed with {name}; try again"
         )
 
-    def _running(self) -> dict[str, _Opening]:
-        """Without those that are over, be it by an interrupt that let nobody clear up. The lock is held."""
-        self._opening = {key: one for key, one in list(self._opening.items()) if not one.over}
-        return self._opening
-
-    def _find(self, session_id: str) -> Session | None:
-        """The lock is held."""
-        session = self._open.get(session_id) or self._parked.get(session_id)
-        return session if session is not None and not session.closed else None
-
-    def _holds(self, session: Session) -> bool:
-        """The lock is held."""
-        return self._open.get(session.id) is session or self._parked.get(session.id) is session
-
-    def _begin(self, session: Session) -> None:
-        with Use(session._poller):
-            pass  # its thread runs now
-        with self._lock:
-            if not self._closed:
-                self._shelve(session)
-                return
-        session.close()
-        self.check_open()
-
-    def add(self, session: Session) -> Session:
+    def add(self, session: OpenSession) -> OpenSession:
         """Start a session that was just created on the server."""
         try:
-            self._begin(session)
+            with Use(session.poller):
+                pass  # its thread runs now
+            self._keep(self._book, session)
         except BaseException:
-            session.close(0)  # nobody else knows of it
+            session.close(Deadline(0))  # no caller has it
             raise
         return session
 
-    def left_off(self, session_id: str) -> int | None:
-        """Where the default reader goes on of a session that was parked, and not closed; None where none was."""
-        with self._lock:
-            position = self._left_off.get(session_id)
-            return None if position is None else position.offset
+    def _keep(self, book: _Book, session: OpenSession) -> None:
+        with book.lock:
+            if not self._closed:
+                self._shelve(book, session)
+                return
+        session.close(Deadline(0))
+        self.check_open()
 
-    def note(self, session: Session) -> None:
-        """Its poller has started, was parked, or has ended: hold it accordingly."""
-        with self._lock:
-            if self._holds(session):
-                self._shelve(session)
-
-    def _shelve(self, session: Session) -> None:
-        """Where its state says, which may be another one than when it was made. The lock is held."""
-        if session._poller.state == "parked":
-            self._parked[session.id] = session
-            self._open.pop(session.id, None)
-            self._left_off.pop(session.id, None)  # to the end; no move_to_end(), which fails where a __del__ closed it
-            self._left_off[session.id] = session._position
-            if len(self._left_off) > _REMEMBERED:
-                self._left_off.popitem(last=False)
-        else:
-            self._open[session.id] = session
-            self._parked.pop(session.id, None)
-            self._left_off.pop(session.id, None)
-        if session.closed:  # looked at last: what closes it from now on finds it here
-            self._remove(session)
-
-    def forget(self, session: Session) -> None:
-        with self._lock:
-            self._remove(session)
-
-    def _remove(self, session: Session) -> None:
+    def _find(self, book: _Book, session_id: str) -> OpenSession | None:
         """The lock is held."""
-        if self._open.get(session.id) is session:
-            self._open.pop(session.id, None)
-        if self._parked.get(session.id) is session:
-            self._parked.pop(session.id, None)
-        if self._left_off.get(session.id) is session._position:
-            self._left_off.pop(session.id, None)
+        session = book.polling.get(session_id) or book.resting.get(session_id)
+        return session if session is not None and not session.closed else None
+
+    # -- keeping
+
+    def left_off(self, session_id: str) -> int | None:
+        """Where the default reader stopped of a session that was parked and forgotten, but not closed."""
+        book = self._book
+        with book.lock:
+            position = book.left_off.get(session_id)
+            return None if position is None else position.known
+
+    def note(self, session: OpenSession) -> None:
+        """Its poller has started, was parked, or has ended: hold it accordingly."""
+        book = self._book
+        with book.lock:
+            if book.polling.get(session.id) is session or book.resting.get(session.id) is session:
+                self._shelve(book, session)
+
+    def _shelve(self, book: _Book, session: OpenSession) -> None:
+        """Put it where its state belongs, which may have changed since it was made. The lock is held."""
+        name = session.id
+        if session.state in ("new", "parked"):
+            book.resting[name] = session
+            book.polling.pop(name, None)
+            book.left_off.pop(name, None)  # then to the end (move_to_end() fails if a __del__ has just closed it)
+            book.left_off[name] = session.position
+            if len(book.left_off) > _REMEMBERED:
+                book.left_off.popitem(last=False)
+        else:
+            book.polling[name] = session
+            book.resting.pop(name, None)
+            book.left_off.pop(name, None)
+        if session.closed:  # checked last: what closes it from now on finds it here
+            self._remove(book, session)
+
+    def forget(self, session: OpenSession) -> None:
+        book = self._book
+        with book.lock:
+            self._remove(book, session)
+
+    def _remove(self, book: _Book, session: OpenSession) -> None:
+        """The lock is held."""
+        if book.polling.get(session.id) is session:
+            book.polling.pop(session.id, None)
+        if book.resting.get(session.id) is session:
+            book.resting.pop(session.id, None)
+        if book.left_off.get(session.id) is session.position:
+            book.left_off.pop(session.id, None)
+
+    def _all(self, book: _Book) -> list[OpenSession]:
+        """The lock is held."""
+        # valuerefs() returns a list. keys() and items() would change if a session is freed meanwhile.
+        resting = [session for ref in book.resting.valuerefs() if (session := ref()) is not None]
+        return [*resting, *book.polling.values()]
+
+    # -- the end
 
     def close(self, deadline: Deadline) -> None:
         """Wake all, then join all, under one deadline. Later openers get SessionClosed."""
-        with self._lock:
+        book = self._book
+        with book.lock:
             self._closed = True
-            sessions = self._all()
+            sessions = self._all(book)
         for session in sessions:
-            session._begin_close()
+            session.begin_close(f"{session.where} was closed with its client; make a new Client, and attach there")
         for session in sessions:
-            session._end_close(deadline)
+            session.end_close(deadline)
 
     def stop_pollers(self, deadline: Deadline) -> None:
-        """Wake and join all pollers, and tell nobody who waits."""
-        with self._lock:
-            pollers = [session._poller for session in self._all()]
+        """At exit: wake and join all pollers, and notify nobody."""
+        book = self._book
+        with book.lock:
+            pollers = [session.poller for session in self._all(book)]
         for poller in pollers:
             poller.stop()
         for poller in pollers:
             poller.join(deadline)
 
-    def drop_inherited(self) -> list[Session]:
-        """In a forked child: empty, with a lock of its own. Returns what it held, for the caller to drop."""
-        self._lock = threading.RLock()
-        sessions = self._all()
-        self._open, self._opening, self._left_off = {}, {}, OrderedDict()
-        self._parked = weakref.WeakValueDictionary()
-        return sessions
+    def drop_inherited(self) -> None:
+        """In a forked child: begin anew, and let go of the parent's sessions."""
+        mine = os.getpid()
+        for pid in list(self._books):
+            book = None if pid == mine else self._books.pop(pid, None)
+            for session in [] if book is None else self._all(book):
+                session.drop_inherited()
+
+
+def _fail(future: Future[OpenSession], error: BaseException) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        pass

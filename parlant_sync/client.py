@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal
 
 import requests
 
@@ -16,10 +17,23 @@ from parlant_sync import _validation as check
 from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.codec import segment
+from parlant_sync._http.guest_token import GuestToken
 from parlant_sync._http.transport import Transport
+from parlant_sync._open_session import OpenSession
 from parlant_sync._registry import Registry
 from parlant_sync._settings import Settings, Verify
-from parlant_sync.events import Agent, ServerInfo, SessionInfo, Since, Value
+from parlant_sync.events import (
+    Agent,
+    Event,
+    EventKind,
+    EventSource,
+    ServerAbilities,
+    ServerInfo,
+    SessionInfo,
+    Since,
+    Value,
+    select,
+)
 from parlant_sync.session import Session
 
 logger = logging.getLogger(__name__)
@@ -91,16 +105,26 @@ class Client:
             backlog_limit=backlog_limit,
             session_factory=session_factory,
         )
+        self._guest = self._guest_token()
         self._transport = Transport(self._settings)
         self._api = RestApi(self._transport)
         self._registry = Registry(self.base_url)
         _process.watch(self)
 
+    def _guest_token(self) -> GuestToken | None:
+        """What authenticates an anonymous client once the server has given it a token; None for all others."""
+        settings = self._settings
+        authorized = any(name.lower() == "authorization" for name in settings.headers)
+        if settings.token is not None or settings.auth is not None or authorized:
+            return None
+        settings.auth = guest = GuestToken()
+        return guest
+
     def __repr__(self) -> str:
         registry = getattr(self, "_registry", None)
         if registry is None:
             return "<Client whose arguments were rejected>"
-        return f"<Client of {self.base_url}, {len(registry.snapshot())} open sessions>"
+        return f"<Client of {self.base_url}, {len(registry.all())} open sessions>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a Client belongs to its process and cannot be pickled; make one in each worker")
@@ -110,9 +134,20 @@ class Client:
         return self._settings.base_url
 
     @property
+    def guest_token(self) -> str | None:
+        """The token that a 4.0 server gave this anonymous client; None in all other cases.
+
+        Only it gives access to the sessions of this client. Keep it, and pass it as ``token=`` to the next client.
+        """
+        return None if self._guest is None else self._guest.value
+
+    @property
     def sessions(self) -> Mapping[str, Session]:
         """The open sessions by id: a read-only snapshot."""
-        return self._registry.snapshot()
+        return MappingProxyType({opened.id: self._handle(opened) for opened in self._registry.all()})
+
+    def _handle(self, opened: OpenSession) -> Session:
+        return opened.session(functools.partial(Session, opened, self))
 
     def create_session(
         self,
@@ -140,7 +175,7 @@ class Client:
         wanted = check.labels(labels)
         if wanted is not None:
             body["labels"] = wanted
-        info = self._api.create_session(body, allow_greeting=allow_greeting)
+        info = self._create(body, allow_greeting)
         for what, since in check.not_kept(info, metadata=metadata, labels=wanted):
             logger.warning(
                 "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
@@ -149,59 +184,82 @@ class Client:
                 what,
                 since,
             )
-        return self._registry.add(self._session(info, 0, 0))
+        return self._handle(self._registry.add(self._opened(info, 0, 0)))
+
+    def _create(self, body: dict[str, Any], allow_greeting: bool) -> SessionInfo:
+        guest = self._guest
+        while True:
+            used = self.guest_token
+            try:
+                info, token = self._api.create_session(body, allow_greeting=allow_greeting)
+            except errors.AuthenticationError:
+                if guest is None or used is None:
+                    raise
+                guest.forget(used)  # it has expired, or the server has been restarted: become another guest
+            except errors.NotFoundError as error:
+                raise _unknown_customer(error, body, self.base_url) from None
+            else:
+                # If another thread has become a guest meanwhile, this session belongs to a guest that nobody is.
+                if guest is None or token is None or guest.keep(token):
+                    return info
 
     def session(self, session_id: str, *, since: Since | None = None) -> Session:
-        """Attach to a session that exists. For one id, all threads of this client get one and the same open object.
+        """Attach to an existing session, with one request. Its thread starts with the first turn or reader.
 
-        ``since``: where its default reader begins: ``"latest"``, ``"beginning"``, or an offset. Left out: where the
-        default reader of this id stopped that was parked and forgotten, else at the latest. Raises ConcurrencyError
-        where an explicit one differs from that of the object already open, NotFoundError for an unknown id,
-        TransportError, ApiError.
+        For one id, all threads of this client get the same open object. ``since``: where its default reader begins:
+        ``"latest"`` (what comes after the first turn, post or ``iter_events()`` of this object began), ``"beginning"``
+        or an offset. The default is ``"latest"``; if a session with this id was parked and forgotten, it is the place
+        where its default reader stopped. Raises ConcurrencyError if an explicit ``since`` differs from that of the open
+        object, NotFoundError for an unknown id, TransportError, ApiError.
         """
         segment(session_id, "a session id")
         wanted: Since = "latest" if since in (None, "latest") else check.offset(since)
 
-        def make() -> Session:
+        def make() -> OpenSession:
             info = self._api.read_session(session_id)
-            start = self._api.end_of(session_id) if wanted == "latest" else int(wanted)
-            left_off = None if since is not None else self._registry.left_off(session_id)
-            if left_off is not None:
-                start = min(start, left_off)
-            return self._session(info, start, wanted)
+            start = None if wanted == "latest" else int(wanted)
+            if since is None:
+                start = self._registry.left_off(session_id)
+            return self._opened(info, start, wanted)
 
-        settings = self._settings
-        session = self._registry.get_or_open(session_id, make, 3 * settings.request_timeout)
-        if since is not None and session.since != wanted:
+        opened = self._registry.get_or_open(session_id, make, 3 * self._settings.request_timeout)
+        if since is not None and opened.since != wanted:
             raise errors.ConcurrencyError(
-                f"session {session_id} on {self.base_url} is open already, from {session.since!r}; "
+                f"session {session_id} on {self.base_url} is open already, from {opened.since!r}; "
                 f"leave out since=, or read from {since!r} with iter_events(since=...)"
             )
-        return session
+        return self._handle(opened)
 
-    def _session(self, info: SessionInfo, start: int, since: int | str) -> Session:
-        registry = weakref.ref(self._registry)
-        holder: list[weakref.ref[Session]] = []
+    def _opened(self, info: SessionInfo, start: int | None, since: Since) -> OpenSession:
+        registry = weakref.ref(self._registry)  # the registry holds the session, not the other way round
 
-        def on_change() -> None:
-            # Called by the poller's thread, which must keep neither alive.
-            book = registry()
-            session = holder[0]() if holder else None
-            if book is not None and session is not None:
-                book.note(session)
+        def note(opened: OpenSession) -> None:
+            if (known := registry()) is not None:
+                known.note(opened)
 
-        session = Session(
-            info,
-            api=self._api,
-            settings=self._settings,
-            owner=self,
-            next_offset=start,
-            since=since,
-            on_change=on_change,
-            forget=self._registry.forget,
+        def forget(opened: OpenSession) -> None:
+            if (known := registry()) is not None:
+                known.forget(opened)
+
+        return OpenSession(
+            info, api=self._api, settings=self._settings, start=start, since=since, on_change=note, forget=forget
         )
-        holder.append(weakref.ref(session))
-        return session
+
+    def history(
+        self,
+        session_id: str,
+        since: int | Literal["beginning"] = 0,
+        *,
+        kinds: Iterable[EventKind] | EventKind | None = None,
+        sources: Iterable[EventSource] | EventSource | None = None,
+    ) -> list[Event]:
+        """Return what the server holds of a session from offset ``since`` on, in one request.
+
+        Attaches to no session and starts no thread. Raises NotFoundError, TransportError, ApiError, ProtocolError.
+        """
+        self._registry.check_open()
+        start, wanted, senders = check.offset(since), check.kinds(kinds), check.sources(sources)
+        return select(self._api.list_events(session_id, start, kinds=wanted), wanted, senders)
 
     def agents(self) -> list[Agent]:
         """The agents of the server. A production server refuses this with PermissionDeniedError."""
@@ -224,15 +282,23 @@ class Client:
         params: dict[str, Any] = {"agent_id": agent_id, "customer_id": customer_id}
         wanted = frozenset(check.labels(labels) or ())
         found = self._api.list_sessions({name: value for name, value in params.items() if value is not None})
-        # Filtered here: the server filters after it has cut the page, and so ends early; before 3.2 it knows no labels.
-        return (info for info in found if wanted <= set(info.labels))
+        # Filtered here: the server filters after it has cut the page, and so ends early.
+        return (info for info in found if not wanted or self._has_labels(info, wanted))
+
+    def _has_labels(self, info: SessionInfo, wanted: frozenset[str]) -> bool:
+        server = ServerAbilities.of(info.raw)
+        if not server.labels:
+            raise errors.UnsupportedByServer(
+                f"{self.base_url}: list_sessions(labels=) needs Parlant 3.2 or newer; this server is {server.version}"
+            )
+        return wanted <= set(info.labels)
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session on the server, and close it here. Raises NotFoundError."""
         self._registry.check_open()
-        session = self.sessions.get(session_id)
-        if session is not None:
-            session._delete(self._api)
+        opened = self._registry.find(session_id)
+        if opened is not None:
+            opened.delete(self._api)
         else:
             self._api.delete_session(session_id)
 
@@ -246,8 +312,8 @@ class Client:
 
     def stats(self) -> ClientStats:
         """Sums over the open sessions."""
-        sessions = self.sessions.values()
-        counts = [session._poller.counts for session in sessions]
+        sessions = self._registry.all()
+        counts = [opened.poller.counts for opened in sessions]
         return ClientStats(
             sessions=len(counts),
             polls=sum(c.polls for c in counts),
@@ -256,7 +322,7 @@ class Client:
             bytes=sum(c.bytes for c in counts),
             reconnects=sum(c.reconnects for c in counts),
             failures=sum(c.failures for c in counts),
-            backlog=sum(session._hub.backlog for session in sessions),
+            backlog=sum(opened.hub.backlog for opened in sessions),
         )
 
     def close(self, timeout: float | None = None) -> None:
@@ -284,6 +350,20 @@ class Client:
 
     def _drop_inherited(self) -> None:
         """For the fork hook, in the child: empty and usable, without disturbing the parent."""
-        for session in self._registry.drop_inherited():
-            session._drop_inherited()
+        self._registry.drop_inherited()
         self._api.drop_inherited()
+
+
+def _unknown_customer(error: errors.NotFoundError, body: Mapping[str, Any], server: str) -> errors.NotFoundError:
+    """Parlant 4.0 says "Item '...' not found" for a customer as well as for an agent."""
+    customer = body.get("customer_id")
+    if customer is None or customer == body["agent_id"] or f"'{customer}'" not in error.detail:
+        return error
+    return errors.NotFoundError(
+        f"POST {server}/sessions: {error.status} the server does not know customer {customer!r}; create the customer "
+        "first, or leave out customer_id= for a guest",
+        status=error.status,
+        method=error.method,
+        path=error.path,
+        detail=error.detail,
+    )

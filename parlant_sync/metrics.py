@@ -104,7 +104,7 @@ class ClientCollector(Collector):
                 continue
             with self._own_lock():
                 sessions = client.sessions  # in here: an older picture would make a past session count twice
-                totals = book.totals(session._poller.counts for session in sessions.values())
+                totals = book.totals(session._opened.poller.counts for session in sessions.values())
             for field, total in totals.items():
                 _counter(families, _COUNTERS[field][0]).add_metric([name], total)
             self._show(families, name, sessions)

@@ -13,31 +13,46 @@ from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.event_hub import LogStart
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.streaming import BY_LIST, BY_READ, StreamedMessage
 from parlant_sync.events import Event
 
+_UNDECIDED = -1
+
 
 class Position:
-    """How far a reader has given events out; all default readers of a session share one.
+    """How far a reader has given events. All default readers of a session share one.
 
-    Written by the thread that is in a reader's ``next``, which is the one that has the claim.
+    Written by the thread that is inside a reader's ``next``: the one that has the claim.
     """
 
-    __slots__ = ("claim", "epoch", "given", "growing", "offset")
+    __slots__ = ("_start", "claim", "epoch", "given", "growing", "offset")
 
-    def __init__(self, offset: int, epoch: int = 0) -> None:
+    def __init__(self, start: LogStart | int, epoch: int = 0) -> None:
+        """``start``: if it is not decided yet, the position is decided with it."""
+        self._start = LogStart(start) if isinstance(start, int) else start
         self.claim = SingleOwner()
-        self.offset = offset  # of the next event to give
+        self.offset = _UNDECIDED if self._start.offset is None else self._start.offset  # of the next event to give
         self.epoch = epoch
-        self.given: int | None = None  # the event given last, until the caller asks for the following one
-        self.growing: StreamedMessage | None = None  # met last: whether it grows is watched across readers
+        self.given: int | None = None  # the event given last, until the caller asks for the next one
+        self.growing: StreamedMessage | None = None  # met last: all readers notice together that it stops growing
+
+    def begin(self) -> None:
+        """A reader begins here; the start is decided."""
+        if self.offset == _UNDECIDED:
+            self.offset = self.known or 0
 
     @property
-    def cursor(self) -> int:
+    def known(self) -> int | None:
+        """The next event to give; None if that is not decided yet."""
+        return self._start.offset if self.offset == _UNDECIDED else self.offset
+
+    @property
+    def cursor(self) -> int | None:
         given = self.given
-        return self.offset if given is None else given
+        return self.known if given is None else given
 
 
 class EventReader:
@@ -57,11 +72,17 @@ class EventReader:
         feed: EventFeed,
         position: Position,
         check: Callable[[], None],
+        list_once: Callable[[int], list[Event]],
+        listed: bool,
         timeout: float | None,
         kinds: frozenset[str] | None,
         sources: frozenset[str] | None,
         partial: bool,
+        owner: object,
     ) -> None:
+        self._owner = owner  # the session: it lives as long as one of its readers
+        self._list_once = list_once
+        self._listed = listed
         self._api = api
         self._session_id = session_id
         self._poller = poller
@@ -74,7 +95,6 @@ class EventReader:
         self._partial = partial
         self._pid = os.getpid()
         self._done = False
-        self._listed = False
         self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
         self._growing: StreamedMessage | None = None
 
@@ -84,7 +104,7 @@ class EventReader:
 
         Saved after each event was dealt with, and given as ``since``, it repeats one event rather than losing one.
         """
-        return self._position.cursor
+        return self._position.cursor or 0
 
     def close(self) -> None:
         """End the iteration, after what had arrived. Idempotent; from any thread."""
@@ -226,7 +246,7 @@ class EventReader:
         with Use(self._poller):
             if self._timeout == 0:
                 if not self._listed:
-                    self._feed.list_now()
+                    self._feed.list_now(self._list_once)
                     self._listed = True
                 return self._feed.pop()
             growing = self._growing

@@ -1,29 +1,19 @@
-"""A conversation with one agent: send, stream, post, read; polled in the background for as long as it is open."""
+"""A conversation with one agent: send, stream, post, read."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from parlant_sync import _validation as check
 from parlant_sync import errors
-from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
-from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure
-from parlant_sync._polling.event_hub import EventHub
-from parlant_sync._polling.poller import Poller
-from parlant_sync._settings import Settings
-from parlant_sync._turns.starter import TurnStarter
-from parlant_sync._turns.turn_queue import TurnQueue
+from parlant_sync._open_session import OpenSession
 from parlant_sync.events import (
     Event,
     EventKind,
@@ -40,7 +30,8 @@ from parlant_sync.events import (
 from parlant_sync.reader import EventReader, Position
 from parlant_sync.turn import Turn
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from parlant_sync.client import Client
 
 
 class _Default:
@@ -74,131 +65,92 @@ class SessionHealth(Value):
 class Session:
     """One session of the server. Made by :class:`Client`; safe to use from any thread.
 
-    ``id, agent_id, customer_id, title, mode, metadata, labels, created`` are as last read; ``refresh()`` reads again.
-    Every call raises SessionClosed after ``close()``, what ended the polling where that has ended (NotFoundError,
+    ``id, agent_id, customer_id, title, mode, metadata, labels, created`` are as last read; ``refresh()`` reads them
+    again. Every call raises SessionClosed after ``close()``, what ended the polling if that has ended (NotFoundError,
     AuthenticationError, PermissionDeniedError), and ForkedProcessError in a forked child.
     """
 
-    def __init__(
-        self,
-        info: SessionInfo,
-        *,
-        api: RestApi,
-        settings: Settings,
-        owner: Any,
-        next_offset: int,
-        since: object,
-        on_change: Callable[[], None],
-        forget: Callable[[Session], None],
-    ) -> None:
-        self.since = since
-        self._info = info
-        self._settings = settings
-        self._owner = owner  # the client lives as long as one of its sessions is referred to
-        self._forget = forget
-        self._pid = os.getpid()
-        self._lock = threading.Lock()  # guards _entered
-        self._entered = 0
-        self._turn_queue = TurnQueue()
-        self._hub = EventHub(next_offset, f"session {info.id} on {settings.base_url}")
-        self._poller = Poller(
-            info.id,
-            api,
-            self._hub,
-            poll_wait=settings.poll_wait,
-            idle_timeout=settings.idle_timeout,
-            on_change=on_change,
-        )
-        self._client_api = api
-        calls, turn_queue = RunningRequests(), self._turn_queue
-        self._api = api = api.scoped(calls, self._hub.stop_signal)
-        # A request that runs while the server refuses another one gets its own answer, which says what became of it.
-        self._hub.on_end(lambda cause: None if isinstance(cause, errors.ApiError) else calls.stop(cause))
-        self._hub.on_end(lambda _: turn_queue.close())
-        self._starter = TurnStarter(
-            info,
-            api=api,
-            settings=settings,
-            hub=self._hub,
-            poller=self._poller,
-            turn_queue=self._turn_queue,
-            check=self._check_process,
-        )
-        self._began = next_offset  # for next_turn()
-        self._position = Position(next_offset)
-        # No thread refers to this object; when nobody else does either, its thread is told to end.
-        self._finalizer = weakref.finalize(self, self._poller.abandon)
-        self._finalizer.atexit = False  # type: ignore[misc]
+    def __init__(self, opened: OpenSession, client: Client) -> None:
+        self._opened = opened
+        self._client = client  # it lives as long as one of its sessions is referred to
+        self._settings = opened.settings
+        self._starter = opened.starter
+        self._api = opened.api
 
     def __reduce__(self) -> Any:
         raise TypeError("a Session belongs to its process and cannot be pickled; hand over its id, and attach there")
 
     def __repr__(self) -> str:
-        state = "forked" if self._pid != os.getpid() else self._poller.state
+        state = "forked" if self._opened.hub.inherited else self._opened.state
         return f"<Session {self.id!r} of agent {self.agent_id!r} at {self._settings.base_url} ({state})>"
 
     # -- what it is
 
     @property
     def id(self) -> str:
-        return self._info.id
+        return self._opened.id
 
     @property
     def agent_id(self) -> str:
-        return self._info.agent_id
+        return self._opened.info.agent_id
 
     @property
     def customer_id(self) -> str:
-        return self._info.customer_id
+        return self._opened.info.customer_id
 
     @property
     def title(self) -> str | None:
-        return self._info.title
+        return self._opened.info.title
 
     @property
     def mode(self) -> Mode:
         """``"auto"``, or ``"manual"`` if only humans answer. Follows a tool that hands the session over."""
-        return self._hub.handed_over or self._info.mode
+        return self._opened.hub.handed_over or self._opened.info.mode
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        return self._info.metadata
+        return self._opened.info.metadata
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self._info.labels
+        return self._opened.info.labels
 
     @property
     def created(self) -> datetime | None:
-        return self._info.created
+        return self._opened.info.created
 
     @property
     def closed(self) -> bool:
         """Whether this object was closed, or its polling has ended for good."""
-        return self._hub.ending is not None
+        return self._opened.closed
 
     @property
-    def cursor(self) -> int:
-        """The offset to resume from after a restart, by the default reader (see ``iter_events``)."""
-        return self._position.cursor
+    def cursor(self) -> int | None:
+        """The offset to resume from after a restart, by the default reader (see ``iter_events``).
+
+        None after ``client.session()`` until the first turn, post or reader: only that decides where it begins.
+        """
+        return self._opened.position.cursor
 
     @property
     def agent_status(self) -> str | None:
         """The last status seen of the agent: ``"ready"``, ``"processing"``, ``"typing"``, ..., or None."""
-        return self._hub.agent_status
+        return self._opened.hub.agent_status
 
     @property
     def health(self) -> SessionHealth:
-        self._check_process()
-        counts = self._poller.counts
+        opened = self._opened
+        if opened.hub.inherited:
+            opened.hub.check()
+        counts = opened.poller.counts
         return SessionHealth(
-            state=self._poller.state,
+            state=opened.state,
             last_poll=counts.last_poll,
             consecutive_failures=counts.consecutive_failures,
             last_error=counts.last_error,
-            next_offset=self._hub.place.next,
+            next_offset=opened.hub.place.next,
             reconnects=counts.reconnects,
-            backlog=self._hub.backlog,
+            backlog=opened.hub.backlog,
         )
 
     # -- turns
@@ -315,7 +267,7 @@ class Session:
             raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
         if not self._starter.abilities.metadata:
             raise self._starter.unsupported("send(once=True) needs a server that keeps keys", "3.1")
-        with self._starter.using():
+        with self._starter.visiting():
             limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
             return self._starter.delivery.find(key, deadline=limit)
 
@@ -356,7 +308,10 @@ class Session:
         first call looks from where this object began to read; each later one after the turn returned last. Raises as
         ``send()``, and ConcurrencyError if another thread is inside this call.
         """
-        return self._starter.next_turn(self._began, self._deadline(timeout))
+        deadline = self._deadline(timeout)
+        with self._starter.using():
+            start = self._opened.hub.start
+            return self._starter.next_turn(self._starter.latest(deadline) if start is None else start, deadline)
 
     def find(self, key: str) -> Event | None:
         """Return the message posted under this key, from the server's list; None if it holds none now.
@@ -365,7 +320,7 @@ class Session:
         request: TransportError, ApiError, ProtocolError.
         """
         check.key(key)
-        with self._starter.using():
+        with self._starter.visiting():
             return self._starter.delivery.find(key)
 
     def post_event(
@@ -389,8 +344,8 @@ class Session:
             body["data"] = status.get("data") or {}
         else:
             body["data"] = data
-        with self._starter.using():
-            place = self._hub.place
+        with self._starter.visiting():
+            place = self._opened.hub.place
             event = self._api.create_event(self.id, body, failure=Failure())
             self._starter.note_posted(event, place, Deadline(self._settings.request_timeout))
             return event
@@ -406,39 +361,51 @@ class Session:
         sources: Iterable[EventSource] | EventSource | None = None,
         partial: bool = False,
     ) -> EventReader:
-        """The events of the session as they come, in offset order, each once.
+        """Return an iterator over the events of the session as they come, in offset order, each once.
 
-        Without ``since``: those that no default reader of this object has given out yet, from where the session was
-        opened. With it (``"latest"``, ``"beginning"``, an offset): an independent reader. ``timeout``: seconds without
-        an event that end the loop; 0 gives what the server has now; None waits for ever. ``kinds`` and ``sources``
-        filter. A streamed message is given when it is whole; ``partial=True`` gives it at once and again as it grows.
+        Without ``since``: those that no default reader of this object has given yet. They begin at the first event
+        (``create_session()``), or where the ``since`` of ``client.session()`` says. With ``since`` (``"latest"``,
+        ``"beginning"``, an offset): an independent reader. ``timeout``: the loop ends after so many seconds without an
+        event; 0 gives what the server has now; None waits without limit. ``kinds`` and ``sources`` filter. A streamed
+        message is given when it is complete; ``partial=True`` gives it immediately and again as it grows.
 
-        Raises ConcurrencyError where another thread is inside the default reader's ``next``.
+        Raises ConcurrencyError while another thread is inside the ``next`` of a default reader.
         """
         limit = None if timeout is None else seconds("timeout", timeout)
-        self._starter.check()
-        position = self._position
+        wanted, senders = check.kinds(kinds), check.sources(sources)
+        opened, starter, listed = self._opened, self._starter, False
+        starter.check()
+        position = opened.position
         if since is None and position.claim.taken():
             raise errors.ConcurrencyError(
-                f"another thread is reading {self._starter.where}; open a reader of its own with iter_events(since=...)"
+                f"another thread is reading {starter.where}; open a reader of its own with iter_events(since=...)"
             )
-        with self._starter.using():
+        with starter.using():
             if since is None:
-                feed = self._starter.feed(position.offset, epoch=position.epoch)
+                if position.known is None:
+                    starter.latest()
+                position.begin()
+                feed = starter.feed(position.offset, epoch=position.epoch)
             else:
-                feed = self._starter.feed(self._starter.latest() if since == "latest" else check.offset(since))
+                if since == "latest":
+                    feed = starter.feed(starter.latest())
+                else:
+                    feed, listed = starter.reader_from(check.offset(since))
                 position = Position(feed.offset, feed.epoch)
         return EventReader(
             api=self._api,
             session_id=self.id,
-            poller=self._poller,
+            poller=opened.poller,
             feed=feed,
             position=position,
-            check=self._check_process,
+            check=starter.check_process,
+            list_once=starter.list_once,
+            listed=listed,
             timeout=limit,
-            kinds=check.kinds(kinds),
-            sources=check.sources(sources),
+            kinds=wanted,
+            sources=senders,
             partial=partial,
+            owner=self,
         )
 
     def history(
@@ -448,11 +415,14 @@ class Session:
         kinds: Iterable[EventKind] | EventKind | None = None,
         sources: Iterable[EventSource] | EventSource | None = None,
     ) -> list[Event]:
-        """What the server holds now from offset ``since`` on; never waits for more. Raises as any single request."""
-        wanted = check.kinds(kinds)
-        with self._starter.using():
-            events = self._api.list_events(self.id, check.offset(since), kinds=wanted)
-        return select(events, wanted, check.sources(sources))
+        """Return what the server holds now, from offset ``since`` on. Never waits for more; starts no thread.
+
+        Raises as any single request.
+        """
+        start, wanted, senders = check.offset(since), check.kinds(kinds), check.sources(sources)
+        with self._starter.visiting():
+            events = self._api.list_events(self.id, start, kinds=wanted)
+        return select(events, wanted, senders)
 
     # -- the session itself
 
@@ -474,10 +444,10 @@ class Session:
             check.mode(mode)
         check.mapping("metadata", metadata)
         wanted = check.labels(labels)
-        with self._starter.using():
+        with self._starter.visiting():
             info = self._update(
                 check.session_changes(
-                    self._info, title=title, mode=mode, customer_id=customer_id, metadata=metadata, labels=wanted
+                    self._opened.info, title=title, mode=mode, customer_id=customer_id, metadata=metadata, labels=wanted
                 )
             )
             others = sorted(set(info.labels) - set(wanted or ()))
@@ -488,15 +458,13 @@ class Session:
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)
-        self._hub.handed_over = None
-        self._info = info
+        self._opened.learn(info)
         return info
 
     def refresh(self) -> Session:
         """Read the session's attributes again; returns the session. Raises as any single request."""
-        with self._starter.using():
-            self._info = self._api.read_session(self.id)
-        self._hub.handed_over = None
+        with self._starter.visiting():
+            self._opened.learn(self._api.read_session(self.id))
         return self
 
     def delete_events(self, since: int | Literal["beginning"]) -> None:
@@ -505,81 +473,36 @@ class Session:
         Parlant up to 3.2 then uses the offsets again; readers notice at this object's next post.
         """
         start = check.offset(since)
-        with self._starter.using():
+        with self._starter.visiting():
             self._api.delete_events(self.id, start)
 
     def delete(self) -> None:
         """Delete the session on the server, and close this object. Raises as any single request."""
-        with self._starter.using():
-            self._delete(self._client_api)  # not among the requests that the end of the session cuts
-
-    def _delete(self, api: RestApi) -> None:
-        gone = errors.SessionClosed(f"{self._starter.where} was deleted; make a new one with create_session()")
-        self._hub.deleting = gone
-        try:
-            api.delete_session(self.id)
-        except BaseException:
-            self._hub.deleting = None
-            raise
-        self._hub.end(gone)
-        self.close()
+        with self._starter.visiting():
+            opened = self._opened
+            opened.delete(opened.client_api)  # not among the requests that the end of the session cuts
 
     # -- closing
 
     def close(self, timeout: float | None = None) -> None:
-        """End the polling and every call that waits, at once and for everybody. Idempotent; from any thread.
+        """End the polling and every call that waits, at once and for all users. Idempotent; from any thread.
 
-        The session stays on the server. Takes milliseconds where the poll waits for data, at most ``timeout`` seconds
-        (default: ``close_timeout``) where its thread is inside DNS, or in a TLS handshake of a ``session_factory``'s
-        adapter; that thread is then left to end.
+        The session stays on the server. Takes milliseconds if the poll is waiting for data, and at most ``timeout``
+        seconds (default: ``close_timeout``) if its thread is inside DNS or a handshake; that thread is left to end by
+        itself.
         """
-        if self._pid != os.getpid():
-            return  # the parent's; this process has nothing of it to close
-        self._begin_close()
         limit = self._settings.close_timeout if timeout is None else seconds("timeout", timeout)
-        self._end_close(Deadline(limit))
-
-    def _begin_close(self) -> None:
-        """For the registry: wake everything, wait for nothing."""
-        closed = errors.SessionClosed(f"{self._starter.where} was closed; client.session({self.id!r}) opens it again")
-        self._hub.end(closed)
-        self._finalizer.detach()  # done: an interrupt that fell into it would be swallowed
-        self._forget(self)
-
-    def _end_close(self, deadline: Deadline) -> None:
-        """For the registry: wait for the thread."""
-        if not self._poller.join(deadline):
-            logger.debug("session %s: the poller's thread is still inside a system call; left to end", self.id)
+        self._opened.close(Deadline(limit))
 
     def __enter__(self) -> Session:
-        self._starter.check()
-        with self._lock:
-            self._entered += 1
+        self._opened.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
-            self._entered -= 1
-            last = self._entered <= 0
-        if last:
+        if not self._opened.hub.inherited and self._opened.leave():
             self.close()
-
-    def _drop_inherited(self) -> None:
-        """For the client, in a forked child."""
-        self._lock = threading.Lock()
-        self._hub.drop_inherited()
-        self._poller.drop_inherited()
-
-    # -- helpers
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            raise errors.ForkedProcessError(
-                f"{self._starter.where} was opened by process {self._pid}, before the fork; "
-                f"open it here with client.session({self.id!r})"
-            )
 
     def _deadline(self, timeout: Timeout) -> Deadline:
         limit = self._settings.turn_timeout if isinstance(timeout, _Default) else timeout

@@ -31,6 +31,7 @@ class Turn:
         self._cancel = cancel
         self._pid = os.getpid()
         self._claim = SingleOwner()  # of the thread that drives
+        self._owner: object = None  # the session, which lives as long as one of its turns
 
     def __repr__(self) -> str:
         driver = self._driver

@@ -127,9 +127,8 @@ class ApiCalls:
         params: Mapping[str, Any] | None = None,
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
-        at_most: int | None = None,
     ) -> _T:
-        """The same for an answer that is read in another way. A body longer than ``at_most`` is not read."""
+        """The same for an answer that is read in another way."""
         limit = self.transport.settings.request_timeout
         deadline = deadline or Deadline(limit)
         failed = False
@@ -140,7 +139,7 @@ class ApiCalls:
             fresh = {**(params or {}), "_": unique()} if failed else params
             failed = True
             left = deadline.between(LEAST, limit)
-            return read(self.request("GET", path, params=fresh, read_timeout=left, at_most=at_most))
+            return read(self.request("GET", path, params=fresh, read_timeout=left))
 
         return self.again(once, may_pass, deadline=deadline, attempts=attempts)
 

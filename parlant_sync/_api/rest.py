@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import ATTEMPTS, ApiCalls
-from parlant_sync._api.retry import LEAST
+from parlant_sync._api.calls import ATTEMPTS, ApiCalls, may_repeat
 from parlant_sync._deadline import Deadline
+from parlant_sync._http import guest_token
 from parlant_sync._http.codec import is_segment, segment
-from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, content_length, unique
+from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, unique
 from parlant_sync.events import (
     Agent,
     Event,
@@ -26,9 +26,6 @@ from parlant_sync.events import (
 logger = logging.getLogger(__name__)
 
 _PAGE = 100
-# Up to this many bytes of history are read to find its end; of a longer one only its length.
-_SMALL_HISTORY = 256 * 1024
-_TYPICAL_EVENT = 450
 
 
 def session_path(session_id: str) -> str:
@@ -107,50 +104,6 @@ class RestApi(ApiCalls):
         answer = self.request("POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure)
         return self.read(answer, "POST", path, Event)
 
-    def end_of(self, session_id: str, since: int = 0, *, deadline: Deadline | None = None) -> int:
-        """The offset after the last event, without reading a long history: its length tells where to look.
-
-        ``since``: an offset that the end is known not to be below.
-        """
-        limit = self.transport.settings.request_timeout
-        deadline = deadline or Deadline(limit)
-        low, high = since, None  # there are events below low (or none at all), none from high on
-        probe, step = since, 0
-        while True:
-            if deadline.expired():
-                raise errors.TransportError(
-                    f"session {session_id} on {self.transport.base_url}: the server did not say in time where its "
-                    "events end; try again, or give an offset as since="
-                )
-            events, size = self._peek(session_id, probe, Deadline(deadline.between(LEAST, limit)))
-            if events:
-                return events[-1].offset + 1
-            if events is None:
-                low = probe + 1
-                # Too far is no harm: then the end is between. Where no length is told, each step is twice the last.
-                step = max(2 * step, _SMALL_HISTORY // _TYPICAL_EVENT // 2)
-                if size is not None:
-                    step = size // _TYPICAL_EVENT - _SMALL_HISTORY // _TYPICAL_EVENT // 2
-                probe += step
-            else:
-                high = probe
-            if high is not None:
-                if low >= high:
-                    return high
-                probe = (low + high) // 2
-
-    def _peek(self, session_id: str, min_offset: int, deadline: Deadline) -> tuple[list[Event] | None, int | None]:
-        """Return (events, size). ``events`` is None if the body is over 256 KiB; ``size`` is its Content-Length, if
-        sent."""
-        path = events_path(session_id)
-        params = {"min_offset": min_offset, "wait_for_data": 0}
-
-        def read(answer: HttpAnswer) -> tuple[list[Event] | None, int | None]:
-            events = self.read(answer, "GET", path, read_events) if answer.whole else None
-            return events, content_length(answer.headers)
-
-        return self.get_answer(path, read, params=params, deadline=deadline, at_most=_SMALL_HISTORY)
-
     def delete_events(self, session_id: str, min_offset: int) -> None:
         self.write("DELETE", events_path(session_id), None, lambda _: None, params={"min_offset": min_offset})
 
@@ -168,9 +121,17 @@ class RestApi(ApiCalls):
 
     # -- sessions, agents, server
 
-    def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> SessionInfo:
+    def create_session(self, body: Mapping[str, Any], *, allow_greeting: bool) -> tuple[SessionInfo, str | None]:
+        """The session, and the guest token if the server gave one (Parlant 4.0, to anonymous clients)."""
         params = {"allow_greeting": "true" if allow_greeting else "false"}
-        return self.write("POST", "/sessions", body, read_session, params=params, body_expected=True)
+        failure = Failure()
+
+        def once() -> tuple[SessionInfo, str | None]:
+            answer = self.request("POST", "/sessions", params=params, body=body, failure=failure)
+            return self.read(answer, "POST", "/sessions", read_session), answer.headers.get(guest_token.HEADER)
+
+        deadline = Deadline(self.transport.settings.request_timeout)
+        return self.again(once, lambda error: may_repeat(error, failure), deadline=deadline)
 
     def read_session(
         self, session_id: str, *, deadline: Deadline | None = None, attempts: int = ATTEMPTS

@@ -52,16 +52,19 @@ class StopSignal:
         """End the ``cuttable`` waits that are under way; stop nothing."""
         _wake(self._cuttable)
 
-    def wait(self, timeout: float | None = None, *, cuttable: bool = False) -> bool:
+    def wait(
+        self, timeout: float | None = None, *, cuttable: bool = False, unless: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Wait until the signal is set, for at most ``timeout`` seconds. Return whether it is set.
 
-        ``cuttable``: ``cut()`` ends this wait, too.
+        ``cuttable``: ``cut()`` ends this wait, too. Does not wait if ``unless()`` is true already.
         """
         waits = self._cuttable if cuttable else self._waits
         wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
             waits.append(wake)
-            if not self._set:  # checked after the append: a set() from before has not woken this wait
+            # Checked after the append: a set() or cut() from before has not woken this wait.
+            if not self._set and not unless():
                 get_in_time(wake, timeout)
         except queue.Empty:
             pass

@@ -20,6 +20,7 @@ from parlant_sync._deadline import SOCKET_MAX, Deadline
 from parlant_sync._http import adapter, error_mapping, interrupt, redaction, tls
 from parlant_sync._http.auth import RequestAuth, TokenSource
 from parlant_sync._http.codec import encode
+from parlant_sync._http.guest_token import GuestToken
 from parlant_sync._version import __version__
 
 if TYPE_CHECKING:
@@ -33,33 +34,23 @@ _CHUNK = 1024 * 1024
 
 
 class HttpAnswer:
-    """A successful answer. ``whole`` is False if its body was longer than wanted; then ``body`` is empty."""
+    """A successful answer."""
 
-    __slots__ = ("body", "headers", "status", "whole")
+    __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, whole: bool = True) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
-        self.whole = whole
 
 
-def content_length(headers: Mapping[str, str]) -> int | None:
-    """The length of the body as JSON in bytes; None if the headers do not say."""
-    length = headers.get("Content-Length") or ""
-    # No body has a length of 20 digits, and int() refuses thousands of them.
-    return int(length) if length.isdecimal() and len(length) < 20 and "Content-Encoding" not in headers else None
-
-
-def read_body(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:
-    """Return the body, unpacked; None if it is longer than ``at_most``.
+def read_body(response: requests.Response, deadline: Deadline) -> bytes:
+    """Return the body, unpacked.
 
     Raises ProtocolError above MAX_BODY, and ReadTimeout after the deadline, also if the body drips.
     """
-    if at_most is not None and (content_length(response.headers) or 0) > at_most:
-        return None
     try:
-        return _read(response, deadline, at_most)
+        return _read(response, deadline)
     except MemoryError:
         pass
     # Raised here, where what was read is no longer held.
@@ -70,15 +61,13 @@ def _place(response: requests.Response) -> str:
     return response.url.split("?")[0]
 
 
-def _read(response: requests.Response, deadline: Deadline, at_most: int | None) -> bytes | None:
+def _read(response: requests.Response, deadline: Deadline) -> bytes:
     read1 = getattr(response.raw, "read1", None)
     chunks: list[bytes] = []
     size = 0
     pieces = iter(lambda: read1(_CHUNK, decode_content=True), b"") if read1 else response.iter_content(_CHUNK)
     for piece in pieces:
         size += len(piece)
-        if at_most is not None and size > at_most:
-            return None
         if size > MAX_BODY:
             raise errors.ProtocolError(f"a body of more than {MAX_BODY} bytes came from {_place(response)}")
         chunks.append(piece)
@@ -172,7 +161,9 @@ class Transport:
 
     def secrets(self) -> list[str]:
         """What must not show in any text of a server: the caller's headers and the token."""
-        token = {"Authorization": self._token.header} if self._token is not None else {}
+        guest = self.settings.auth
+        sent = self._token.header if self._token is not None else guest.value if isinstance(guest, GuestToken) else None
+        token = {"Authorization": sent} if sent is not None else {}
         return redaction.secrets_of({**self.settings.headers, **token})
 
     def _ended(self) -> errors.SessionClosed:
@@ -223,14 +214,13 @@ class Transport:
         calls: interrupt.RunningRequests | None = None,
         read_timeout: float | None = None,
         failure: Failure | None = None,
-        at_most: int | None = None,
         also: int = 0,
     ) -> HttpAnswer:
         """One request, no retries. ``path`` is already quoted and starts with a slash.
 
         The whole answer has ``read_timeout`` seconds (default: ``request_timeout``) from the moment of the request, not
-        only each read of it. ``calls`` can end it, with others. ``failure`` notes whether bytes went. A body longer
-        than ``at_most`` is not read. ``also`` is a status that is an answer as well if it is Parlant's, not an error.
+        only each read of it. ``calls`` can end it, with others. ``failure`` notes whether bytes went. ``also``
+        is a status that is an answer as well if it is Parlant's, not an error.
 
         Raises TransportError, ApiError (its subclass for the status), ProtocolError; what ``calls`` were stopped with;
         or ``Interrupted`` if the slot alone was kicked or stopped.
@@ -244,9 +234,7 @@ class Transport:
         deadline = Deadline(self.settings.request_timeout if read_timeout is None else read_timeout)
         once_more = self._token is not None and self._token.rotates
         while True:
-            answer = self._once(
-                method, path, params, data, session, slot, calls, deadline, failure, at_most=at_most, also=also
-            )
+            answer = self._once(method, path, params, data, session, slot, calls, deadline, failure, also=also)
             if not once_more or not isinstance(answer, errors.AuthenticationError):
                 break
             logger.debug("%s %s: 401; asking for the token once more", method, path)
@@ -268,7 +256,6 @@ class Transport:
         deadline: Deadline,
         failure: Failure,
         *,
-        at_most: int | None,
         also: int,
     ) -> HttpAnswer | BaseException:
         """An answer, or the error to raise."""
@@ -276,8 +263,6 @@ class Transport:
         headers: dict[str, Any] = {}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        if at_most is not None:
-            headers["Accept-Encoding"] = "identity"  # so that Content-Length is the length of the body
         outer = interrupt.current()
         auth: RequestAuth | None = None
         try:
@@ -302,7 +287,7 @@ class Transport:
                 with response:
                     if response.status_code < 200:  # closes the connection: the answer itself may come yet
                         raise requests.exceptions.ConnectionError(f"{response.status_code} came, which ends no request")
-                    content = read_body(response, deadline, at_most if response.status_code < 300 else None)
+                    content = read_body(response, deadline)
         except error_mapping.NETWORK_ERRORS as error:
             # Without ``auth`` there was no request: the session factory failed.
             failure.sent = auth is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
@@ -329,10 +314,10 @@ class Transport:
                 calls.running.discard(slot)
         failure.sent = True
         if 200 <= response.status_code < 300:
-            return HttpAnswer(response.status_code, response.headers, content or b"", content is not None)
-        if response.status_code == also and error_mapping.is_parlants(content or b""):
-            return HttpAnswer(also, response.headers, content or b"")
-        return error_mapping.refused(method, self.base_url, path, response, content or b"")
+            return HttpAnswer(response.status_code, response.headers, content)
+        if response.status_code == also and error_mapping.is_parlants(content):
+            return HttpAnswer(also, response.headers, content)
+        return error_mapping.refused(method, self.base_url, path, response, content)
 
     def close(self) -> None:
         """Later requests get SessionClosed; those under way go on (``RunningRequests`` ends them)."""

@@ -20,9 +20,6 @@ from parlant_sync.events import Event
 
 Lister = Callable[[int], list[Event]]
 
-# How often a reader that does not wait tries to list, as any call that reads.
-_ATTEMPTS = 3
-
 
 class FeedEnded(Exception):
     """No more events will come; ``cause`` says why."""
@@ -95,10 +92,14 @@ class EventFeed:
             if not self._fill(deadline):
                 return None
 
-    def list_now(self) -> None:
-        """List from the server; ``pop`` then gives what it holds. Raises what the list raises."""
+    def list_now(self, lister: Lister) -> int | None:
+        """Ask the server now, with one call of ``lister``; ``pop`` then gives what it holds. Raises what that raises.
+
+        Returns the offset after the last event; None if there is none.
+        """
         self._let_go()
-        self._catch_up(Deadline(None), attempts=_ATTEMPTS)
+        self._catch_up(Deadline(None), lister, attempts=1)
+        return self._pending[-1].offset + 1 if self._pending else None
 
     def back_to(self, offset: int, epoch: int | None = None) -> None:
         """Continue at ``offset`` (of the numbering ``epoch``), also with events that were given before."""
@@ -171,7 +172,8 @@ class EventFeed:
             self._ask_again()
         return self._hub.overdue.bound(None)
 
-    def _catch_up(self, deadline: Deadline, *, attempts: float = float("inf")) -> bool:
+    def _catch_up(self, deadline: Deadline, lister: Lister | None = None, *, attempts: float = float("inf")) -> bool:
+        lister = lister or self._lister
         attempt = 0
         while True:
             # First, so that whatever is delivered from now on comes through the mailbox.
@@ -181,7 +183,7 @@ class EventFeed:
                 self.offset = max(min(self.offset, self._hub.lowest_base(self._epoch)), self._floor)
                 self._epoch = place.epoch
             try:
-                self._pending = deque(self._lister(self.offset))
+                self._pending = deque(lister(self.offset))
                 return True
             except BaseException as error:
                 self._mailbox.let_go()

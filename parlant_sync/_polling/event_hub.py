@@ -37,11 +37,23 @@ class LogPosition(NamedTuple):
     base: int = 0
 
 
+class LogStart:
+    """Where the polling of a session begins, or has begun; None while that is not decided."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self, offset: int | None = None) -> None:
+        self.offset = offset
+
+
 class EventHub:
     """Hands each polled batch to all mailboxes. Keeps no events, and mailboxes only weakly. Thread-safe."""
 
-    def __init__(self, next_offset: int, where: str = "the session") -> None:
-        """``where`` names the session and its server, for messages."""
+    def __init__(self, start: int | None, where: str = "the session") -> None:
+        """``start`` is where polling begins; None if the first turn or reader decides that, with ``begin()``.
+
+        ``where`` names the session and its server, for messages.
+        """
         self.stop_signal = StopSignal()
         self._pid = os.getpid()
         self._where = where
@@ -50,7 +62,8 @@ class EventHub:
         self._causes: list[tuple[ParlantSyncError]] = []
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()  # guards everything below; held for nothing slower than a queue's put
-        self._place = LogPosition(next_offset)
+        self.first = LogStart(start)
+        self._place = LogPosition(start or 0)
         self._bases = [0]  # where each epoch was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
@@ -69,11 +82,26 @@ class EventHub:
         return self._place
 
     @property
+    def start(self) -> int | None:
+        return self.first.offset
+
+    def begin(self, offset: int) -> int:
+        """Let polling begin at ``offset``, if that was not decided before. Returns where it begins."""
+        with self._lock:
+            if self.first.offset is None:
+                self.first.offset = offset
+                self._place = LogPosition(offset)
+            start = self.first.offset
+        self.stop_signal.cut()  # the poller may wait for this
+        return start
+
+    @property
     def ending(self) -> ParlantSyncError | None:
         """Why no more events will come; None while the session goes on."""
         if self.inherited:
             return ForkedProcessError(
-                f"{self._where} was opened by process {self._pid}, before the fork; open it again in this process"
+                f"{self._where} was opened by process {self._pid}, before the fork; open it in this process with "
+                "client.session(id)"
             )
         return self._causes[0][0] if self._causes else None
 
@@ -121,7 +149,8 @@ class EventHub:
         with self._lock:
             self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
             self._mailboxes.append(weakref.ref(mailbox))
-            if offset is None or (offset == self._place.next and epoch == self._place.epoch):
+            begun = self.first.offset is not None
+            if offset is None or (begun and offset == self._place.next and epoch == self._place.epoch):
                 mailbox.catch_up()
             return self._place
 

@@ -31,15 +31,19 @@ UNWAKEABLE_WAIT = 5
 
 
 class Use:
-    """A period in which the session is in use: ``with Use(poller): ...``. It ends if the object is freed, too."""
+    """A period in which the session is in use: ``with Use(poller): ...``. It ends if the object is freed, too.
 
-    __slots__ = ("__weakref__", "_poller")
+    ``start=False``: for a call that needs no polling. It does not start the poller, but keeps it from being parked.
+    """
 
-    def __init__(self, poller: Poller) -> None:
+    __slots__ = ("__weakref__", "_poller", "_start")
+
+    def __init__(self, poller: Poller, *, start: bool = True) -> None:
         self._poller = poller
+        self._start = start
 
     def __enter__(self) -> None:
-        self._poller.use(self)
+        self._poller.use(self, start=self._start)
 
     def __exit__(self, *_: object) -> None:
         self._poller.unuse(self)
@@ -124,8 +128,8 @@ class Poller:
             return "ended"
         return "waiting" if self._state == "polling" and self._pausing else self._state
 
-    def use(self, user: object) -> None:
-        """Count ``user`` until ``unuse()``, or until it is freed. Starts a poller that is new or parked.
+    def use(self, user: object, *, start: bool = True) -> None:
+        """Count ``user`` until ``unuse()``, or until it is freed. Starts a poller that is new or parked, if ``start``.
 
         Raises :class:`TransportError` if no thread can be started; a later call tries again.
         """
@@ -137,7 +141,7 @@ class Poller:
                     spare, started = None, True
                 # Checked under the lock that parks it, so that a user who is not counted yet never relies on a thread
                 # that is about to park.
-                if not self._needs_start():
+                if not start or not self._needs_start():
                     self._users.add(user)
                     break
             spare = self._api.transport.line()  # outside the lock: it may call the caller's session factory
@@ -250,6 +254,9 @@ class Poller:
                 wait = self._next_wait(line)
                 if wait is None:
                     return
+                if self._hub.start is None:
+                    stop.wait(wait, cuttable=True, unless=lambda: self._hub.start is not None)
+                    continue
                 self._pausing = limiter.delay() > 0
                 if not limiter.wait(stop):
                     return

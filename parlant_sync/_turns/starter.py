@@ -43,10 +43,7 @@ def _created(text: object) -> datetime | None:
 
 
 class TurnStarter:
-    """What the calls of one session begin with. Thread-safe.
-
-    ``check`` is the session's own: it raises in a forked process, and keeps the session alive while a turn runs.
-    """
+    """What the calls of one session begin with. Thread-safe. ``check`` raises in a forked process."""
 
     def __init__(
         self,
@@ -69,7 +66,7 @@ class TurnStarter:
         self._hub = hub
         self._poller = poller
         self._turn_queue = turn_queue
-        self._check_process = check
+        self.check_process = check
         self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
         # For next_turn(), one thread at a time: where it looks, and the traces of turns that it has seen.
         self._finding = SingleOwner()
@@ -78,12 +75,18 @@ class TurnStarter:
 
     def check(self) -> None:
         """Raises in a forked process, and what has ended the session where something has."""
-        self._check_process()
+        self.check_process()
         self._hub.check()
 
     def using(self) -> Use:
+        """For turns and readers, which need the poller."""
         self.check()
         return Use(self._poller)
+
+    def visiting(self) -> Use:
+        """For single requests, which do not start it."""
+        self.check()
+        return Use(self._poller, start=False)
 
     def feed(self, offset: int | None, deadline: Deadline | None = None, *, epoch: int | None = None) -> EventFeed:
         """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
@@ -103,12 +106,42 @@ class TurnStarter:
         return EventFeed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch, ask_again=ask_again)
 
     def latest(self, deadline: Deadline | None = None) -> int:
-        """The offset after the last event that the server has now. Asks it: what the poller knows may be old."""
-        return self._api.end_of(self._session_id, since=self._hub.latest(), deadline=deadline)
+        """The offset after the last event that the server has now. What the poller knows may be old.
+
+        Polling begins there, if it has not begun.
+        """
+        most = self._settings.request_timeout
+        limit = Deadline(most if deadline is None else deadline.between(LEAST, most))
+        known = self._hub.latest()
+        events = self._api.list_events(self._session_id, known, deadline=limit)
+        latest = events[-1].offset + 1 if events else known
+        self._hub.begin(latest)
+        return latest
+
+    def reader_from(self, since: int) -> tuple[EventFeed, bool]:
+        """An independent reader from ``since`` on, and whether it has listed already.
+
+        If polling has not begun, that list also says where the session's events end: polling begins there.
+        """
+        if self._hub.start is not None:
+            return self.feed(since), False
+        feed = self.feed(max(since - 1, 0))  # one more, so that a reader without new events learns the end as well
+        end = feed.list_now(self.list_once)
+        if end is not None or since == 0:
+            self._hub.begin(end or 0)
+        else:
+            self.latest()
+        feed.skip_to(since)
+        return feed, True
+
+    def list_once(self, since: int) -> list[Event]:
+        """As ``history()``: tried three times within one ``request_timeout``."""
+        return self._api.list_events(self._session_id, since)
 
     def note_posted(self, event: Event, place: LogPosition, deadline: Deadline, *, found: bool = False) -> None:
         """The server has taken ``event``; ``place`` was the hub's before it was sent. ``found``: in its list, perhaps
         from an earlier call with the same key. Looks whether the server's numbering went back, and if so, where to."""
+        self._hub.begin(event.offset)
         self._poller.cut_pause()  # it answers again, so there is no reason to wait
         if not self._hub.note_posted(event.offset, place):
             return
@@ -135,7 +168,7 @@ class TurnStarter:
 
     def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
         """Post, and follow nothing."""
-        with self.using():
+        with self.visiting():
             place = self._hub.place
             deadline = Deadline(self._settings.request_timeout)
             event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
@@ -156,8 +189,8 @@ class TurnStarter:
                 event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
                 self.note_posted(event, place, deadline, found=found)
                 feed.start_at(event.offset + 1)
-                if found:
-                    feed.back_to(event.offset + 1)  # its turn may have begun before this feed did
+                if found or (self._hub.start or 0) > event.offset + 1:
+                    feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
             # If the session was closed meanwhile: the message is stored, and the turn says the rest.
             tracker = TurnTracker(event, self._facts(deadline))
             return self._turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
@@ -174,13 +207,14 @@ class TurnStarter:
         self.check()
         self._check_held(event, deadline)
         tracker = TurnTracker(event, self._facts(deadline))
-        feed = self.feed(event.offset + 1, deadline)
+        self._hub.begin(event.offset)
+        feed = self.feed(event.offset, deadline)
         feed.start_at(event.offset + 1)
         return self._turn(feed, tracker, deadline, request=event)
 
     def cancel(self, running: bool = True) -> None:
         """Stop the agent's turn, if one is ``running``."""
-        with self.using():
+        with self.visiting():
             if not self.abilities.cancel:
                 raise self.unsupported("cancel()", "4.0")
             if running:
@@ -328,7 +362,7 @@ class TurnStarter:
             begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
             posted_here=posted_here,
         )
-        return Turn(driver, check=self._check_process, cancel=self.cancel)
+        return Turn(driver, check=self.check_process, cancel=self.cancel)
 
     # -- turns that no call requested
 

@@ -116,7 +116,7 @@ def _opener(contestant: str, url: str, authority: str, wait: int) -> tuple[Calla
         from parlant_sync import Client
 
         client = Client(url, verify=authority or True, poll_wait=wait)
-        return (lambda name: kept.append(client.session(f"idle.{name}", since=0))), client.close
+        return (lambda name: kept.append(client.session(f"idle.{name}", since=0).iter_events())), client.close
     if contestant == THREAD:
 
         def start(name: str) -> None:

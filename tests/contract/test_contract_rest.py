@@ -11,7 +11,15 @@ import pytest
 import requests
 from support.contract_http import Traffic
 
-from parlant_sync import Client, InvalidRequestError, NotFoundError, SessionClosed, TransportError
+from parlant_sync import (
+    Client,
+    ConfigurationError,
+    InvalidRequestError,
+    NotFoundError,
+    SessionClosed,
+    TransportError,
+    UnsupportedByServer,
+)
 
 
 def test_server_info(server: Any, client: Client) -> None:
@@ -86,10 +94,10 @@ def test_labels_are_replaced_whoever_has_set_them(
 def test_what_a_version_does_not_keep_is_said(server: Any, client: Client) -> None:
     session = client.create_session(server.agents["quick"])
     if not server.keeps_metadata:
-        with pytest.raises(InvalidRequestError, match=r"metadata.*3\.1"):
+        with pytest.raises(UnsupportedByServer, match=r"metadata.*3\.1"):
             session.update(metadata={"a": 1})
     if not server.keeps_labels:
-        with pytest.raises(InvalidRequestError, match=r"labels.*3\.2"):
+        with pytest.raises(UnsupportedByServer, match=r"labels.*3\.2"):
             session.update(labels=["vip"])
     if server.keeps_labels:
         pytest.skip("this version keeps all of it")
@@ -106,7 +114,7 @@ def test_update_and_refresh(server: Any, client: Client, make_client: Callable[.
     assert session.mode == "manual"
     assert session.title == "after"
     assert elsewhere.refresh().mode == "manual"
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(ConfigurationError, match="mode cannot be 'nonsense'"):
         session.update(mode="nonsense")
 
 

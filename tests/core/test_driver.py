@@ -216,7 +216,7 @@ def test_out_of_time_with_a_customer(newest: tuple[FakeServer, Session]) -> None
 def test_out_of_time_while_polls_fail(newest: tuple[FakeServer, Session]) -> None:
     server, session = newest
     server.agent("a").ignores()
-    session._poller._backoff = lambda attempt: 0.01
+    session._opened.poller._backoff = lambda attempt: 0.01
     turn = session.stream("q", timeout=1.0)
     server.fail_next("GET /sessions/*/events", 503, b"busy", times=None)
     server.add_event(session.id)

@@ -126,16 +126,23 @@ def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(server.lists) == 1
 
 
-def test_now_is_tried_as_often_as_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+def test_now_is_one_call_of_the_lister_that_is_given() -> None:
     server = Server(2, start=2)
-    server.failures = [TransportError("down")] * 2
     feed = server.feed(0)
-    feed.list_now()
-    assert [e.offset for e in (feed.pop(), feed.pop()) if e] == [0, 1]
-    server.failures = [TransportError("down")] * 3
+    asked: list[int] = []
+
+    def lister(offset: int) -> list[Event]:
+        asked.append(offset)
+        return server.lister(offset) if len(asked) > 1 else []
+
+    assert feed.list_now(lister) is None
+    assert feed.list_now(lister) == 2
+    assert [event.offset for event in iter(feed.pop, None)] == [0, 1]
+    assert asked == [0, 0]
+    server.failures = [TransportError("down")]
     with pytest.raises(TransportError):
-        feed.list_now()
+        feed.list_now(server.lister)
+    assert not server.failures
 
 
 def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

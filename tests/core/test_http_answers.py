@@ -34,22 +34,11 @@ def endless(headers: Mapping[str, str], now: Any = None) -> tuple[Any, Raw]:
     return response, raw
 
 
-@pytest.mark.parametrize(
-    ("headers", "taken"),
-    [({"Content-Length": "1001"}, 0), ({}, 1100), ({"Content-Length": "10", "Content-Encoding": "gzip"}, 1100)],
-    ids=["told", "not-told", "encoded"],
-)
-def test_no_more_is_read_than_is_wanted(headers: dict[str, str], taken: int) -> None:
-    response, raw = endless(headers)
-    assert transport.read_body(response, Deadline(60), 1000) is None
-    assert raw.taken == taken
-
-
 def test_no_body_is_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_BODY", 1000)
     response, _ = endless({})
     with pytest.raises(ProtocolError, match=r"more than 1000 bytes came from http://h/x$"):
-        transport.read_body(response, Deadline(60), None)
+        transport.read_body(response, Deadline(60))
 
 
 def test_a_body_that_there_is_no_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,26 +49,11 @@ def test_a_body_that_there_is_no_memory_for(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(raw, "read1", read1)
     with pytest.raises(ProtocolError, match="memory") as caught:
-        transport.read_body(response, Deadline(60), None)
+        transport.read_body(response, Deadline(60))
     assert caught.value.__context__ is None
 
 
 def test_a_body_has_its_time() -> None:
     response, _ = endless({})
     with pytest.raises(requests.exceptions.ReadTimeout):
-        transport.read_body(response, Deadline(0), None)
-
-
-@pytest.mark.parametrize(
-    ("headers", "length"),
-    [
-        ({"Content-Length": "5"}, 5),
-        ({}, None),
-        ({"Content-Length": "-5"}, None),
-        ({"Content-Length": "x"}, None),
-        ({"Content-Length": "9" * 5000}, None),
-    ],
-    ids=["5", "none", "negative", "letters", "digits"],
-)
-def test_lengths(headers: dict[str, str], length: int | None) -> None:
-    assert transport.content_length(headers) == length
+        transport.read_body(response, Deadline(0))

@@ -268,5 +268,5 @@ def test_a_scrape_that_is_overtaken_counts_nothing_twice(
 
     monkeypatch.setattr(Client, "sessions", property(taken))
     scrape(registry)
-    received = sum(session._poller.counts.events for session in opened)
+    received = sum(session._opened.poller.counts.events for session in opened)
     assert one(scrape(registry), "parlant_sync_events_total") == received > 0

@@ -603,9 +603,9 @@ def test_an_interrupted_user_does_not_count(moment: str, step: str, monkeypatch:
     p._state = "polling"  # no thread is needed here
     original = getattr(p, step)
 
-    def interrupted(user: object) -> None:
+    def interrupted(user: object, **options: Any) -> None:
         if moment == "after":
-            original(user)
+            original(user, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(p, step, interrupted)

@@ -293,7 +293,7 @@ def test_close_reaches_a_post_that_is_under_way(server: FakeServer, session: Ses
 
 def server_client_session(session: Session) -> Session:
     """The same session, opened again."""
-    return session._owner.session(session.id)
+    return session._client.session(session.id)
 
 
 def test_close_reaches_a_list_that_is_under_way(server: FakeServer, session: Session) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session
+from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session, TransportError
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -92,20 +92,6 @@ def test_it_starts_where_it_is_called(session: Session) -> None:
         assert next(reader).offset == posted.offset
 
 
-def test_latest_of_an_attached_session(server: FakeServer, client: Client) -> None:
-    session_id = server.create_session("a")
-    server.fill(session_id, 5000)
-    server.forget_requests()
-    session = client.session(session_id)
-    assert session.cursor == 5000
-    server.say(session_id, "after the attach")
-    with session.iter_events(timeout=5) as reader:
-        event = next(reader)
-    assert (event.offset, event.message) == (5000, "after the attach")
-    # "costs no download of the history": the length told where the end is
-    assert client.stats().bytes < 20_000
-
-
 def test_filters(session: Session) -> None:
     session.send("one")
     assert {e.kind for e in session.iter_events(since=0, timeout=0, kinds="message")} == {"message"}
@@ -162,7 +148,7 @@ def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
         reading = pool.submit(lambda: (inside.set(), next(reader))[1])
         assert inside.wait(5)
         server.wait_polls(1)
-        while not session._position.claim.taken():  # until the thread is inside its next
+        while not session._opened.position.claim.taken():  # until the thread is inside its next
             threading.Event().wait(0.001)
         with pytest.raises(ConcurrencyError, match="since="):
             session.iter_events()
@@ -353,6 +339,25 @@ def test_a_list_that_failed_is_asked_again(server: FakeServer, session: Session)
     assert offsets(reader) == [0, 1, 2]
 
 
+def test_what_the_server_has_now_is_asked_as_history_asks(server: FakeServer) -> None:
+    """With the same attempts, within the same time."""
+    lists = lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0"  # noqa: E731
+    with Client(server.base_url, request_timeout=0.6) as client:
+        session = client.create_session("a")
+        took = []
+        hold = server.hold_next(lists, times=None)
+        for call in (session.history, lambda: list(session.iter_events(timeout=0))):
+            server.forget_requests()
+            started = time.monotonic()
+            with pytest.raises(TransportError, match="no answer in time"):
+                call()
+            took.append((time.monotonic() - started, len([r for r in server.requests if lists(r)])))
+        hold.release()
+        server.clear_faults()
+        assert took[0][1] == took[1][1]
+        assert took[1][0] < 3 * took[0][0]
+
+
 def test_growth_is_seen_though_other_events_keep_coming(server: FakeServer, session: Session) -> None:
     server.agent("a").streams("one two three four five six", every=0.3)
     over = threading.Event()
@@ -467,7 +472,7 @@ def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeSe
         reading = pool.submit(
             lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
         )
-        wait_for(lambda: session._position.growing is not None)
+        wait_for(lambda: session._opened.position.growing is not None)
         server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
         server.add_event(session.id, "message", stored("second", whole=False), trace="T")
         wait_for(lambda: session.health.next_offset == 3)

@@ -49,84 +49,17 @@ def test_a_list_has_what_is_left_of_its_deadline(transport: FakeTransport, left:
     assert transport.limits == [pytest.approx(given, abs=0.5 if given == 3.0 else 1e-9)]
 
 
-# -- the end of a history
+def test_pages_that_come_again_end_the_list() -> None:
+    class Circle(FakeTransport):
+        pages = 0
 
-
-class Log:
-    """A server with a history; counts what it sends."""
-
-    base_url = "http://test"
-    settings = SimpleNamespace(request_timeout=30.0)
-
-    def __init__(self, count: int, size: int = 300, *, tells: bool = True) -> None:
-        self.count = count
-        self.size = size
-        self.tells = tells
-        self.asked: list[int] = []
-        self.troubles: list[Exception] = []
-
-    def request(self, method: str, path: str, *, params: dict[str, int], at_most: int, **_: Any) -> HttpAnswer:
-        if self.troubles:
-            raise self.troubles.pop()
-        first = params["min_offset"]
-        self.asked.append(first)
-        length = max(0, self.count - first) * (self.size + 2) + 2
-        headers = {"Content-Length": str(length)} if self.tells else {}
-        if length > at_most:
-            return HttpAnswer(200, headers, b"", whole=False)
-        events = [{"offset": at, "data": "x" * (self.size - 30)} for at in range(first, self.count)]
-        return HttpAnswer(200, headers, json.dumps(events).encode())
-
-
-@pytest.mark.parametrize("tells", [True, False], ids=["length", "chunked"])
-@pytest.mark.parametrize("size", [50, 300, 5000, 400_000])
-@pytest.mark.parametrize("count", [0, 1, 100, 3000, 50_000])
-def test_the_end_of_a_history(count: int, size: int, tells: bool) -> None:
-    log = Log(count, size, tells=tells)
-    assert RestApi(log).end_of("s") == count  # type: ignore[arg-type]
-    assert len(log.asked) <= 30
-    for since in {0, count // 2, count}:
-        assert RestApi(log).end_of("s", since) == count  # type: ignore[arg-type]
-
-
-def test_a_known_place_near_the_end_saves_the_search() -> None:
-    log = Log(50_000)
-    assert RestApi(log).end_of("s", 49_990) == 50_000  # type: ignore[arg-type]
-    assert log.asked == [49_990]
-
-
-def test_an_end_that_never_comes_nearer_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a front that ignores the offset and always sends much."""
-
-    class Endless(Log):
-        settings = SimpleNamespace(request_timeout=0.05)
-
-        def request(self, method: str, path: str, **_: Any) -> HttpAnswer:
-            return HttpAnswer(200, {"Content-Length": "300000"}, b"", whole=False)
-
-    with pytest.raises(errors.TransportError, match="where its events end"):
-        RestApi(Endless(0)).end_of("s")  # type: ignore[arg-type]
-
-
-def test_pages_that_come_again_end_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Circle(Log):
         def request(self, method: str, path: str, *, params: dict[str, Any], **_: Any) -> HttpAnswer:
             following = {"a": "b", "b": "a"}[params.get("cursor", "b")]
-            self.asked.append(0)
-            assert len(self.asked) < 9
+            self.pages += 1
+            assert self.pages < 9
             return HttpAnswer(200, {}, json.dumps({"items": [], "has_more": True, "next_cursor": following}).encode())
 
-    assert list(RestApi(Circle(0)).list_sessions({})) == []  # type: ignore[arg-type]
-
-
-def test_passing_trouble_while_the_end_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
-    log = Log(10)
-    log.troubles = [errors.ServerError("503", status=503), errors.TransportError("cut")]
-    assert RestApi(log).end_of("s") == 10  # type: ignore[arg-type]
-    log.troubles = [errors.NotFoundError("gone", status=404)]
-    with pytest.raises(errors.NotFoundError):
-        RestApi(log).end_of("s")  # type: ignore[arg-type]
+    assert list(RestApi(Circle()).list_sessions({})) == []  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -239,7 +172,7 @@ def test_what_never_heals_is_not_repeated() -> None:
             raise hopeless
 
     api = RestApi(Untrusted())  # type: ignore[arg-type]
-    for call in (api.list_agents, lambda: api.delete_session("s"), lambda: api.end_of("s")):
+    for call in (api.list_agents, lambda: api.delete_session("s"), lambda: api.list_events("s", 0)):
         with pytest.raises(errors.TransportError):
             call()
     assert len(asked) == 3

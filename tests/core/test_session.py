@@ -227,3 +227,12 @@ def test_an_interrupting_message_does_not_wait_and_both_get_the_common_reply(
         server.wait_events(session.id, 8)  # the second turn is acknowledged
         server.release("gate")
         assert [call.result(10).text for call in (waiting, interrupting)] == ["to both"] * 2
+
+
+def test_labels_in_a_list_of_sessions_need_a_server_that_has_them() -> None:
+    with FakeServer("3.1") as server, Client(server.base_url) as client:
+        server.agent("a")
+        session = client.create_session("a")
+        assert [info.id for info in client.list_sessions()] == [session.id]
+        with pytest.raises(UnsupportedByServer, match=r"list_sessions\(labels=\) needs Parlant 3.2 .* is 3.1"):
+            list(client.list_sessions(labels=["x"]))

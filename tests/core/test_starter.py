@@ -71,7 +71,7 @@ def test_closed_just_after_the_post_the_stream_tells_what_was_posted(
 def test_a_post_that_went_well_ends_the_back_off(
     server: FakeServer, session: Session, post: Callable[[Session], object]
 ) -> None:
-    session._poller._backoff = lambda attempt: 60.0
+    session._opened.poller._backoff = lambda attempt: 60.0
     server.wait_polls(1)
     server.fail_next(lambda request: request.waits, 502)
     server.add_event(session.id)  # ends the poll that waits; the next one fails
@@ -143,8 +143,8 @@ def test_an_interrupted_start_gives_its_place_to_the_next(
     """Also where its exception, and so its frames, are held: as in a notebook, which has ``sys.last_value``."""
     starter, checks = session._starter, [lambda: None, interrupt]
     if where == "the gate":
-        check = starter._check_process
-        starter._check_process = lambda: (checks.pop(0) if checks else check)()
+        check = starter.check_process
+        starter.check_process = lambda: (checks.pop(0) if checks else check)()
     else:
         monkeypatch.setattr(starter._api, "create_event", lambda *_, **__: interrupt())
     with pytest.raises(KeyboardInterrupt) as held:

@@ -403,18 +403,6 @@ def test_a_factory_that_fails_at_a_server() -> None:
     assert failure.sent is False
 
 
-def test_a_body_of_which_only_a_part_is_wanted(mocked: responses.RequestsMock, client: Client) -> None:
-    for length in (10, 11):
-        mocked.get(f"{URL}/x", body=b"x" * length)
-        answer = client._transport.request("GET", "/x", at_most=10)
-        assert (answer.whole, len(answer.body)) == ((True, 10) if length == 10 else (False, 0))
-        assert mocked.calls[-1].request.headers["Accept-Encoding"] == "identity"
-        mocked.remove(responses.GET, f"{URL}/x")
-    mocked.get(f"{URL}/x", status=404, json=DETAIL)
-    with pytest.raises(errors.NotFoundError, match="what it says"):
-        client._transport.request("GET", "/x", at_most=1)
-
-
 # -- whose sessions they are
 
 

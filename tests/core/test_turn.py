@@ -432,7 +432,7 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
     refused: list[Response] = []
 
     def refuse(response: Response) -> Response | None:
-        if session._poller.stop_signal.is_set():
+        if session._opened.poller.stop_signal.is_set():
             refused.append(response)
         return Response(502) if len(refused) <= 3 else None  # one for each event that may have ended it
 
@@ -440,7 +440,7 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(session.send, "q", timeout=3)
         server.wait_requests("GET /sessions/*/events/*")
-        session._poller.stop()
+        session._opened.poller.stop()
         assert sending.result(10).text == "a b c"
     assert len(refused) == 4
 

@@ -97,4 +97,4 @@ def test_what_belongs_to_a_process_says_so(session: Session) -> None:
     with pytest.raises(TypeError, match="hand over its id"):
         pickle.dumps(session)
     with pytest.raises(TypeError, match="one in each worker"):
-        pickle.dumps(session._owner)
+        pickle.dumps(session._client)

@@ -78,6 +78,8 @@ def test_two_hundred_sessions_do_not_come_back_together() -> None:
         fake.agent("quick").echoes()
         with connected(backend) as (proxy, client):
             sessions = [client.session(fake.create_session("quick"), since="beginning") for _ in range(200)]
+            for session in sessions:
+                session.iter_events().close()  # it polls from here on
             proxy.wait(lambda: fake.polls >= 200, 60, "200 polls")
             proxy.down()
             proxy.wait(lambda: all(s.health.consecutive_failures >= 4 for s in sessions), 60, "four failures each")
@@ -119,6 +121,7 @@ def test_a_name_that_is_not_resolved_for_a_while(fake: Backend, monkeypatch: pyt
             client.agent("quick")
         known = True
         session = client.session(session_id, since="beginning")
+        session.iter_events().close()  # it polls from here on
         polling(proxy, session)
         known = False
         proxy.cut_all()

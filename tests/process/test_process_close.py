@@ -127,7 +127,9 @@ def test_from_a_finalizer(server: FakeServer) -> None:
     server.wait_no_polls()
 
 
-@pytest.mark.parametrize("lock", ["session._hub._lock", "session._poller._lock", "client._registry._lock"])
+@pytest.mark.parametrize(
+    "lock", ["session._opened.hub._lock", "session._opened.poller._lock", "client._registry._book.lock"]
+)
 def test_collected_while_this_thread_holds_our_locks(lock: str, server: FakeServer) -> None:
     """What nobody refers to any more is collected in the middle of anything; its finalizer takes no lock."""
     client = Client(server.base_url)
@@ -198,9 +200,11 @@ def test_a_thread_that_cannot_start(server: FakeServer, monkeypatch: pytest.Monk
         with pytest.raises(TransportError, match="thread"):
             client.create_session("quick")
         other = server.create_session("quick")
-        for _ in range(2):
+        attached = client.session(other)
+        for call in (attached.iter_events, lambda: attached.send("not posted")):
             with pytest.raises(TransportError, match="thread"):
-                client.session(other)
+                call()
+        assert attached.history() == []
         assert good.send("still here").text == "echo: still here"
         monkeypatch.setattr(threading.Thread, "start", start)
         assert client.session(other).send("recovered").text == "echo: recovered"
@@ -225,13 +229,13 @@ def test_the_wall_clock_jumps_by_a_day(day: float, server: FakeServer, monkeypat
         worker = Worker(lambda: session.send("hello", timeout=60).text)
         server.reached("gate")
         monkeypatch.setattr(time, "time", lambda: wall() + day)
-        polls = session._poller.counts.polls
+        polls = session._opened.poller.counts.polls
         server.release("gate")
         assert worker.wait() == "echo: hello"
         assert session.send("again", timeout=60).text == "echo: again"
         assert next(reader).offset == 0
         assert session.health.state == "polling"
-        assert session._poller.counts.polls - polls < 30  # no poll came back early for it
+        assert session._opened.poller.counts.polls - polls < 30  # no poll came back early for it
         assert client.stats().failures == 0
 
 
@@ -273,7 +277,7 @@ def test_sessions_opened_and_closed_one_after_another(count: int, server: FakeSe
                 for session_id in list(server.sessions):
                     server.delete_session(session_id)
         assert not client.sessions
-        assert not client._registry._open  # the mapping above leaves closed ones out
+        assert not client._registry._book.polling  # the mapping above leaves closed ones out
         server.wait_no_polls()
         gc.collect()
         assert threading.active_count() <= threads

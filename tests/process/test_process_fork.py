@@ -19,10 +19,8 @@ from parlant_sync.testing import FakeServer
 
 pytestmark = pytest.mark.skipif("sys.platform == 'win32'", reason="there is no fork")
 # Those that are known; the walk finds more.
-LOCKS = [
-    f"{owner}._lock" for owner in "registry transport list_limiter poller slot hub delivery session _process".split()
-]
-LOCKS += ["mailbox.mutex"]
+LOCKS = [f"{owner}._lock" for owner in "transport list_limiter poller slot hub delivery _process".split()]
+LOCKS += ["mailbox.mutex", "].lock"]  # the last is the registry's
 
 
 @pytest.mark.timeout(180)

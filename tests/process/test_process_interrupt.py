@@ -120,6 +120,7 @@ def _sweep(
 def test_at_every_moment(fresh: bool, waiting: bool, server: FakeServer) -> None:
     with Client(server.base_url) as client:
         session = client.session(server.create_session("quick"), since="beginning")
+        session.iter_events().close()  # it polls from here on
         server.wait_polls(1)
 
         def add(at: int) -> None:

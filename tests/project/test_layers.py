@@ -22,7 +22,7 @@ LAYERS = (
     ("_api",),
     ("_polling",),
     ("_turns", "turn"),
-    ("reader", "session", "_registry", "client", "__init__"),
+    ("reader", "session", "_open_session", "_registry", "client", "__init__"),
 )
 ON_TOP = {"batch", "cli", "demo", "testing", "__main__", "metrics", "pytest_plugin"}
 PUBLIC = {"", "errors", "events", "testing", "batch", "demo", "cli", "metrics", "_version", "_file_lock"}

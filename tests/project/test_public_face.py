@@ -37,6 +37,7 @@ SIGNATURES = {
     "Client.create_session": "(agent_id, *, customer_id=None, title=None, metadata=None, labels=None, "
     "allow_greeting=False)",
     "Client.session": "(session_id, *, since=None)",
+    "Client.history": "(session_id, since=0, *, kinds=None, sources=None)",
     "Client.agents": "()",
     "Client.agent": "(agent_id)",
     "Client.list_sessions": "(*, agent_id=None, customer_id=None, labels=None)",
@@ -70,6 +71,8 @@ SIGNATURES = {
 RETURNS = {
     "Client.create_session": "Session",
     "Client.session": "Session",
+    "Client.history": "list[Event]",
+    "Client.guest_token": "str | None",
     "Client.sessions": "Mapping[str, Session]",
     "Client.agents": "list[Agent]",
     "Client.agent": "Agent",
@@ -92,7 +95,7 @@ RETURNS = {
     "Session.next_turn": "Reply",
 }
 PROPERTIES = {
-    "Client": "sessions",
+    "Client": "sessions guest_token",
     "Session": "id agent_id customer_id title mode metadata labels created closed cursor agent_status health",
     "Turn": "text",
     "EventReader": "cursor",
@@ -102,7 +105,7 @@ PROPERTIES = {
 # Attributes that are no properties, and what is public though not of API.md: that, too, goes only by a decision.
 MORE = {
     "Client": "base_url",
-    "Session": "since",
+    "Session": "",
     "Turn": "close request restarts trace_id",
     "EventReader": "",
     "Event": "offset raw error_detail to_dict",

@@ -83,6 +83,7 @@ def test_every_way_of_echoing(way: str, status: int, server: FakeServer) -> None
 
     with canary_client(server.base_url, request_timeout=1) as client:
         session = client.session(server.create_session("quick"))
+        session.iter_events().close()  # it polls from here on
         server.alter_next("/agents/quick", echo, times=None)
         error = raised(lambda: client.agent("quick"))
         assert isinstance(error, ApiError)

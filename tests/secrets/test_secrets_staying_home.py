@@ -26,6 +26,7 @@ def test_redirects_are_refused(status: int, server: FakeServer) -> None:
 
         with Client(server.base_url, token="secret-token", request_timeout=1) as client:
             session = client.session(server.create_session("quick"))
+            session.iter_events().close()  # it polls from here on
             server.alter_next("/", away, times=None)
             calls: list[Any] = [client.agents, lambda: session.send("x", timeout=2), session.history, session.refresh]
             calls += [lambda: client.create_session("quick"), lambda: session.update(title="x")]

@@ -119,7 +119,6 @@ def _resume(app: App, client: Client, session_id: str, start: Since, cursor: Cur
         if checked != stored:
             session.close()
             session = _attach(client, session_id, checked)
-    cursor.begin(session.cursor)
     return session
 
 
@@ -131,6 +130,8 @@ def _follow(
     cursor: Cursor | None,
 ) -> None:
     reader = session.iter_events(timeout=timeout)
+    if cursor is not None:
+        cursor.begin(reader.cursor)
     with reader, when_stdout_closes(reader.close):
         for event in reader:
             # Filtered here, not by the reader: the cursor passes what is not wanted, too.

@@ -10,6 +10,7 @@ from parlant_sync import Client
 url, session_id, way = sys.argv[1:]
 client = Client(url)
 sessions = [client.session(session_id), *(client.create_session("quick") for _ in range(4))]
+sessions[0].iter_events().close()  # polls from here on
 
 
 def read(started: threading.Event) -> None:
