@@ -18,11 +18,11 @@ class Gates:
         self._paused: list[asyncio.Future[None]] | None = None
 
     def waiting(self, gate: str) -> int:
-        """How many wait there."""
+        """How many turns wait there."""
         return len(self._queues.get(gate, ()))
 
     def release(self, gate: str, count: int | None) -> None:
-        """Lets `count` pass - now or, where nobody waits, the next ones; None: opens the gate for good."""
+        """Lets `count` turns pass: those that wait, then the next ones. None opens the gate for good."""
         if count is None:
             self._open.add(gate)
         else:
@@ -62,7 +62,7 @@ class Gates:
             self._paused = []
 
     def resume(self) -> None:
-        """Lets them go on."""
+        """Ends the pause."""
         waiters, self._paused = self._paused or [], None
         for waiter in waiters:
             if not waiter.done():

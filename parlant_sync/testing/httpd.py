@@ -40,7 +40,7 @@ class Request:
 
     @property
     def json(self) -> Any:
-        """The body as JSON; None where it is empty or no JSON."""
+        """The body as JSON; None if it is empty or no JSON."""
         try:
             return json.loads(self.body) if self.body else None
         except ValueError:
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         if self._task is not None and not self._gone():
             self._out.write(self._head(response, len(response.body)) + response.body)
             self._out.close()
-            self._lost = True  # what the request's task still has to say is nobody's business
+            self._lost = True  # the answer that the request's task may still make is not sent
 
     # --- requests
 
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
             self.kill()  # the server stops: cut, no answer
             raise
         except Exception:
-            self.kill()  # a fault's answer that is none (its headers, say): better cut than waited for
+            self.kill()  # a fault's answer that cannot be sent (its headers, say): the client must not wait for it
             raise
         finally:
             self._task = None
