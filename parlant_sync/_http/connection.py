@@ -135,7 +135,7 @@ class PublishingConnection:
         self._pid = os.getpid()
         sock = self._first_that_answers(slot)
         try:
-            if slot.deadline is not None and slot.deadline.expired():  # name resolution cannot be interrupted
+            if slot.deadline is not None and slot.deadline.expired():
                 raise ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
             slot.publish(sock, for_handshake=isinstance(self, urllib3.connection.HTTPSConnection))
         except BaseException:
@@ -154,6 +154,8 @@ class PublishingConnection:
             found = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return connect()  # fails in the same way, with urllib3's error for it
+        if until.expired():  # name resolution cannot be interrupted
+            raise ConnectTimeoutError(self, f"The name {self.host} was resolved too late.")
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         try:
             for number, address in enumerate(addresses, 1):
