@@ -46,7 +46,7 @@ def secrets_of(headers: Mapping[str, str | bytes]) -> list[str]:
         found.add(text)
         # Short parts only where the name says that they are secrets: else they are likely to be words.
         least = 4 if re.search(_SENSITIVE, name) else 12
-        found.update(part for part in re.split(r"[\s;,=]+", text) if len(part) >= least)
+        found.update(part for part in [*text.split(), *re.split(r"[\s;,=]+", text)] if len(part) >= least)
     found |= {decoded for secret in list(found) for decoded in _decoded(secret)}
     forms = set(found)
     for _ in range(3):  # a repr inside of JSON inside of JSON; ordinary tokens stay as they are

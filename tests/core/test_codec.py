@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from parlant_sync import errors
 from parlant_sync._http import codec
 from parlant_sync._http.codec import MAX_DEPTH, MAX_MARKS, decode_json, is_deep
 
@@ -86,3 +89,45 @@ def test_no_memory_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="memory") as caught:
         decode_json(b"[]")
     assert caught.value.__context__ is None  # whose frames would hold what there was no memory for
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'[{"a":' * 50_000 + b"1" + b"}]" * 50_000,
+        b'["' + b"[" * 300 + b'",' + b"[" * 201 + b"]" * 201 + b"]",
+    ],
+)
+def test_what_is_deep_is_never_decoded(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small stack the decoder of Python 3.12 and 3.13 crashes the process."""
+    monkeypatch.setattr(codec, "_decoded", lambda body: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        codec.decode_json(body)
+
+
+@pytest.mark.parametrize("value", ["[" * 500, {"a": "]" * 500 + '"' + "{" * 500}, ["\\", "[[[" * 200, '\\"[[' * 200]])
+def test_brackets_in_strings_do_not_count(value: object) -> None:
+    assert codec.decode_json(json.dumps(value).encode()) == value
+
+
+def test_a_value_that_holds_itself_is_not_posted() -> None:
+    endless: list[object] = []
+    endless += [endless, endless]  # each level of it is twice as long as the last
+    with pytest.raises(errors.ConfigurationError, match="deep"):
+        codec.encode(endless)
+
+
+def test_deep_json_on_a_small_stack() -> None:
+    size = threading.stack_size(256 * 1024)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with pytest.raises(ValueError, match="nested too deeply"):
+                pool.submit(codec.decode_json, b"[" * 100_000).result()
+            nested = b"[" * 200 + b"]" * 200
+            assert pool.submit(codec.decode_json, nested).result() is not None
+            with pytest.raises(errors.ConfigurationError):
+                pool.submit(codec.encode, json.loads(b"[" * 600 + b"]" * 600)).result()
+    finally:
+        threading.stack_size(size)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
+import threading
 import time
 from typing import Any
 
 import pytest
+import requests
 from support.raw_server import CLOSE, RawServer, answer
 
-from parlant_sync import Client, TransportError
+from parlant_sync import Client, ConfigurationError, SessionClosed, TransportError, _process
 from parlant_sync._http.transport import Failure
 
 
@@ -116,3 +119,84 @@ def test_a_head_that_is_broken_in_the_middle(caplog: pytest.LogCaptureFixture) -
     with RawServer(lambda *_: head + b"hello") as server, Client(server.base_url) as client:
         assert ask(client) == (b"hello", True)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+# -- stops
+
+
+@pytest.mark.parametrize("way", ["direct", "tunnel"])
+def test_a_stop_ends_a_handshake_that_hangs(way: str) -> None:
+    """``wrap_socket`` takes the descriptor out of the socket that was connected, so a duplicate is shut down."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.agents()
+        except (SessionClosed, TransportError) as error:
+            raised.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"127.0.0.1:{deaf.getsockname()[1]}"
+        proxies = {"https": f"http://{url}"} if way == "tunnel" else {"no_proxy": "*"}
+        client = Client(f"https://{url if way == 'direct' else 'x.test'}", proxies=proxies, connect_timeout=60)
+        thread = threading.Thread(target=call)
+        thread.start()
+        conn, _ = deaf.accept()
+        if way == "tunnel":
+            assert conn.recv(65536).startswith(b"CONNECT")
+            conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert conn.recv(1) == b"\x16"  # a handshake has begun
+        client.close()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert [type(error) for error in raised] == [SessionClosed]
+        conn.close()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [socket.gaierror(-2, "unknown"), OSError(24, "Too many open files"), None],
+    ids=["unknown", "descriptors", "no-address"],
+)
+def test_a_name_that_cannot_be_resolved(failure: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: object) -> list[Any]:
+        if failure is not None:
+            raise failure
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with Client("http://nowhere.test") as client, pytest.raises((TransportError, ConfigurationError)):
+        ask(client)
+
+
+def test_a_label_that_is_too_long() -> None:
+    with Client(f"http://{'a' * 70}.test") as client, pytest.raises((ConfigurationError, TransportError), match="label empty or too long"):
+        ask(client)
+
+
+# -- forks
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("shared", [False, True], ids=["ours", "a-factory-s"])
+def test_a_child_of_a_fork_without_hooks_uses_no_connection_of_its_parent(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uWSGI forks in C. On a shared socket, parent and child would get each other's answers."""
+    with RawServer(lambda head, body, number: answer(b"%d" % number)) as server:
+        session = requests.Session()
+        with Client(server.base_url, session_factory=(lambda: session) if shared else None) as client:
+            assert ask(client)[0] == b"0"
+            monkeypatch.setattr(_process, "_clients", {})  # so that the hook finds nothing to renew, as in uWSGI
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    code = 0 if ask(client)[0] == b"1" else 2
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert len(server.connections) == 2
+            assert ask(client)[0] == b"2"  # the parent's connection lives
+            assert len(server.connections) == 2
+        session.close()

@@ -10,7 +10,7 @@ import pytest
 import requests
 import urllib3
 
-from parlant_sync import errors
+from parlant_sync import Client, errors
 from parlant_sync._http import error_mapping
 
 URL = "http://server.test:8800"
@@ -158,3 +158,50 @@ def test_the_cause_is_told_unless_it_shows_a_secret(hidden: bool) -> None:
 )
 def test_what_proves_that_there_was_no_connection(error: Exception, proved: bool) -> None:
     assert error_mapping.unsent(error) is proved
+
+
+def test_the_cause_holds_nothing_of_the_request() -> None:
+    """Reports of errors show what an exception holds, and the variables of each frame of its traceback."""
+    headers = {"Authorization": "Bearer s3cret"}
+    request = requests.Request("GET", URL, headers=headers).prepare()
+    try:
+        try:
+            raise OSError("refused")
+        except OSError as inner:
+            raise requests.exceptions.ConnectionError(inner, request=request) from inner
+    except requests.exceptions.ConnectionError as error:
+        told = error_mapping.no_answer("GET", URL, "/x", error, None, secrets=["s3cret"])
+    cause: Any = told.__cause__
+    assert isinstance(cause, requests.exceptions.ConnectionError)
+    assert (cause.request, cause.response, cause.__traceback__, cause.__cause__.__traceback__) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "parlants"),
+    [
+        (b'{"detail": "x"}', True),
+        (b' {"detail": null, "more": 1}', True),
+        (b'{"error": "detail"}', False),
+        (b'["detail"]', False),
+        (b'"detail"', False),
+        (b'<html>"detail"</html>', False),
+        (b'{"a": {"detail": 1}}', False),
+        (b'{"detail": ' + b"[" * 100_000, False),
+        (b"Internal Server Error", False),
+        (b"", False),
+    ],
+)
+def test_whose_body_it_is(body: bytes, parlants: bool) -> None:
+    assert error_mapping.is_parlants(body) is parlants
+
+
+@pytest.mark.parametrize(("status", "hopeless"), [(407, True), (403, True), (502, False), (503, False)])
+def test_a_tunnel_that_is_refused(status: int, hopeless: bool) -> None:
+    cause = urllib3.exceptions.ProtocolError("x", OSError(f"Tunnel connection failed: {status} Whatever"))
+    assert no_answer(requests.exceptions.ConnectionError(cause))._hopeless is hopeless
+
+
+def test_urllib3_future_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib3, "AsyncPoolManager", object, raising=False)
+    with pytest.raises(errors.ConfigurationError, match="pip uninstall urllib3-future"):
+        Client("http://h")

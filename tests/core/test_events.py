@@ -204,3 +204,15 @@ def test_a_server_is_recognised_by_the_fields_of_its_sessions(fields: str, versi
     known = {name for name, field in [("metadata", found.metadata), ("labels", found.labels)] if field}
     assert known == set(fields.split()) - {"modified_utc"}
     assert found.cancel is ("modified_utc" in fields)
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53, 10**400, True, 1.0])
+def test_offsets_that_no_log_reaches(offset: object) -> None:
+    """The next poll would ask from there on, and never see an event again."""
+    with pytest.raises(ValueError, match="offset"):
+        Event({"offset": offset})
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0000", "x" * 10_000])
+def test_dates_at_the_ends_of_the_calendar(text: str) -> None:
+    assert Event({"offset": 0, "creation_utc": text}).created is None

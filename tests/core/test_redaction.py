@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import html
 import json
 import time
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -86,6 +89,52 @@ def test_the_headers_that_a_production_server_repeats(dump: str) -> None:
 def test_what_cannot_be_told_from_the_rest_stays() -> None:
     for text in ("Headers({'cut': 'in the mid", "Headers(x)", "no headers", "Headers({" * 2000, "Headers({'" * 2000):
         assert without_headers(text) == text
+
+
+SECRET = "s3cret&to+ken/<with>=signs"
+FORMS = {
+    "html": html.escape,
+    "url": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "inside base64": lambda text: base64.b64encode(f"a: {text};b".encode()).decode(),
+    "inside base64, shifted": lambda text: base64.b64encode(f"ab: {text};b".encode()).decode(),
+    "json": json.dumps,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["Authorization", "X-Tenant"])
+def test_every_form_in_which_a_server_repeats_a_secret(form: str, name: str) -> None:
+    secrets = secrets_of({name: f"Bearer {SECRET}" if name == "Authorization" else SECRET})
+    echo = FORMS[form](SECRET)
+    shown = redact(f"you sent {echo} to us", secrets)
+    assert shown.startswith("you sent ")
+    assert shown.endswith(" to us")
+    assert not any(echo[at : at + 12] in shown for at in range(len(echo) - 11))
+
+
+def test_user_and_password_of_basic_credentials() -> None:
+    basic = base64.b64encode(b"someone:pa55word").decode()
+    assert "pa55word" not in redact("no access for someone:pa55word", secrets_of({"Authorization": f"Basic {basic}"}))
+    assert "pa55word" not in redact("wrong: pa55word", secrets_of({"Authorization": f"Basic {basic}"}))
+
+
+def test_long_texts_are_cut_but_no_secret_is() -> None:
+    for before in range(8150, 8200):
+        shown = redact("x" * before + SECRET + "y" * 4_000_000, secrets_of({"X-Tenant": SECRET}))
+        assert len(shown) <= 8192
+        assert "s3cret" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["x-key-" * 700_000, "Authorization: " * 300_000, "Bearer " * 600_000, "Headers({'a': " * 300_000]
+)
+def test_four_megabytes_take_no_time(text: str) -> None:
+    started = time.thread_time()
+    shorten(redact(without_headers(text), secrets_of(HEADERS)))
+    assert time.thread_time() - started < 2.0
 
 
 @pytest.mark.parametrize(

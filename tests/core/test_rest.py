@@ -18,7 +18,7 @@ from parlant_sync._api.retry import LEAST, StopSignal
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer
-from parlant_sync.events import read_events
+from parlant_sync.events import Event, read_events
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -203,3 +203,11 @@ def test_what_is_healthy(answer: Response, healthy: bool, server: FakeServer) ->
     server.alter_next("GET /healthz", lambda _: answer, times=None)
     with Client(server.base_url) as client:
         assert client.server_info().healthy is healthy
+
+
+@pytest.mark.parametrize("event_id", ["", ".", "..", "\ud800"])
+def test_an_event_whose_id_is_no_path_is_listed(event_id: str, server: FakeServer) -> None:
+    session_id = server.create_session("quick")
+    with Client(server.base_url) as client:
+        assert client._api.held(session_id, Event({"offset": 0, "id": event_id})) is None
+        assert client._api.single_reads
