@@ -170,7 +170,10 @@ def test_a_name_that_cannot_be_resolved(failure: Exception | None, monkeypatch: 
 
 
 def test_a_label_that_is_too_long() -> None:
-    with Client(f"http://{'a' * 70}.test") as client, pytest.raises((ConfigurationError, TransportError), match="label empty or too long"):
+    with (
+        Client(f"http://{'a' * 70}.test") as client,
+        pytest.raises((ConfigurationError, TransportError), match="label empty or too long"),
+    ):
         ask(client)
 
 
