@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import queue
 import threading
 import time
@@ -59,6 +60,11 @@ class Deadline:
         self._clock = clock
         self._at = math.inf if timeout is None else clock() + timeout
 
+    @staticmethod
+    def earliest(*deadlines: Deadline) -> Deadline:
+        """The one that passes first."""
+        return min(deadlines, key=_AT)
+
     def remaining(self) -> float:
         """Seconds left: 0.0 when it has passed, ``math.inf`` when there is no end."""
         return max(0.0, self._at - self._clock())
@@ -83,3 +89,6 @@ class Deadline:
 
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"
+
+
+_AT = operator.attrgetter("_at")

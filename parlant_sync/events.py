@@ -150,22 +150,26 @@ class Event(Value):
 
     @property
     def id(self) -> str:
-        return _text(self.raw.get("id")) or ""
+        found = self.raw.get("id")
+        return found if isinstance(found, str) else ""
 
     @property
     def kind(self) -> EventKind:
         """``"message"``, ``"status"``, ``"tool"`` or ``"custom"``; a newer server may send another one."""
-        return _text(self.raw.get("kind")) or ""  # type: ignore[return-value]
+        found = self.raw.get("kind")
+        return found if isinstance(found, str) else ""  # type: ignore[return-value]
 
     @property
     def source(self) -> EventSource:
         """``"customer"``, ``"customer_ui"``, ``"ai_agent"``, ``"human_agent"``, ``"system"``, ..."""
-        return _text(self.raw.get("source")) or ""  # type: ignore[return-value]
+        found = self.raw.get("source")
+        return found if isinstance(found, str) else ""  # type: ignore[return-value]
 
     @property
     def trace_id(self) -> str:
         """What the events of one turn share (3.0 calls it ``correlation_id``)."""
-        return _text(self.raw.get("trace_id")) or _text(self.raw.get("correlation_id")) or ""
+        found = self.raw.get("trace_id") or self.raw.get("correlation_id")
+        return found if isinstance(found, str) else ""
 
     @property
     def created(self) -> datetime | None:
@@ -184,12 +188,19 @@ class Event(Value):
     @property
     def message(self) -> str | None:
         """The text of a message event, else None."""
-        return _text(_mapping(self.data).get("message")) if self.kind == "message" else None
+        return self._field("message", "message")
+
+    def _field(self, kind: str, name: str) -> str | None:
+        """A text in the data of an event of this kind; else None."""
+        raw = self.raw
+        data = raw.get("data") if raw.get("kind") == kind else None
+        found = data.get(name) if isinstance(data, dict) else None
+        return found if isinstance(found, str) else None
 
     @property
     def status(self) -> str | None:
         """``"acknowledged"``, ``"typing"``, ``"processing"``, ``"ready"``, ``"cancelled"``, ``"error"``, else None."""
-        return _text(_mapping(self.data).get("status")) if self.kind == "status" else None
+        return self._field("status", "status")
 
     @property
     def stage(self) -> str | None:

@@ -136,7 +136,7 @@ class Turn:
 
     def reply(self) -> Reply:
         """Block until the turn is over, and return what it said."""
-        while self._drive(text=False):
+        while self._drive(text=False, to_end=True):
             pass
         self._raise_if_failed()
         assert isinstance(self._driver.outcome, Reply)
@@ -146,8 +146,8 @@ class Turn:
         if isinstance(self._driver.outcome, errors.ParlantSyncError):
             raise errors.copy_for_waiter(self._driver.outcome)
 
-    def _drive(self, *, text: bool, until: Deadline | None = None) -> bool:
-        """Take one step; False if the outcome is known."""
+    def _drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> bool:
+        """Take one step, or all of them if ``to_end``; False if the outcome was known already."""
         if self._driver.outcome is not None:
             return False
         self._check()
@@ -156,7 +156,7 @@ class Turn:
                 f"{self._driver.where}: another thread reads this turn; let one thread read it, or give each its own"
             )
         try:
-            self._driver.drive(text=text, until=until)
+            self._driver.drive(text=text, until=until, to_end=to_end)
         finally:
             self._claim.let_go()
         return True

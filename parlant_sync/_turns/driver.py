@@ -77,19 +77,20 @@ class TurnDriver:
         self.left = True
         self._let_go()
 
-    def drive(self, *, text: bool, until: Deadline | None = None) -> None:
-        """Take one step towards the outcome, which is not known yet; a step ends at ``until`` at the latest.
+    def drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> None:
+        """Take one step towards the outcome, which is not known yet, or all of them if ``to_end``.
 
-        ``text``: read a streamed message as it grows. Otherwise it is read once, when it is complete.
+        ``text``: read a streamed message as it grows. Otherwise it is read once, when it is complete. ``until``: end a
+        step at this time, also if nothing has come.
         """
         ticket = self._ticket
         try:
             if ticket is not None:
                 ticket.attended = True
-            if self.left:
-                raise self._was_left()
             with Use(self._poller):
                 self._step(text, until)
+                while to_end and self.outcome is None:
+                    self._step(text, until)
         except errors.ParlantSyncError as error:
             self._finish(error)
         except BaseException:
@@ -112,14 +113,19 @@ class TurnDriver:
             self._feed.back_to(self._begin)
 
     def _step(self, text: bool, until: Deadline | None) -> None:
+        if self.left:
+            raise self._was_left()
         told, tracker = self.transcript, self.tracker
         waits_for_begin = self._post_error is not None and tracker.trace is None and tracker.restarts == 0
         growing = told.growing if text else None
-        tick = Deadline(self._quiet.bound(self._deadline.bound(None if until is None else until.bound(None))))
+        ends = [self._deadline, self._quiet]
+        if until is not None:
+            ends.append(until)
         if growing is not None:
-            tick = Deadline(growing.due.bound(tick.bound(None)))
+            ends.append(growing.due)
         elif waits_for_begin:
-            tick = Deadline(self._begin_by.bound(tick.bound(None)))
+            ends.append(self._begin_by)
+        tick = Deadline.earliest(*ends)
         try:
             event = self._feed.get(tick)
         except FeedEnded as end:
