@@ -1,8 +1,9 @@
-"""What went wrong, as one line that says what to do next, and an exit code that a script can act on."""
+"""What went wrong: one line that says what to do next, an exit code, and an object for ``-o json``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -16,7 +17,7 @@ _PROGRAM = "parlant-sync"
 
 
 class CommandError(Exception):
-    """A failure that a command has found words for."""
+    """A failure that a command describes itself. What the library raised is its cause."""
 
     def __init__(self, exit_code: int, message: str) -> None:
         super().__init__(message)
@@ -57,8 +58,11 @@ def _again(*words: str) -> str:
     return " ".join((_PROGRAM, *words))
 
 
-def line(error: BaseException, again: Callable[..., str] = _again) -> str:
-    """The one line; empty where nothing is to be said. ``again`` makes a command line to try next."""
+def line(error: BaseException, again: Callable[..., str] = _again, token_source: str = "") -> str:
+    """The one line; empty if nothing is to be said.
+
+    ``again`` makes a command line to try next, ``token_source`` says where the token of this run came from.
+    """
     if isinstance(error, OutputClosed):
         return ""
     if isinstance(error, KeyboardInterrupt):
@@ -67,26 +71,50 @@ def line(error: BaseException, again: Callable[..., str] = _again) -> str:
         return f"{_PROGRAM}: ended by {error.name}"
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx is not None else _PROGRAM
-        return f"{path}: {error.format_message()} ({path} --help tells more)"
-    return f"{_PROGRAM}: {_what(error, again)}"
+        return f"{path}: {error.format_message()} (see {path} --help)"
+    return f"{_PROGRAM}: {_what(error, again, token_source)}"
 
 
-def _what(error: BaseException, again: Callable[..., str]) -> str:
+def to_json(error: BaseException, line: str, session_id: str | None) -> dict[str, Any]:
+    """The object of a failure with ``-o json``: the error, the session's id, and the text that came so far."""
+    causes = [error]
+    while causes[-1].__cause__ is not None and len(causes) < 10:
+        causes.append(causes[-1].__cause__)
+    reported = next((each for each in causes if isinstance(each, errors.ParlantSyncError)), error)
+    partial = getattr(reported, "partial", None)
+    return {
+        "session_id": session_id,
+        "error": line.partition(": ")[2],
+        "error_type": type(reported).__name__,
+        "exit_code": exit_code(error),
+        "text": partial.text if partial is not None else "",
+        "key": getattr(reported, "key", None),
+    }
+
+
+def is_gone(error: errors.NotFoundError, wanted: str) -> bool:
+    """Whether Parlant itself says that ``wanted`` is not there. A proxy's 404 does not, whatever its page shows."""
+    return error.from_parlant and f"'{wanted}'" in error.detail and "not found" in error.detail
+
+
+def _what(error: BaseException, again: Callable[..., str], token_source: str) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, errors.ConfigurationError):
         return _in_words_of_the_command(str(error))
     if isinstance(error, errors.TransportError):
-        return f"{error}; -s/--server or PARLANT_SERVER says which"
+        return f"{error}; check the address: -s/--server, PARLANT_SERVER or the profile"
     if isinstance(error, errors.ApiError):
-        return _refused(error)
+        return _refused(error, token_source)
     if isinstance(error, errors.TurnTimeout):
         return str(error).replace("; session.reply_to(error.event) goes on waiting", "; a longer --timeout may help")
     if isinstance(error, errors.DeliveryUncertain):
         return (
-            f"the message may have arrived or not; before sending it again, look: "
+            f"the message may have been delivered or not; before sending it again, look: "
             f"{again('sessions', 'show', error.session_id)}"
         )
+    if isinstance(error, errors.AgentUnavailable) and error.retry_after is not None:
+        return f"{error}; try again in {error.retry_after:.0f} s"
     if isinstance(error, OutputFailed):
         return f"the output could not be written: {error}; make room, or write elsewhere, and run it again"
     if isinstance(error, OSError) and error.filename:
@@ -102,10 +130,12 @@ def _in_words_of_the_command(text: str) -> str:
     return text
 
 
-def _refused(error: errors.ApiError) -> str:
+def _refused(error: errors.ApiError, token_source: str) -> str:
     said = f"{error.method} {error.path}: {error.status} {error.detail}".strip()
     if isinstance(error, errors.AuthenticationError):
-        return f"{said}; the token is missing or wrong: give it with --token-file or PARLANT_TOKEN"
+        if token_source:
+            return f"{said}; the token of this run came from {token_source}: check it there"
+        return f"{said}; this server needs a token: give one with --token-file or PARLANT_TOKEN"
     if isinstance(error, errors.PermissionDeniedError):
         return f"{said}; this server does not allow that to this token"
     if isinstance(error, errors.NotFoundError):
@@ -116,4 +146,4 @@ def _refused(error: errors.ApiError) -> str:
         return f"{said}; the server or a proxy before it failed: try again, and look into its log"
     if 300 <= error.status < 400:
         return f"{said}; redirects are refused: give the final address with -s/--server"
-    return f"{said}; the server refuses this request for good: change it before trying again"
+    return f"{said}; the server will refuse this again: change the request first"

@@ -23,6 +23,11 @@ def reply_json(session_id: str, reply: Reply) -> dict[str, Any]:
         "trace_id": reply.trace_id,
         "next_offset": max(offsets, default=-1) + 1,
         "duration": round(reply.duration, 3),
+        "matched_guidelines": list(reply.matched_guidelines),
+        "matched_journeys": list(reply.matched_journeys),
+        "matched_journey_states": list(reply.matched_journey_states),
+        "flagged": reply.request is not None and reply.request.flagged,
+        "moderation_tags": list(reply.request.moderation_tags) if reply.request is not None else [],
     }
 
 
@@ -50,8 +55,8 @@ def doing(status: str | None, who: str) -> str:
 
 def event_lines(event: Event) -> str:
     """An event for people: its offset, time and source, and what it says; further lines of a text are indented."""
-    when = event.created.astimezone().strftime("%H:%M:%S") if event.created is not None else "--:--:--"
-    head = f"{event.offset:>4}  {when}  {event.source:<11}"
+    when = event.created.astimezone().strftime("%Y-%m-%d %H:%M:%S") if event.created is not None else "-"
+    head = f"{event.offset:>4}  {when:<19}  {event.source:<11}"
     return f"{head}  " + _content(event).replace("\n", "\n    ")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import locale
+import os
+import select
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -16,13 +19,39 @@ from parlant_sync.cli.output import is_terminal
 LARGEST = 1024 * 1024
 
 
-def read_message(argument: str | None) -> str:
-    """MESSAGE, or stdin where it is ``-`` or left out. Raises CommandError for what is no message."""
+def read_message(argument: str | None, *, add_stdin: bool = False) -> str:
+    """MESSAGE, or stdin if it is ``-`` or left out; with ``add_stdin``, MESSAGE and stdin below it.
+
+    Raises CommandError for what is not a message.
+    """
     if argument is not None and argument != "-":
-        return checked(argument, "MESSAGE")
+        text = checked(argument, "MESSAGE")
+        return checked(f"{text}\n\n{_stdin()}", "MESSAGE with stdin") if add_stdin else text
     if sys.stdin is None or (argument is None and is_terminal(sys.stdin)):
         raise usage('no message: give one as MESSAGE, as in parlant-sync send "What can you do?", or by a pipe')
-    return checked(_text(sys.stdin.buffer.read(LARGEST + 1), "stdin"), "stdin")
+    return checked(_stdin(), "stdin")
+
+
+def _stdin() -> str:
+    if sys.stdin is None:
+        raise usage("stdin is closed")
+    return _text(sys.stdin.buffer.read(LARGEST + 1), "stdin")
+
+
+def has_unread_stdin() -> bool:
+    """Whether a pipe or file at stdin holds text that nobody has read. Reads nothing."""
+    try:
+        descriptor = sys.stdin.fileno()
+        kind = os.fstat(descriptor)
+        if stat.S_ISREG(kind.st_mode):  # a loop's file has been read from
+            return kind.st_size > 0 and os.lseek(descriptor, 0, os.SEEK_CUR) == 0
+        if not stat.S_ISFIFO(kind.st_mode):
+            return False
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return any(found & select.POLLIN for _, found in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no stdin, or Windows
+        return False
 
 
 def read_line(stream: BinaryIO) -> str | None:

@@ -16,16 +16,20 @@ from parlant_sync.cli.output import one_line, visible
 from parlant_sync.cli.signals import Signals, Terminated
 
 _PROGRAM = "parlant-sync"
-# Loaded when they are called: name, module, and the line that --help shows.
+# Loaded when they are called: name, and the line that --help shows.
 _COMMANDS = {
     "send": "Ask an agent and print its answer.",
+    "post": "Post a message and do not wait for the answer.",
+    "reply": "Collect the answer to a message posted before.",
+    "trigger": "Ask the agent to speak without a message.",
     "chat": "Hold a conversation at the terminal.",
-    "tail": "Print a session's events as they come.",
+    "tail": "Print or forward a session's events as they come.",
     "agents": "List the agents of the server.",
-    "sessions": "List, show, create and delete sessions.",
-    "batch": "Put many questions to agents, resumably.",
-    "doctor": "Tell what works and what does not.",
-    "demo": "See it work: a server here, and a conversation.",
+    "sessions": "List, show, create, change and delete sessions.",
+    "conversations": "List, show and forget the kept conversations.",
+    "batch": "Ask many questions, resumably.",
+    "doctor": "Check what works and what does not.",
+    "demo": "Start a server here and hold a conversation.",
 }
 
 
@@ -54,27 +58,29 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 _EPILOG = """\
-The options above are taken before and after the command, and every option of
-every command also from the environment: --server as PARLANT_SERVER, --agent-id
-as PARLANT_AGENT_ID. The token is best given by PARLANT_TOKEN or --token-file.
+You can put the options above before or after the command. You can set every
+option of every command in the environment: --server as PARLANT_SERVER,
+--agent-id as PARLANT_AGENT_ID. Give the token in PARLANT_TOKEN or --token-file.
+A profile is a table [profiles.NAME] in ~/.config/parlant-sync/config.toml.
+Durations are seconds, or 90s, 5m, 1h.
 
 \b
 The answer goes to stdout, everything else to stderr. Exit codes:
   0  answered                        6  refused: token, permission, ids, data
-  1  unexpected, or nowhere to write 7  may have been delivered, or not
+  1  unexpected, or cannot write     7  delivered or not: uncertain
   2  usage                           8  another run holds the lock
-  3  not reached, or 429, 5xx: later 9  batch ended with failed rows
+  3  server down or busy: try later  9  batch ended with failed rows
   4  timed out                     130  Ctrl-C
   5  the agent reported an error   143  SIGTERM
 
 \b
-Completion of commands and options, for the shell's start file:
+Completion, for your shell's start file:
   bash  eval "$(_PARLANT_SYNC_COMPLETE=bash_source parlant-sync)"
   zsh   eval "$(_PARLANT_SYNC_COMPLETE=zsh_source parlant-sync)"
   fish  _PARLANT_SYNC_COMPLETE=fish_source parlant-sync | source
 
 \b
-To begin with:
+To start:
   parlant-sync demo
   parlant-sync -s http://localhost:8800 send "What can you do?"
 """
@@ -106,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(app: App, argv: list[str]) -> int:
     if "_PARLANT_SYNC_COMPLETE" in os.environ:
-        root.main(argv, prog_name=_PROGRAM)  # the shell asks: click answers, and ends the process
+        root.main(argv, prog_name=_PROGRAM, obj=app)  # the shell asks: click answers, and ends the process
     try:
         # Not root.main(): that turns Ctrl-C and closed pipes into exit codes of its own.
         with root.make_context(_PROGRAM, argv, obj=app) as context:
@@ -121,12 +127,22 @@ def _run(app: App, argv: list[str]) -> int:
 
 
 def _failed(app: App, error: BaseException) -> int:
+    code = errors.exit_code(error)
     if app.verbose > 1:
         _show_traceback(error)
-    line = errors.line(error, app.again)
+    try:
+        line = errors.line(error, app.again, app.token_source())
+        as_json = app.json
+    except errors.CommandError:  # the profile itself is what is wrong
+        line, as_json = errors.line(error), False
     if line:
         output.note(one_line(line, 1000))
-    return errors.exit_code(error)
+    if as_json and line and not isinstance(error, (KeyboardInterrupt, Terminated, output.OutputFailed)):
+        try:
+            output.answer_json(errors.to_json(error, one_line(line, 1000), app.session_id))
+        except (output.OutputClosed, output.OutputFailed):
+            pass  # the exit code still says it
+    return code
 
 
 def _show_traceback(error: BaseException) -> None:

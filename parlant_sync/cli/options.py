@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,40 +18,73 @@ from parlant_sync.cli.errors import usage
 from parlant_sync.cli.signals import Signals
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-# What a request has where nobody is in a hurry, in seconds; the default of Client.
+# The longest time for one request, in seconds; the default of Client.
 _REQUEST = 30.0
 
 
 class App:
-    """The command line of this run, apart from its command's own options."""
+    """The command line of this run, apart from its command's own options.
+
+    An option comes from the command line, else from the environment, else from the profile.
+    """
 
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
-        self.server: str | None = None
-        self.token_file: str | None = None
-        self.output = "text"
         self.verbose = 0
+        self.profile_name: str | None = None
+        self.session_id: str | None = None  # of the session that the command works with, once that is known
+        self._given: dict[str, str] = {}
+        self._profile: dict[str, str] | None = None
         self._log: LogLines | None = None
+        self._settings: dict[str, Any] = {}
+        self._clients = contextlib.ExitStack()
+
+    @property
+    def server(self) -> str | None:
+        """The address that was asked for; None leaves it to the client's default."""
+        return self._given.get("server") or self.profile.get("server")
+
+    @property
+    def output(self) -> str:
+        return self._given.get("output") or self.profile.get("output", "text")
 
     @property
     def json(self) -> bool:
         return self.output == "json"
 
+    @property
+    def profile(self) -> dict[str, str]:
+        """The options of the profile, empty without one. Raises CommandError."""
+        if self._profile is None:
+            from parlant_sync.cli import config
+
+            self._profile = config.profile(self.profile_name) if self.profile_name else {}
+        return self._profile
+
     def take(self, name: str, value: Any) -> None:
+        """The value of a common option."""
         if name == "verbose":
             self.verbose += value
+        elif name == "profile":
+            self.profile_name = value
+            self._profile = None
         else:
-            setattr(self, name, value)
+            self._given[name] = value
 
     def client(self, *, patience: float | None = None, **settings: Any) -> Client:
         """A client of the server that was asked for. Raises CommandError, ConfigurationError.
 
-        No request takes longer than ``patience`` seconds, but each has one.
+        No request takes longer than ``patience`` seconds (but at least one).
         """
         self.start_logging()
         if patience is not None:
             settings["request_timeout"] = min(max(patience, 1.0), _REQUEST)
+        self._settings = settings
         return Client(self.server, token=self.token(), **settings)
+
+    def guest_client(self, token: str) -> Client:
+        """The same for a guest, with the token that the server gave him; closed at the end of the run."""
+        return self._clients.enter_context(Client(self.server, token=token, **self._settings))
 
     def start_logging(self) -> None:
         """Show the library's log from here on: warnings, and with -v more of it."""
@@ -65,11 +100,12 @@ class App:
 
     def stop(self) -> None:
         """At the end of the run."""
+        self._clients.close()
         if self._log is not None:
             self._log.stop()
 
     def info(self, text: str) -> None:
-        """A line that only those want to see who asked for more with -v."""
+        """A line for those who asked for more with -v."""
         if self.verbose:
             output.note(text)
 
@@ -79,8 +115,9 @@ class App:
 
         given: list[str] = []
         for flag, variable, value in (
-            ("-s", "PARLANT_SERVER", self.server),
-            ("--token-file", "PARLANT_TOKEN_FILE", self.token_file),
+            ("--profile", "PARLANT_PROFILE", self.profile_name),
+            ("-s", "PARLANT_SERVER", self._given.get("server")),
+            ("--token-file", "PARLANT_TOKEN_FILE", self._given.get("token_file")),
         ):
             if value and value != os.environ.get(variable):
                 given += [flag, value]
@@ -88,9 +125,10 @@ class App:
 
     def token(self) -> Callable[[], str] | None:
         """Read again for every request, so that it can rotate; read once now, so that a mistake shows at once."""
-        if self.token_file is None:
+        name, what = self._token_file()
+        if name is None:
             return None  # the client looks at PARLANT_TOKEN
-        path = Path(self.token_file)
+        path = Path(name)
 
         def read() -> str:
             return path.read_text("ascii").strip()
@@ -98,32 +136,60 @@ class App:
         try:
             token = read()
         except OSError as error:
-            raise usage(f"--token-file {path}: {error.strerror}") from None
+            raise usage(f"{what}: {error.strerror}") from None
         except ValueError:
             token = "no ASCII"
         if not token:
-            raise usage(f"--token-file {path} is empty")
+            raise usage(f"{what} is empty")
         if any(char <= " " or char == "\x7f" for char in token):
-            raise usage(f"--token-file {path} holds no token: a token is one word of plain ASCII text")
+            raise usage(f"{what} does not hold a token: a token is one word of plain ASCII text")
         return read
+
+    def token_source(self) -> str:
+        """Where the token comes from, for messages; empty if there is none."""
+        return self._token_file()[1] or ("PARLANT_TOKEN" if os.environ.get("PARLANT_TOKEN") else "")
+
+    def _token_file(self) -> tuple[str | None, str]:
+        """The file, and what to call it. A profile's token goes to that profile's server only."""
+        given = self._given.get("token_file")
+        if given:
+            return given, f"--token-file {given}"
+        file = self.profile.get("token_file")
+        other = self.profile.get("server") not in (None, self.server)
+        if file is None or other or os.environ.get("PARLANT_TOKEN"):
+            return None, ""
+        return file, f"token_file {file} of profile {self.profile_name!r}"
 
 
 class Option(click.Option):
-    """An option that the environment may give as well: ``--agent-id`` as ``PARLANT_AGENT_ID``."""
+    """An option that the environment and the profile may give as well: ``--agent-id`` as ``PARLANT_AGENT_ID``."""
 
     def __init__(self, declarations: Any = None, **attributes: Any) -> None:
-        from_environment = attributes.pop("from_environment", True)
+        self._elsewhere = attributes.pop("from_environment", True)
         super().__init__(declarations, **attributes)
-        if self.envvar is None and from_environment and self.name:
+        if self.envvar is None and self._elsewhere and self.name:
             self.envvar = f"PARLANT_{self.name.upper()}"
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, click.core.ParameterSource]:
+        value, source = super().consume_value(ctx, opts)
+        if source is click.core.ParameterSource.DEFAULT and self._elsewhere and self.name not in _COMMON:
+            app = ctx.find_object(App)
+            if app is not None and self.name in app.profile:
+                return app.profile[self.name], click.core.ParameterSource.DEFAULT_MAP
+        return value, source
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         kind = {"FILE": "file", "DIR": "dir"}.get(str(self.metavar))
-        return complete(kind, incomplete) if kind else super().shell_complete(ctx, incomplete)
+        if kind:
+            return complete(kind, incomplete)
+        from parlant_sync.cli.completion import values
+
+        found = values(ctx, str(self.name), incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
 
 
 def complete(kind: str, incomplete: str) -> list[CompletionItem]:
-    """What tells the shell to complete a ``file`` or a ``dir`` itself."""
+    """Asks the shell to complete a ``file`` or a ``dir`` itself."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type=kind)]
@@ -149,19 +215,39 @@ def typed(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-class Seconds(SecondsType):
-    """A number of seconds, not negative; ``inf`` (waits for ever) becomes None."""
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-    name = "seconds"
+
+def seconds(text: str) -> float:
+    """``90``, ``90s``, ``5m``, ``1h30m`` in seconds; ``inf`` is infinite. Raises ValueError."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(map("".join, parts)) != text:
+        raise ValueError(text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class Seconds(SecondsType):
+    """A duration: seconds, or ``90s``, ``5m``, ``1h``. Not negative; ``inf`` (waits for ever) becomes None."""
+
+    name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
         try:
-            seconds = float(value)
+            found = seconds(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        if not seconds >= 0:
+            self.fail(f"{value!r} is not a duration: give seconds, or 90s, 5m, 1h", param, ctx)
+        if not found >= 0:
             self.fail(f"{value!r} must be 0 or more seconds", param, ctx)
-        return None if seconds == float("inf") else seconds
+        return None if found == float("inf") else found
+
+
+_FORMATS = ("text", "json", "markdown", "html")
+_HOW = "text or json.  [text]"
+_COMMON = ("server", "token_file", "output", "verbose", "profile")
 
 
 def _common(*, root: bool) -> list[click.Parameter]:
@@ -174,7 +260,8 @@ def _common(*, root: bool) -> list[click.Parameter]:
     return [
         Option(["-s", "--server"], metavar="URL", help="Address of the server.  [http://localhost:8800]", **shared),
         Option(["--token-file"], metavar="FILE", help="File that holds the token (else PARLANT_TOKEN).", **shared),
-        Option(["-o", "--output"], type=click.Choice(["text", "json"]), help="Form of the answer.  [text]", **shared),
+        Option(["--profile"], metavar="NAME", is_eager=True, help="Options of this name in config.toml.", **shared),
+        Option(["-o", "--output"], type=click.Choice(_FORMATS), metavar="FORMAT", help=_HOW, **shared),
         Option(["-v", "--verbose"], count=True, help="Say more; -vv with details of errors.", **shared),
     ]
 
@@ -199,12 +286,22 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
 class Command(_Help, click.Command):
-    """A command that takes the common options, too."""
+    """A command that takes the common options, too. ``formats``: what it takes as ``--output``."""
 
-    def __init__(self, *args: Any, **attributes: Any) -> None:
+    def __init__(self, *args: Any, formats: Sequence[str] = ("text", "json"), **attributes: Any) -> None:
         attributes.setdefault("context_settings", _CONTEXT)
         super().__init__(*args, **attributes)
+        self._formats = formats
         self.params.extend(_common(root=False))
+        for param in self.params:
+            if param.name == "output" and isinstance(param, Option):
+                param.help = f"{', '.join(formats[:-1])} or {formats[-1]}.  [text]"
+
+    def invoke(self, ctx: click.Context) -> Any:
+        app = ctx.find_object(App)
+        if app is not None and app.output not in self._formats:
+            raise usage(f"{ctx.info_name} has no output {app.output!r}; it has {', '.join(self._formats)}")
+        return super().invoke(ctx)
 
 
 class Group(_Help, click.Group):
@@ -216,6 +313,16 @@ class Group(_Help, click.Group):
         attributes.setdefault("context_settings", _CONTEXT)
         super().__init__(*args, **attributes)
         self.params.extend(_common(root=root))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(args[0], known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 pass_app = click.make_pass_decorator(App)

@@ -7,8 +7,9 @@ import json
 import os
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from parlant_sync import Event, Session
 from parlant_sync._file_lock import FileLock
@@ -17,18 +18,7 @@ from parlant_sync.cli.errors import LOCKED, UNEXPECTED, CommandError, usage
 from parlant_sync.cli.terminal import waiting_for
 
 FORMAT = 1
-
-
-class Damaged(CommandError):
-    """A state file that cannot be read as one; it was moved aside to ``kept``."""
-
-    def __init__(self, path: Path, kept: Path, why: str) -> None:
-        super().__init__(
-            UNEXPECTED,
-            f"state file {path} is damaged ({why}); it is kept as {kept}: mend it and put it back, "
-            "or run this again to start anew",
-        )
-        self.kept = kept
+_C = TypeVar("_C", bound="CursorFile")
 
 
 def default_directory() -> Path:
@@ -43,38 +33,50 @@ def default_directory() -> Path:
 
 
 def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | None:
-    """What :func:`write` wrote; None where there is no such file. Raises Damaged, CommandError."""
+    """What :func:`write` wrote; None if there is no such file, or an empty one.
+
+    Raises CommandError for any other content. It is never changed: the file may be somebody else's.
+    """
     check_regular(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    if not data.strip():
+        return None
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise _set_aside(path, "no JSON" if data.strip() else "empty") from None
+        value = None
     if not isinstance(value, dict) or value.get("kind") != kind:
-        raise _set_aside(path, f"not a {kind}")
+        raise usage(f"{path} is not a {kind} file of parlant-sync; give another path, or remove it")
     if value.get("format") != FORMAT:
         raise CommandError(
-            UNEXPECTED, f"state file {path} is of format {value.get('format')!r}, which this version does not know"
+            UNEXPECTED, f"{path} has format {value.get('format')!r}, which this version of parlant-sync does not know"
         )
     for name, wanted in fields.items():
         if type(value.get(name)) is not wanted:
-            raise _set_aside(path, f"no {name} in it")
+            raise usage(f"{path} is damaged: it has no {name}; repair it, or remove it to start again")
     return value
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises CommandError for what is there and no file: a device must not be moved, and a FIFO is never read to its
-    end."""
+    """Raises CommandError for something that is not a file, such as a FIFO, which is never read to its end."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise usage(f"{path} is no regular file, and state is kept in one; give another path")
+            raise usage(f"{path} is not a regular file; give another path")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents for this user alone, whatever the umask is."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """The same without a judgement: empty where it cannot be read. Moves nothing."""
+    """The same without an error: empty if it cannot be read."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -83,11 +85,11 @@ def peek(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, kind: str, value: dict[str, Any]) -> None:
-    """Whoever reads the file, at any moment and after any crash, finds the old content or the new one. Mode 0600.
+    """Replace the file: at any moment, and after any crash, it has the old content or the new one. Mode 0600.
 
-    The caller holds the file's lock, so that what a killed run left of its new file can be cleared away.
+    The caller holds the file's lock, so what a killed run left behind can be removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     text = json.dumps({"kind": kind, "format": FORMAT, **value}, indent=2) + "\n"
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -118,24 +120,6 @@ def _sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
-def _set_aside(path: Path, why: str) -> Damaged:
-    check_regular(path)  # once more: what is moved is the thing that is there now
-    kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
-    number = 0
-    while True:
-        try:
-            os.link(path, kept)  # unlike a rename it never replaces what is there
-            os.unlink(path)
-            break
-        except FileExistsError:
-            number += 1
-            kept = kept.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{number}")
-        except (OSError, NotImplementedError):
-            os.rename(path, kept)  # a file system without hard links
-            break
-    return Damaged(path, kept, why)
-
-
 class Lock:
     """Held while entered. Raises CommandError (exit code 8) if another process holds it for ``wait`` seconds."""
 
@@ -146,12 +130,12 @@ class Lock:
 
     def __enter__(self) -> Lock:
         path = self._lock.path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         with contextlib.ExitStack() as showing:
             if not self._lock.acquire(self._wait, lambda: showing.enter_context(waiting_for("another run to end"))):
                 raise CommandError(
                     LOCKED,
-                    f"another run is using {self._what} (lock {path}); let it end, or wait with --wait-lock SECONDS",
+                    f"another run is using {self._what} (lock {path}); let it end, or wait with --wait-lock TIME",
                 )
         return self
 
@@ -159,95 +143,146 @@ class Lock:
         self._lock.release()
 
 
-# -- ``--cursor-file``: how far a run of ``tail`` came, for the next one to go on from.
-
-_CURSOR = "cursor"
-_CURSOR_FIELDS: dict[str, type] = {"server": str, "session_id": str, "next_offset": int}
-# While events come thick and fast the file is written so often, in seconds; and always when they pause.
+# Cursors of ``tail``. While events come quickly their file is written this often, in seconds; and whenever they pause.
 _OFTEN = 0.25
 
 
-class Cursor:
-    """The file, locked while entered. Moved only by :meth:`passed`: after the output of an event was flushed.
+class CursorFile:
+    """How far a run of ``tail`` came, for the next run; locked while entered.
 
-    Raises CommandError for what cannot be such a file.
+    Subclasses say what is in it. They set ``unsaved`` after the output of an event is out, never before.
     """
 
-    def __init__(self, path: str, server: str, session_id: str, wait_lock: float | None, *, may_change: bool) -> None:
+    kind = ""
+    fields: ClassVar[dict[str, type]] = {}
+
+    def __init__(self, path: str, server: str, wait_lock: float | None) -> None:
+        """Raises CommandError for what cannot be such a file."""
         if not path:
             raise usage("--cursor-file is empty; give it the path of a file")
         check_regular(path)
         # A link stays one, and all its names share the lock.
-        self._path = Path(os.path.realpath(path))
-        self._server = server
-        self._session_id = session_id
-        self._may_change = may_change
-        self._lock = Lock(self._path.with_name(self._path.name + ".lock"), f"the cursor {path}", wait_lock)
-        self._next: int | None = None
-        self._last_id = ""
-        self._unsaved = False
+        self.path = Path(os.path.realpath(path))
+        self.server = server
+        self.unsaved = False
+        self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the cursor {path}", wait_lock)
         self._saved_at = 0.0
 
-    def __enter__(self) -> Cursor:
+    def __enter__(self: _C) -> _C:
+        read(self.path, self.kind, self.fields)  # a foreign file is refused before a lock file is put beside it
         self._lock.__enter__()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.save()
         finally:
-            self._lock.__exit__(None, None, None)
+            self._lock.__exit__()
 
-    def load(self) -> int | None:
-        """The offset to go on from; None the first time. Raises CommandError."""
-        state = read(self._path, _CURSOR, _CURSOR_FIELDS)
-        if state is None:
-            return None
-        theirs = (state["server"], state["session_id"])
-        if theirs != (self._server, self._session_id):
-            if not self._may_change:
-                raise usage(
-                    f"the cursor file {self._path} belongs to session {theirs[1]} on {theirs[0]}; "
-                    f"use another file for session {self._session_id} on {self._server}"
-                )
-            output.note(f"the conversation has a new session since {self._path} was written; beginning at its start")
-            return None
-        self._next, self._last_id = max(0, state["next_offset"]), str(state.get("last_event_id", ""))
-        return self._next
+    def content(self) -> dict[str, Any]:
+        raise NotImplementedError
 
-    def check(self, session: Session) -> int | None:
-        """The same offset, if the server still counts as it did; 0 where it began anew (events were deleted)."""
-        if not self._next or not self._last_id:
-            return self._next
-        there = session.history(self._next - 1)
-        if there and (there[0].offset >= self._next or there[0].id == self._last_id):
-            return self._next
-        output.note(f"events of session {session.id} were deleted on the server; reading it from its beginning")
-        return 0
-
-    def begin(self, offset: int) -> None:
-        """Where reading begins is written down at once: a first run without events must not be forgotten."""
-        if self._next != offset:
-            self._next, self._last_id, self._unsaved = offset, "", True
-            self.save()
-
-    def passed(self, event: Event, *, pausing: bool) -> None:
-        """This event's output is out. ``pausing``: no other is known to follow."""
-        self._next, self._last_id, self._unsaved = event.offset + 1, event.id, True
+    def save_often(self, *, pausing: bool) -> None:
+        """``pausing``: no other event is known to follow."""
         if pausing or time.monotonic() - self._saved_at >= _OFTEN:
             self.save()
 
     def save(self) -> None:
-        if self._unsaved:
-            write(
-                self._path,
-                _CURSOR,
-                {
-                    "server": self._server,
-                    "session_id": self._session_id,
-                    "next_offset": self._next,
-                    "last_event_id": self._last_id,
-                },
-            )
-            self._unsaved = False
+        if self.unsaved:
+            write(self.path, self.kind, {"server": self.server, **self.content()})
+            self.unsaved = False
             self._saved_at = time.monotonic()
+
+
+class Cursor(CursorFile):
+    """The cursor of one session."""
+
+    kind = "cursor"
+    fields: ClassVar[dict[str, type]] = {"server": str, "session_id": str, "next_offset": int}
+
+    def __init__(self, path: str, server: str, session_id: str, wait_lock: float | None, *, may_change: bool) -> None:
+        super().__init__(path, server, wait_lock)
+        self._session_id = session_id
+        self._may_change = may_change
+        self._next: int | None = None
+        self._last_id = ""
+
+    def content(self) -> dict[str, Any]:
+        return {"session_id": self._session_id, "next_offset": self._next, "last_event_id": self._last_id}
+
+    def load(self, session: Session) -> int | None:
+        """The offset to continue from: 0 if events were deleted, None the first time. Raises CommandError."""
+        state = read(self.path, self.kind, self.fields)
+        if state is None:
+            return None
+        theirs = (state["server"], state["session_id"])
+        if theirs != (self.server, self._session_id):
+            if not self._may_change:
+                raise usage(
+                    f"the cursor file {self.path} belongs to session {theirs[1]} on {theirs[0]}; "
+                    f"use another file for session {self._session_id} on {self.server}"
+                )
+            output.note(f"the conversation has a new session since {self.path} was written; reading it from its start")
+            return None
+        self._next, self._last_id = max(0, state["next_offset"]), str(state.get("last_event_id", ""))
+        if self._next and self._last_id and not _continues(session.history(self._next - 1), self._next, self._last_id):
+            output.note(f"events of session {session.id} were deleted on the server; reading it from its start")
+            return 0
+        return self._next
+
+    def begin(self, offset: int) -> None:
+        """Write down where reading begins: a first run without events must not be forgotten."""
+        if self._next != offset:
+            self._next, self._last_id, self.unsaved = offset, "", True
+            self.save()
+
+    def passed(self, event: Event, *, pausing: bool) -> None:
+        """This event's output is out."""
+        self._next, self._last_id, self.unsaved = event.offset + 1, event.id, True
+        self.save_often(pausing=pausing)
+
+
+def _continues(events: Sequence[Event], next_offset: int, last_id: str) -> bool:
+    """Whether the server still counts as it did. ``events`` begin with the last one that was passed."""
+    return bool(events) and (events[0].offset >= next_offset or events[0].id == last_id)
+
+
+class Cursors(CursorFile):
+    """The cursors of many sessions."""
+
+    kind = "cursors"
+    fields: ClassVar[dict[str, type]] = {"server": str, "sessions": dict}
+
+    def __init__(self, path: str, server: str, wait_lock: float | None) -> None:
+        super().__init__(path, server, wait_lock)
+        self._next: dict[str, int] = {}
+
+    def content(self) -> dict[str, Any]:
+        return {"sessions": self._next}
+
+    def load(self) -> dict[str, int] | None:
+        """Session id -> the offset to continue from; None the first time. Raises CommandError."""
+        state = read(self.path, self.kind, self.fields)
+        if state is None:
+            return None
+        if state["server"] != self.server:
+            raise usage(f"the cursor file {self.path} belongs to {state['server']}; use another file for {self.server}")
+        self._next = {str(name): int(offset) for name, offset in state["sessions"].items()}
+        return dict(self._next)
+
+    def note(self, session_id: str, next_offset: int) -> None:
+        """Where this session is read from, to be saved."""
+        if self._next.get(session_id) != next_offset:
+            self._next[session_id] = next_offset
+            self.unsaved = True
+
+    def passed(self, session_id: str, next_offset: int) -> None:
+        """The output of this session's events is out up to this offset."""
+        self.note(session_id, next_offset)
+        self.save_often(pausing=False)
+
+    def keep(self, session_ids: set[str]) -> None:
+        """Forget sessions that the server does not have any more."""
+        for gone in set(self._next) - session_ids:
+            del self._next[gone]
+            self.unsaved = True

@@ -187,7 +187,7 @@ class Paragraphs:
     Feed it pieces, then :meth:`end` it. ``write`` gets what is to be printed, as soon as that is certain.
     """
 
-    def __init__(self, write: Callable[[str], None], *, indent: str = "    ", columns: int | None = None) -> None:
+    def __init__(self, write: Callable[[str], object], *, indent: str = "    ", columns: int | None = None) -> None:
         self._write = write
         self._indent = indent
         self._columns = (columns or terminal_width()) - 1  # a full line makes some terminals wrap once more

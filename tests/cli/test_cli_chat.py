@@ -17,7 +17,7 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 @pytest.mark.real
 def test_a_conversation(real: Cli, demo: DemoServer) -> None:
     with real.terminal("chat", "--agent-id", demo.agents["welfare"]) as terminal:
-        assert "Ctrl-D the conversation" in terminal.expect("> ")
+        assert "/help shows" in terminal.expect("> ")
         terminal.type("What is long-term care insurance?\n")
         terminal.expect("Medical Welfare")
         terminal.expect("\x1b[2m    Let me look that")  # the preamble, dimmed

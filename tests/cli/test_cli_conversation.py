@@ -70,26 +70,21 @@ def test_a_session_that_is_gone_and_renew(real: Cli, demo: DemoServer) -> None:
     assert (again.code, again.err, state.read_text()) == (0, "", before)
 
 
-DAMAGE = [b"", b"{", b"[]", b'{"kind": "cursor", "format": 1}', b'{"kind": "conversation", "format": 1}', b"\xff\x00"]
+DAMAGE = [b"{", b"[]", b'{"kind": "cursor", "format": 1}', b'{"kind": "conversation", "format": 1}', b"\xff\x00"]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_kept_aside(fake: Cli, parlant_server: FakeServer, damage: bytes) -> None:
+def test_a_damaged_file_is_refused_and_left_alone(fake: Cli, parlant_server: FakeServer, damage: bytes) -> None:
     parlant_server.agent("support")
-    ask = ("send", "--conversation", "c", "x")
+    ask = ("send", "--conversation", "c", "--agent-id", "support", "x")
     assert fake.run(*ask).code == 0
     [state] = fake.states
     state.write_bytes(damage)
     posted = len(parlant_server.requests)
-    fake.run(*ask).failed(1, "damaged", str(state), "kept as")
+    fake.run(*ask).failed(2, str(state), "remove it")
     assert not [r for r in parlant_server.requests[posted:] if r.method == "POST"]
-    [kept] = state.parent.glob("*.damaged-*")
-    assert kept.read_bytes() == damage
-    assert fake.run(*ask).out == "echo: x\n"
-    state.write_bytes(damage)
-    renewed = fake.run(*ask, "--renew")
-    assert (renewed.code, renewed.out) == (0, "echo: x\n")
-    assert [path.read_bytes() for path in state.parent.glob("*.damaged-*")] == [damage, damage]
+    assert state.read_bytes() == damage
+    assert fake.run(*ask, "--fresh").out == "echo: x\n"
 
 
 def test_a_file_of_a_newer_version_is_left_alone(fake: Cli, parlant_server: FakeServer) -> None:
@@ -171,8 +166,9 @@ def test_a_full_disk_keeps_the_old_state_whole(fake: Cli, parlant_server: FakeSe
     assert not list(fake.states[0].parent.glob(".*.tmp"))
 
 
-def test_a_state_folder_that_cannot_be(nowhere: Cli) -> None:
-    done = nowhere.run("send", "--conversation", "c", "--agent-id", "a", "--state-dir", "/proc/nothing", "x")
+def test_a_state_folder_that_cannot_be(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("a")
+    done = fake.run("send", "--conversation", "c", "--agent-id", "a", "--state-dir", "/proc/nothing", "x")
     done.failed(1, "/proc/nothing", "check the path")
 
 

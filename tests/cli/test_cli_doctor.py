@@ -69,7 +69,7 @@ def test_a_port_that_never_answers_has_an_end(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(checkup, "_LONGEST", 0.5)  # of 10 seconds; a client's own would be 30
     app = App(Signals())
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        app.server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        app.take("server", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         checks = list(checkup.Checkup(app, None, str(tmp_path)).run())
         took = time.monotonic() - started

@@ -75,7 +75,7 @@ def test_a_line_that_the_terminal_has_cut_is_not_sent(fake: Cli, parlant_server:
     """Where stdout is no terminal, the terminal collects the lines itself."""
     parlant_server.agent("support")
     piped = ["/bin/bash", "-c", f"{' '.join(COMMAND)} chat | cat"]
-    with contextlib.closing(Terminal(piped, fake.environment)) as terminal:
+    with contextlib.closing(Terminal(piped, fake.environment, 80)) as terminal:
         terminal.expect("> ")
         terminal.type("y" * 5000 + "\n")
         terminal.expect("4095 bytes")

@@ -35,7 +35,7 @@ def test_6_the_wrong_token(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.token = "right"
     parlant_server.agent("support")
     fake.run("agents").failed(6, "401", "PARLANT_TOKEN")
-    fake.run("send", "x", env={"PARLANT_TOKEN": "wrong-one"}).failed(6, "401", "--token-file")
+    fake.run("send", "x", env={"PARLANT_TOKEN": "wrong-one"}).failed(6, "401", "came from PARLANT_TOKEN")
     assert fake.run("send", "x", env={"PARLANT_TOKEN": "right"}).code == 0
     (fake.home / "token").write_text("right\n")
     assert fake.run("send", "x", "--token-file", "token", env={"PARLANT_TOKEN": "wrong-one"}).code == 0
@@ -81,7 +81,7 @@ def test_7_delivery_uncertain(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     parlant_server.fail_next("POST /events", 502)
     done = fake.run("send", "--timeout", "20", "x")
-    done.failed(7, "may have arrived", "parlant-sync sessions show")
+    done.failed(7, "may have been delivered", "parlant-sync sessions show")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_7_delivery_uncertain(fake: Cli, parlant_server: FakeServer) -> None:
         (("tail", "--conversation", "none-such"), ("none-such", "begins one")),
         (("sessions", "show"), ("ID",)),
         (("sessions", "delete"), ("ID",)),
-        (("sessions", "list", "--limit", "0"), ("--limit",)),
+        (("sessions", "list", "--limit", "-1"), ("--limit",)),
         (("demo", "--port", "70000"), ("--port",)),
     ],
 )

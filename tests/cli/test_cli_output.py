@@ -142,4 +142,4 @@ def test_a_restart_in_the_middle_of_a_stream(fake: Cli, parlant_server: FakeServ
         assert fake.run("send", "--session-id", session, "y").out == "the new answer\n"
         done = running.end()
     assert (done.code, done.out) == (0, "\nthe new answer\n")
-    assert "begins anew" in done.err
+    assert "a new answer begins" in done.err

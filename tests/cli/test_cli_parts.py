@@ -125,32 +125,41 @@ def test_the_file_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest
     assert steps == ["fsync", "replace", "fsync"]  # the content, the name, the folder
 
 
-def test_a_damaged_file_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "state.json"
-    for content in ("one", "two", "three"):  # within one second
-        path.write_text(content)
-        with pytest.raises(statefiles.Damaged):
-            statefiles.read(path, "cursor", FIELDS)
-    assert sorted(kept.read_text() for kept in tmp_path.iterdir()) == ["one", "three", "two"]
-
-
-def test_a_device_is_neither_read_nor_moved(tmp_path: Path) -> None:
-    path = tmp_path / "null"
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    except PermissionError:
-        pytest.skip("only root may make a device")
-    for look in (lambda: statefiles.read(path, "cursor", FIELDS), lambda: statefiles._set_aside(path, "it is not")):
-        with pytest.raises(CommandError, match="no regular file"):
-            look()
-    assert os.listdir(tmp_path) == ["null"]
+@pytest.mark.parametrize(
+    "content", ["one", "[]", '{"kind": "conversation", "format": 1}', '{"kind": "cursor", "format": 1}']
+)
+def test_a_foreign_or_damaged_file_is_refused_and_never_changed(tmp_path: Path, content: str) -> None:
+    path, link = tmp_path / "state.json", tmp_path / "link"
+    path.write_text(content)
+    link.symlink_to(path)
+    for each in (path, link):
+        with pytest.raises(CommandError, match=r"not a cursor|no next_offset"):
+            statefiles.read(each, "cursor", FIELDS)
+    assert path.read_text() == content
+    assert sorted(os.listdir(tmp_path)) == ["link", "state.json"]
 
 
 def test_a_bool_is_no_offset(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     statefiles.write(path, "cursor", {"next_offset": True})
-    with pytest.raises(statefiles.Damaged, match="next_offset"):
+    with pytest.raises(CommandError, match="next_offset"):
         statefiles.read(path, "cursor", FIELDS)
+
+
+def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
+    """As mktemp makes it."""
+    (tmp_path / "state.json").write_text("")
+    assert statefiles.read(tmp_path / "state.json", "cursor", FIELDS) is None
+
+
+def test_all_new_folders_are_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        statefiles.write(tmp_path / "a/b/c/state.json", "cursor", {})
+    finally:
+        os.umask(before)
+    for name in ("a", "a/b", "a/b/c"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
 
 
 def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ def test_create_show_list_delete(real: Cli, demo: DemoServer) -> None:
     for text in (
         f"session   {session}",
         "title     A title",
-        "customer\n    a question",
+        "\ncustomer  20",
+        "    a question",
         "(preamble)",
         "    echo: a quest",
     ):
@@ -167,9 +168,10 @@ def test_doctor_at_a_port_that_speaks_plain_http(fake: Cli) -> None:
 def test_ids_given_in_both_ways(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     one, two, three = (parlant_server.create_session("support") for _ in range(3))
-    fake.run("sessions", "show", one, "--session-id", two).failed(2, "not both")
-    # What the environment says is for who names none; it is not deleted beside another.
+    fake.run("sessions", "show", one, "--session-id", two).failed(2, "one of them")
+    # What the environment says is shown, and never deleted.
     assert fake.run("sessions", "delete", one, env={"PARLANT_SESSION_ID": two}).code == 0
+    fake.run("sessions", "delete", env={"PARLANT_SESSION_ID": two}).failed(2, "say which session")
     assert fake.run("sessions", "show", "-o", "json", env={"PARLANT_SESSION_ID": two}).json["session_id"] == two
     assert fake.run("sessions", "delete", two, "--session-id", three).code == 0
     assert fake.run("sessions", "list").out == ""

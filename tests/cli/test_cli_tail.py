@@ -25,9 +25,9 @@ def test_events_as_they_come(real: Cli, demo: DemoServer, new_session: Callable[
         done = running.end(signal.SIGTERM)
     assert done.code == 143
     assert lines[0].split()[0] == "0"
-    assert lines[0].split()[2:] == ["customer", "hello"]
+    assert lines[0].split()[3:] == ["customer", "hello"]
     assert lines[1] == "    you\n"
-    assert lines[2].split()[2:] == ["ai_agent", "echo:", "hello"]
+    assert lines[2].split()[3:] == ["ai_agent", "echo:", "hello"]
 
 
 @pytest.mark.real
@@ -125,7 +125,8 @@ def test_a_renewed_conversation_is_read_from_its_beginning(fake: Cli, parlant_se
     assert fake.run(*tail).json_lines
     session = json.loads(fake.states[0].read_text())["session_id"]
     assert fake.run("sessions", "delete", session).code == 0
-    fake.run(*tail).failed(6, session)
+    gone = fake.run(*tail)
+    assert (gone.code, gone.json["session_id"], gone.json["exit_code"]) == (6, session, 6)
     assert fake.run(*ask).code == 0
     again = fake.run(*tail)
     assert again.json_lines[0]["offset"] == 0
@@ -147,16 +148,19 @@ def test_events_that_were_deleted_on_the_server(fake: Cli, parlant_server: FakeS
     assert [e["data"]["message"] for e in done.json_lines if e["kind"] == "message"] == ["y", "echo: y"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"kind": "cursor", "format": 1, "server": "x", "session_id": 7}'])
-def test_a_damaged_cursor_is_kept_aside(fake: Cli, parlant_server: FakeServer, damage: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["notes of mine", "{", '{"kind": "cursor", "format": 1, "server": "x", "session_id": 7}']
+)
+def test_a_foreign_cursor_file_is_refused(fake: Cli, parlant_server: FakeServer, content: str) -> None:
     parlant_server.agent("support")
-    session = fake.run("send", "-o", "json", "x").json["session_id"]
-    tail = ("tail", "--session-id", session, "--timeout", "0", "--cursor-file", "c.json")
-    (fake.home / "c.json").write_text(damage)
-    fake.run(*tail).failed(1, "damaged", "kept as")
-    [kept] = fake.home.glob("c.json.damaged-*")
-    assert kept.read_text() == damage
-    assert fake.run(*tail).out.startswith("   0")
+    session = parlant_server.create_session("support")
+    (fake.home / "notes").write_text(content)
+    (fake.home / "link").symlink_to("notes")
+    for name in ("notes", "link"):
+        done = fake.run("tail", "--session-id", session, "--timeout", "0", "--cursor-file", name)
+        done.failed(2, "notes", "another path" if "kind" not in content else "damaged")
+    assert (fake.home / "notes").read_text() == content
+    assert sorted(os.listdir(fake.home)) == ["link", "notes"]
 
 
 def test_a_cursor_file_that_is_no_file(fake: Cli, parlant_server: FakeServer) -> None:
@@ -167,7 +171,7 @@ def test_a_cursor_file_that_is_no_file(fake: Cli, parlant_server: FakeServer) ->
     before = sorted(os.listdir(fake.home))
     for name in ("fifo", "folder", "link"):
         done = fake.run("tail", "--session-id", session, "--timeout", "0", "--cursor-file", name)
-        done.failed(2, name, "no regular file")
+        done.failed(2, name, "not a regular file")
     fake.run("tail", "--session-id", session, "--cursor-file", "").failed(2, "--cursor-file is empty")
     assert sorted(os.listdir(fake.home)) == before
 

@@ -82,4 +82,4 @@ def test_4_a_slow_agent_is_told_as_one(fake: Cli, parlant_server: FakeServer) ->
         parlant_server.cut_connections()
         parlant_server.wait_polls(timeout=30)
         done = running.end()
-    done.failed(4, "the agent was still at it", "--timeout")
+    done.failed(4, "the agent was still working", "--timeout")

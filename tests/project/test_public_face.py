@@ -281,12 +281,16 @@ def test_statuses(
 
 # -- the command line
 
-COMMANDS = "send chat tail agents sessions batch doctor demo"
-SUBCOMMANDS = {"sessions": "list show create delete"}
+COMMANDS = "send post reply trigger chat tail agents sessions conversations batch doctor demo"
+SUBCOMMANDS = {"sessions": "list show create update delete", "conversations": "list show forget"}
 OPTIONS = {
-    "": "--server -s --token-file --output -o --verbose -v --version --help",
-    "send": "--agent-id --session-id --customer-id --title --timeout --stream --show-preamble --conversation",
-    "tail": "--since --kinds --timeout --cursor-file",
+    "": "--server -s --token-file --profile --output -o --verbose -v --version --help",
+    "send": "--agent-id --session-id --customer-id --title --timeout --stream --show-preamble --conversation --stdin "
+    "--fresh --key --metadata --label --empty-fails --wait-server",
+    "post": "--session-id --conversation --as --name --key --metadata --label",
+    "reply": "--session-id --conversation --key --timeout",
+    "trigger": "--session-id --conversation --timeout",
+    "tail": "-n --since --kinds --timeout --cursor-file --exec --forward-to --all-sessions",
     "batch": "--results --agent-id --concurrency --rate --retry-failed --dry-run",
 }
 REPLY = parlant_sync.Reply("", "empty")
@@ -339,7 +343,7 @@ def test_options(name: str) -> None:
     options = {option for parameter in found.get_params(click.Context(found)) for option in parameter.opts}
     assert set(OPTIONS[name].split()) <= options
     # Taken before and after the command.
-    assert {"--server", "--token-file", "--output", "--verbose"} <= options
+    assert {"--server", "--token-file", "--profile", "--output", "--verbose"} <= options
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS.split(), "sessions list", "sessions create"])

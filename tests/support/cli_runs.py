@@ -89,7 +89,13 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         launcher = [sys.executable, "-c", _ON_TERMINAL, *command]
         self.process = subprocess.Popen(
-            launcher, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+            launcher,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+            cwd=environment["HOME"],
         )
         os.close(slave)
         self.screen = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,7 +24,7 @@ from parlant_sync import (
     TransportError,
     TurnTimeout,
 )
-from parlant_sync.cli import errors, output
+from parlant_sync.cli import errors, output, transcript
 from parlant_sync.cli.formats import reply_json, speaker
 from parlant_sync.cli.input import checked, editing, read_line, whole
 from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, typed
@@ -35,19 +36,26 @@ from parlant_sync.cli.turn_view import Talk
 # What a conversation survives; the rest (gone, not allowed, ...) would fail the next time as well.
 _PASSING = (TurnTimeout, AgentError, DeliveryUncertain, TransportError, ServerError, RateLimitedError)
 _SHOWN_ON_RETURN = 6
+_HELP = """\
+  /exit        leave the conversation (or Ctrl-D)
+  /save FILE   write a transcript: .md, .html, .json or .txt
+  /help        show this
+  //TEXT       send a message that begins with a slash
+  Ctrl-C       leave a turn that takes too long
+"""
 
 
 @click.command(cls=Command)
 @session_options
-@option("--timeout", type=Seconds(), default=300, metavar="SECONDS", help="Give up a turn after so long.  [300]")
+@option("--timeout", type=Seconds(), default=300, metavar="TIME", help="Give up a turn after this time.  [300]")
 @pass_app
 def chat(app: App, /, timeout: float | None, **options: Any) -> None:
     """Hold a conversation at the terminal.
 
     Each line is a message; lines that are pasted together are one. Ctrl-C
-    leaves a turn that takes too long (its answer is shown when it comes after
-    all), Ctrl-D leaves the conversation. An empty line shows what has come
-    meanwhile.
+    leaves a turn that takes too long (a late answer is still shown), Ctrl-D or
+    /exit leaves the conversation. An empty line shows new messages. /help
+    lists the other words with a slash.
     """
     wanted = target(options)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
@@ -84,7 +92,7 @@ class _Chat:
 
     def run(self, back: str) -> None:
         if self._terminal:
-            output.note(f"{self._name}, session {self._session.id}. Ctrl-C leaves a turn, Ctrl-D the conversation.")
+            output.note(f"{self._name}, session {self._session.id}. /help shows what you can do.")
             self._app.signals.tolerant = True
         try:
             with self._editing() as self._prompt:
@@ -119,8 +127,10 @@ class _Chat:
                 line = self._read_line()
             if line is None:
                 return False
+            if self._terminal and line.startswith("/") and not line.startswith("//"):
+                return self._command(line)
             if line.strip():
-                self._say(checked(line, "the line"))
+                self._say(checked(line.replace("//", "/", 1) if line.startswith("//") else line, "the line"))
         except KeyboardInterrupt:
             if not self._terminal:
                 raise
@@ -131,6 +141,29 @@ class _Chat:
                 raise
             output.note(f"({error})")
         return True
+
+    def _command(self, line: str) -> bool:
+        """A word with a slash, typed at a terminal; False if it ends the conversation."""
+        name, _, argument = line[1:].strip().partition(" ")
+        if name in ("exit", "quit"):
+            return False
+        if name == "save":
+            self._save(Path(argument.strip() or f"{self._session.id}.md").expanduser())
+        else:
+            if name != "help":
+                output.note(f"no command /{name}")
+            output.note_raw(_HELP)
+        return True
+
+    def _save(self, path: Path) -> None:
+        form = {".json": "json", ".html": "html", ".txt": "text"}.get(path.suffix, "markdown")
+        try:
+            with path.open("x", encoding="utf-8") as file:  # what is there is never overwritten
+                transcript.write(self._session, self._session.history(), form, file.write)
+        except OSError as error:
+            output.note(f"{path}: {error.strerror}; give another name: /save FILE")
+        else:
+            output.note(f"saved {path}")
 
     def _read_line(self) -> str | None:
         try:
@@ -158,12 +191,12 @@ class _Chat:
         except KeyboardInterrupt:
             if not self._terminal:
                 raise
-            self._talk.aside("left this turn; if the agent answers after all, it is shown then")
+            self._talk.aside("left this turn; a late answer will still be shown")
             self._see(self._talk.request)
         except _PASSING as error:
             if not self._terminal:
                 raise
-            output.note(errors.line(error, self._app.again))
+            output.note(errors.line(error, self._app.again, self._app.token_source()))
             self._see(self._talk.request)
         else:
             self._see(*reply.events, *reply.messages, reply.request)

@@ -85,7 +85,7 @@ class Checkup:
         except errors.CommandError as error:
             return _failed("state", error)
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            state.make_folder(folder)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
@@ -181,15 +181,19 @@ class Checkup:
             return _failed("server", error)
         version = f"Parlant {info.version}" if info.version else "does not tell its version (3.0, or in production)"
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
+        checks = _health_checks(client.base_url)
+        detail += "".join(f"; {name}: {state}" for name, state in checks.items())
         if not info.healthy:
-            # No failure: 3.3 says so of itself for a while after each start, and works (WIRE.md).
-            return Check("server", "warning", f"{detail}; it calls itself not quite healthy", "if it stays so: its log")
+            # Not a failure: 3.3 reports it for a while after each start, and works (WIRE.md).
+            return Check(
+                "server", "warning", f"{detail}; it reports that it is not healthy", "if this stays: see its log"
+            )
         return _ok("server", detail, "that is slow" if info.latency > _SLOW else "")
 
     # -- what the token may do
 
     def _permissions(self, client: Client) -> Iterator[Check]:
-        given = "--token-file" if self._app.token_file else "PARLANT_TOKEN" if os.environ.get("PARLANT_TOKEN") else ""
+        given = self._app.token_source()
         agents: list[Agent] = []
         try:
             agents = client.agents()
@@ -265,6 +269,20 @@ def _may(name: str, what: str, call: Callable[[], Any]) -> Check:
     except ParlantSyncError as error:
         return _failed(name, error)
     return _ok(name, f"this token may {what}")
+
+
+def _health_checks(base_url: str) -> dict[str, str]:
+    """The server's own checks by name, which some servers show in /healthz."""
+    import requests
+
+    try:
+        content = requests.get(f"{base_url}/healthz", timeout=_PATIENCE, auth=lambda request: request).json()
+    except (requests.RequestException, ValueError):
+        return {}
+    checks = content.get("checks") if isinstance(content, dict) else None
+    if not isinstance(checks, dict):
+        return {}
+    return {str(name): str(each.get("status") if isinstance(each, dict) else each) for name, each in checks.items()}
 
 
 def _host(url: str) -> tuple[str, int]:

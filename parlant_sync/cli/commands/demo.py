@@ -48,7 +48,7 @@ def demo(app: App, /, keep: bool, port: int, server_python: str | None) -> None:
     server = DemoServer(python=server_python or sys.executable, port=port)
     try:
         _start(server)
-        app.server = server.base_url
+        app.take("server", server.base_url)
         last = _converse(app, server)
         if keep:
             _keep(app, server, last)

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
 import click
 
-from parlant_sync import Reply, Session, TurnTimeout
+from parlant_sync import (
+    ApiError,
+    Client,
+    ProtocolError,
+    RateLimitedError,
+    Reply,
+    ServerError,
+    Session,
+    TransportError,
+    TurnTimeout,
+)
 from parlant_sync.cli import output
-from parlant_sync.cli.errors import TIMED_OUT, UNREACHED, CommandError
+from parlant_sync.cli.errors import AGENT, ANSWERED, TIMED_OUT, UNREACHED, CommandError, usage
 from parlant_sync.cli.formats import reply_json
-from parlant_sync.cli.input import read_message
+from parlant_sync.cli.input import has_unread_stdin, read_message
 from parlant_sync.cli.options import App, Command, Seconds, option, pass_app
 from parlant_sync.cli.output import visible
-from parlant_sync.cli.target import opened, session_options, target
-from parlant_sync.cli.terminal import Waiting
+from parlant_sync.cli.target import mapping, opened, session_options, target
+from parlant_sync.cli.terminal import Waiting, waiting_for
+
+TIMEOUT = option("--timeout", type=Seconds(), default=300, metavar="TIME", help="Give up after this time.  [300]")
+EMPTY_FAILS = option("--empty-fails", is_flag=True, help="Exit with 5 if the turn ends without a message.")
+STREAM = option("--stream", is_flag=True, help="Print the answer as it is written.")
+SHOW_PREAMBLE = option("--show-preamble", is_flag=True, help='Also print "Let me check...", to stderr.')
+METADATA = option(
+    "--metadata", multiple=True, metavar="NAME=VALUE", help="Metadata of the message; or a JSON object. Repeatable."
+)
+# How often a server that is waited for is asked again, in seconds.
+_EVERY = 1.0
 
 
 @click.command(cls=Command)
 @click.argument("message", required=False)
 @session_options
-@option("--timeout", type=Seconds(), default=300, metavar="SECONDS", help="Give up after so long.  [300]")
-@option("--stream", is_flag=True, help="Print the answer as it is written.")
-@option("--show-preamble", is_flag=True, help='Print "let me see..." too, to stderr.')
+@TIMEOUT
+@STREAM
+@SHOW_PREAMBLE
+@option("--stdin", "add_stdin", is_flag=True, help="Add the content of stdin below MESSAGE.")
+@option("--key", help="Post once under this key, however often this is run.")
+@METADATA
+@EMPTY_FAILS
+@option("--wait-server", type=Seconds(), default=0, metavar="TIME", help="Wait this long for a server that is down.")
 @pass_app
 def send(
     app: App,
@@ -33,42 +59,99 @@ def send(
     timeout: float | None,
     stream: bool,
     show_preamble: bool,
+    add_stdin: bool,
+    key: str | None,
+    metadata: tuple[str, ...],
+    empty_fails: bool,
+    wait_server: float | None,
     **options: Any,
-) -> None:
+) -> int:
     """Ask an agent and print its answer.
 
-    MESSAGE is taken from stdin where it is - or left out.
+    Without MESSAGE, or if it is -, the message is read from stdin.
 
     \b
       parlant-sync send --agent-id research "What is peer review?"
-      git diff | parlant-sync send --agent-id reviewer
+      git diff | parlant-sync send --agent-id reviewer --stdin "Review this:"
       parlant-sync send --conversation nightly "Anything new?"
     """
     wanted = target(options)
+    extra: dict[str, Any] = {"metadata": mapping("--metadata", metadata)}
+    if key is not None:
+        if wanted.session_id is None and wanted.conversation is None:
+            raise usage("--key needs --session-id or --conversation: each new session would get the message again")
+        extra |= {"key": key, "once": True}
     output.check()
-    text = read_message(message)
-    begun = time.monotonic()
-    with app.client(patience=timeout) as client, opened(app, client, wanted) as session:
-        left = _left(timeout, options["wait_lock"], begun)
-        try:
-            ask(app, session, text, timeout=left, stream=stream, show_preamble=show_preamble)
-        except TurnTimeout as error:
-            raise _out_of_time(app, session, error, timeout, options["customer_id"]) from error
+    text = read_message(message, add_stdin=add_stdin)
+    with app.client(patience=timeout) as client:
+        wait_for_server(client, wait_server)
+        begun = time.monotonic()
+        with opened(app, client, wanted) as session:
+            left = _left(timeout, options["wait_lock"], begun)
+            app.info(f"session {session.id} with agent {session.agent_id}")
+            try:
+                if stream and not app.json:
+                    reply = _print_stream(session, text, left, show_preamble, extra)
+                else:
+                    reply = _print_whole(app, session, text, left, show_preamble, extra)
+            except TurnTimeout as error:
+                raise out_of_time(app, session, error, timeout, options["customer_id"]) from error
+    if message not in (None, "-") and not add_stdin and has_unread_stdin():
+        output.note("stdin was not read; --stdin adds it below the message")
+    return finish(app, reply, empty_fails)
+
+
+def finish(app: App, reply: Reply, empty_fails: bool) -> int:
+    """Notes about the outcome, and the exit code."""
+    if reply.outcome == "empty":
+        output.note("the agent ended its turn without a message")
+        return AGENT if empty_fails else ANSWERED
+    if reply.outcome == "cancelled":
+        output.note("the turn was stopped before it was over")
+    elif reply.outcome == "human":
+        app.info("a human agent answered")
+    return ANSWERED
+
+
+def print_reply(app: App, session: Session, reply: Reply, show_preamble: bool) -> None:
+    """A reply that is whole."""
+    if show_preamble:
+        for event in reply.preambles:
+            _preamble(event.message or "")
+    if app.json:
+        output.answer_json(reply_json(session.id, reply))
+    elif reply.text:
+        output.answer(reply.text)
+
+
+def wait_for_server(client: Client, limit: float | None) -> None:
+    """Until the server answers, for ``limit`` seconds at most. Then the command itself meets the failure."""
+    deadline = None if limit is None else time.monotonic() + limit
+    pause = threading.Event()
+    with waiting_for(f"the server at {client.base_url}"):
+        while deadline is None or time.monotonic() < deadline:
+            try:
+                client.agents()  # small, and a server that refuses it is up
+                return
+            except (TransportError, ServerError, RateLimitedError, ProtocolError):
+                pause.wait(_EVERY if deadline is None else max(0.0, min(_EVERY, deadline - time.monotonic())))
+            except ApiError:
+                return
 
 
 def _left(timeout: float | None, wait_lock: float | None, begun: float) -> float | None:
-    """What the turn has of --timeout after its session was opened; waiting for the lock has a time of its own."""
+    """What is left of --timeout for the turn after its session was opened. Waiting for the lock does not count."""
     if not timeout or wait_lock is None:
         return timeout
     left = begun + timeout + wait_lock - time.monotonic()
     if left <= 0:
         raise CommandError(
-            TIMED_OUT, f"nothing was posted: it took {timeout:g} s to open the session; give it a longer --timeout"
+            TIMED_OUT, f"nothing was posted: it took {timeout:g} s to open the session; give a longer --timeout"
         )
     return min(timeout, left)
 
 
-def _out_of_time(
+def out_of_time(
     app: App, session: Session, error: TurnTimeout, timeout: float | None, customer: str | None
 ) -> CommandError:
     if error.event is None:
@@ -77,51 +160,38 @@ def _out_of_time(
     health = session.health
     if health.consecutive_failures:
         said = f"the message was posted, but then the server could not be read ({health.last_error})"
-        return CommandError(UNREACHED, f"{said}; when it is well again, look for the answer: {rest}")
-    begun = "the agent was still at it"
+        return CommandError(UNREACHED, f"{said}; look for the answer later: {rest}")
+    begun = "the agent was still working"
     if not error.partial.events:
         begun = "the agent had not begun"
-        if customer is not None:  # a server makes the session of an unknown one all the same (WIRE.md)
-            begun += f", and never does where there is no customer {customer!r}"
+        if customer is not None:  # servers create the session of an unknown one, and never answer in it (WIRE.md)
+            begun += f"; is customer {customer!r} known to the server?"
     said = f"no complete answer within {timeout:g} s ({begun})"
-    return CommandError(TIMED_OUT, f"{said}; give it a longer --timeout, or watch it: {rest}")
+    return CommandError(TIMED_OUT, f"{said}; give a longer --timeout, or watch it: {rest}")
 
 
-def ask(app: App, session: Session, text: str, *, timeout: float | None, stream: bool, show_preamble: bool) -> Reply:
-    """Send, and print the answer as the options say."""
-    app.info(f"session {session.id} with agent {session.agent_id}")
-    if stream and not app.json:
-        reply = _print_stream(session, text, timeout, show_preamble)
-    else:
-        reply = _print_whole(app, session, text, timeout, show_preamble)
-    if reply.outcome == "empty":
-        output.note("the agent ended its turn without a message")
-    elif reply.outcome == "human":
-        app.info("a human agent answered")
-    return reply
-
-
-def _print_whole(app: App, session: Session, text: str, timeout: float | None, show_preamble: bool) -> Reply:
+def _print_whole(
+    app: App, session: Session, text: str, timeout: float | None, show_preamble: bool, extra: dict[str, Any]
+) -> Reply:
     waiting = Waiting(lambda: f"waiting for {session.agent_id} ...")
-    with waiting, session.stream(text, timeout=timeout) as turn:
+    with waiting, session.stream(text, timeout=timeout, **extra) as turn:
         if show_preamble:
             for event in turn:
                 if event.is_preamble:
                     with waiting.above():
                         _preamble(event.message or "")
         reply = turn.reply()
-    if app.json:
-        output.answer_json(reply_json(session.id, reply))
-    elif reply.text:
-        output.answer(reply.text)
+    print_reply(app, session, reply, show_preamble=False)
     return reply
 
 
-def _print_stream(session: Session, text: str, timeout: float | None, show_preamble: bool) -> Reply:
+def _print_stream(
+    session: Session, text: str, timeout: float | None, show_preamble: bool, extra: dict[str, Any]
+) -> Reply:
     from parlant_sync.cli.turn_view import Live
 
     live = Live(session, session.agent_id, _preamble if show_preamble else None)
-    with live, session.stream(text, timeout=timeout) as turn:
+    with live, session.stream(text, timeout=timeout, **extra) as turn:
         restarts, line_ends = 0, True
         try:
             for number, piece in enumerate(turn.text):
@@ -130,7 +200,7 @@ def _print_stream(session: Session, text: str, timeout: float | None, show_pream
                 if restarts != turn.restarts:
                     restarts = turn.restarts
                     output.write("" if line_ends else "\n")
-                    output.note("the agent was interrupted; its answer begins anew")
+                    output.note("the agent was interrupted; a new answer begins")
                 line_ends = piece.endswith("\n")
                 output.write(visible(piece))
             return turn.reply()

@@ -2,82 +2,120 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
 import click
 
-from parlant_sync import Client, Event, Session
-from parlant_sync.cli import output
+from parlant_sync import Client, Event, EventReader, Session
+from parlant_sync.cli import forward, output, transcript
+from parlant_sync.cli.completion import KINDS, SOURCES
 from parlant_sync.cli.errors import usage
 from parlant_sync.cli.formats import event_lines
-from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, seconds, typed
 from parlant_sync.cli.output import when_stdout_closes
-from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, kept, missing, target
+from parlant_sync.cli.state import Cursor, Cursors
+from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, existing, found
 from parlant_sync.cli.terminal import waiting_for
-from parlant_sync.events import Since
+from parlant_sync.cli.watch import Watcher, history
 
-if TYPE_CHECKING:
-    from parlant_sync.cli.state import Cursor
-
-# A server that does not answer is given so long, in seconds, also where nothing is to be waited for.
+# A server that does not answer is given this long, in seconds, even if --timeout is shorter.
 _PATIENCE = 10.0
-_KINDS = ("message", "status", "tool", "custom")
-_SOURCES = ("customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system")
+_Put = Callable[[str, Event], None]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, formats=("text", "json", "markdown"))
 @option("--session-id", metavar="ID", help="The session.")
 @option("--conversation", metavar="NAME", help="The session that send keeps under NAME.")
-@option("--agent-id", metavar="ID", help="The agent of that conversation, if several are.")
-@option("--since", metavar="WHERE", help="beginning, latest or an offset.  [beginning]")
+@option("--all-sessions", is_flag=True, help="All sessions, also new ones; with --agent-id, --label: of those.")
+@option("--agent-id", metavar="ID", help="The agent.")
+@option("--label", "labels", multiple=True, metavar="LABEL", help="With --all-sessions: those with this label.")
+@option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Begin with the last N events.")
+@option("--since", metavar="WHERE", help="beginning, latest, an offset, a time, or 1h ago.  [beginning]")
 @option("--kinds", metavar="KIND,...", multiple=True, help="Only these: message, status, tool, custom.")
 @option("--sources", metavar="SOURCE,...", multiple=True, help="Only from these: customer, ai_agent, ...")
-@option("--no-preambles", is_flag=True, help='Leave out "let me see...".')
-@option("--timeout", type=Seconds(), metavar="SECONDS", help="End when nothing came for so long; 0: print and end.")
-@option("--cursor-file", metavar="FILE", help="Go on where the last run with FILE stopped.")
+@option("--no-preambles", is_flag=True, help='Leave out "Let me check...".')
+@option("--timeout", type=Seconds(), metavar="TIME", help="End if nothing comes for this long; 0: print and end.")
+@option("--cursor-file", metavar="FILE", help="Continue where the last run with FILE stopped.")
+@option("--exec", "command", metavar="CMD", help="Run CMD for each event, with its JSON on stdin.")
+@option("--forward-to", metavar="URL", help="POST each event as JSON to URL.")
+@option("--delivery-timeout", type=Seconds(), default=60, metavar="TIME", help="For one run of CMD or POST.  [60]")
+@option("--retries", type=click.IntRange(min=0), default=5, metavar="N", help="Tries after the first failed one.  [5]")
+@option("--dead-letter", metavar="FILE", help="Put events that nobody took here, and continue.  [stop instead]")
+@option(
+    "--polls", type=click.IntRange(1, 64), default=4, metavar="N", help="With --all-sessions: requests at a time.  [4]"
+)
 @STATE_DIR
 @WAIT_LOCK
 @pass_app
 def tail(
     app: App,
     /,
+    all_sessions: bool,
+    labels: tuple[str, ...],
+    lines: int | None,
     since: str | None,
     kinds: tuple[str, ...],
     sources: tuple[str, ...],
     no_preambles: bool,
     timeout: float | None,
     cursor_file: str | None,
+    command: str | None,
+    forward_to: str | None,
+    delivery_timeout: float | None,
+    retries: int,
+    dead_letter: str | None,
+    polls: int,
     **options: Any,
 ) -> None:
-    """Print a session's events as they come.
+    """Print or forward a session's events as they come.
 
-    With --cursor-file a run goes on where the last one stopped. The file moves
-    on only after the output was written: a run that is killed repeats an event
-    rather than losing one. --since then counts for the first run.
+    With --cursor-file, a run continues where the last one stopped (-n and
+    --since then count for the first run). The cursor moves only after the
+    event was printed, or CMD ended with exit code 0, or URL answered 2xx: a run
+    that is killed repeats an event and loses none.
 
     \b
       parlant-sync tail --session-id ID --kinds message
       parlant-sync tail --conversation nightly --timeout 0 --cursor-file c.json
+      parlant-sync tail --all-sessions --cursor-file all.json --exec ./notify
     """
-    wanted = target(options)
-    if wanted.session_id is None and wanted.conversation is None:
-        raise usage("say which session with --session-id or --conversation; parlant-sync sessions list lists them")
-    start = _since(since)
-    shown = _Shown(_names("--kinds", kinds, _KINDS), _names("--sources", sources, _SOURCES), not no_preambles)
-    with app.client(patience=None if timeout is None else max(timeout, _PATIENCE)) as client:
-        session_id = _kept(client, wanted) if wanted.session_id is None else wanted.session_id
-        renew = f"{app.again('send', '--conversation', wanted.conversation or '', '--renew')} begins a new one"
-        with missing(app, client, session_id, wanted.conversation, renew):
-            if cursor_file is None:
-                _follow(app, _attach(client, session_id, start), shown, timeout, None)
-            else:
-                from parlant_sync.cli.state import Cursor
+    if command is not None and forward_to is not None:
+        raise usage("give --exec or --forward-to, not both")
+    if forward_to is not None and not forward_to.startswith(("http://", "https://")):
+        raise usage(f"--forward-to {forward_to!r} must begin with http:// or https://")
+    if lines is not None and since is not None and typed("lines") == typed("since"):
+        raise usage("give -n or --since, not both")
+    start = _Start(lines, _since(since))
+    shown = _Shown(_names("--kinds", kinds, KINDS), _names("--sources", sources, SOURCES), not no_preambles)
+    put: _Put = _printer(app, all_sessions)
+    if command is not None or forward_to is not None:
+        deliver = (
+            forward.to_command(command, delivery_timeout)
+            if command is not None
+            else forward.to_url(str(forward_to), delivery_timeout)
+        )
+        put = forward.Forwarder(deliver, retries=retries, dead_letters=Path(dead_letter) if dead_letter else None)
+    patience = None if timeout is None else max(timeout, _PATIENCE)
+    if all_sessions:
+        if typed("session_id") or typed("conversation"):
+            raise usage("--all-sessions is not for one session; leave out --session-id and --conversation")
+        with app.client(patience=patience) as client:
+            selection = {"agent_id": options["agent_id"], "labels": labels or None}
+            _watch(client, selection, start, shown, put, timeout, polls, cursor_file, options["wait_lock"])
+        return
+    wanted = existing(options)
+    with app.client(patience=patience) as client, found(app, client, wanted) as session:
+        _follow(app, client, session, wanted, start, shown, put, timeout, cursor_file)
 
-                lock, changing = options["wait_lock"], wanted.session_id is None
-                with Cursor(cursor_file, client.base_url, session_id, lock, may_change=changing) as cursor:
-                    _follow(app, _resume(app, client, session_id, start, cursor), shown, timeout, cursor)
+
+# -- what is printed
 
 
 @dataclass(frozen=True)
@@ -96,70 +134,60 @@ class _Shown:
         )
 
 
-def _kept(client: Client, wanted: Target) -> str:
-    from parlant_sync.cli.conversations import find_session_id
+def _printer(app: App, with_session: bool) -> _Put:
+    def put(session_id: str, event: Event) -> None:
+        if app.json:
+            output.answer_json({"session_id": session_id, **event.raw} if with_session else event.raw)
+        elif app.output == "markdown":
+            if event.kind == "message":
+                output.write(transcript.markdown(event, "agent"))
+        else:
+            output.answer((f"{session_id}  " if with_session else "") + event_lines(event))
 
-    return find_session_id(client, kept(wanted))
-
-
-def _attach(client: Client, session_id: str, since: Since | None) -> Session:
-    with waiting_for(client.base_url):
-        return client.session(session_id, since=since)
-
-
-def _resume(app: App, client: Client, session_id: str, start: Since, cursor: Cursor) -> Session:
-    stored = cursor.load()
-    if stored is None:
-        session = _attach(client, session_id, start)
-    else:
-        if typed("since"):
-            app.info("--since counts for the first run only: the cursor file goes before it")
-        session = _attach(client, session_id, stored)
-        checked = cursor.check(session)
-        if checked != stored:
-            session.close()
-            session = _attach(client, session_id, checked)
-    return session
+    return put
 
 
-def _follow(
-    app: App,
-    session: Session,
-    shown: _Shown,
-    timeout: float | None,
-    cursor: Cursor | None,
-) -> None:
-    reader = session.iter_events(timeout=timeout)
-    if cursor is not None:
-        cursor.begin(reader.cursor)
-    with reader, when_stdout_closes(reader.close):
-        for event in reader:
-            # Filtered here, not by the reader: the cursor passes what is not wanted, too.
-            if shown.wants(event):
-                _print(app, event)
-            if cursor is not None:
-                cursor.passed(event, pausing=session.health.next_offset <= event.offset + 1)
+# -- where reading begins
 
 
-def _print(app: App, event: Event) -> None:
-    if app.json:
-        output.answer_json(event.raw)
-    else:
-        output.answer(event_lines(event))
+@dataclass(frozen=True)
+class _Start:
+    """``lines``: the last so many events that are shown. ``since``: a word, an offset, or a time."""
+
+    lines: int | None
+    since: str | int | datetime
+
+    @property
+    def needs_history(self) -> bool:
+        return self.lines is not None or isinstance(self.since, datetime)
+
+    def offset(self, events: Sequence[Event], shown: _Shown) -> int:
+        """The offset to begin at, for a session with these events."""
+        end = events[-1].offset + 1 if events else 0
+        if self.lines is not None:
+            wanted = [event.offset for event in events if shown.wants(event)]
+            return wanted[-self.lines] if 0 < self.lines <= len(wanted) else (0 if self.lines else end)
+        if isinstance(self.since, datetime):
+            return next((each.offset for each in events if each.created and each.created >= self.since), end)
+        return end if self.since == "latest" else int(self.since) if isinstance(self.since, int) else 0
 
 
-def _since(text: str | None) -> Since:
-    if text is None or text == "beginning":
-        return "beginning"
-    if text == "latest":
-        return "latest"
-    if not (text.isascii() and text.isdigit()):
-        raise usage(f"--since is beginning, latest, or an offset such as 12, not {text!r}")
-    return int(text)
+def _since(text: str | None) -> str | int | datetime:
+    if text is None or text in ("beginning", "latest"):
+        return text or "beginning"
+    if text.isascii() and text.isdigit():
+        return int(text)
+    with contextlib.suppress(ValueError, OverflowError):
+        return datetime.fromtimestamp(time.time() - seconds(text), timezone.utc)
+    with contextlib.suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+    raise usage(
+        f"--since is beginning, latest, an offset such as 12, a time such as 2026-11-30T08:00, or 1h; not {text!r}"
+    )
 
 
 def _names(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> frozenset[str] | None:
-    """Raises CommandError for what looks like a slip of the pen; other unknown names a newer server may have."""
+    """Raises CommandError for what looks like a typo; other unknown names may be those of a newer server."""
     names = frozenset(name.strip() for text in given for name in text.split(",") if name.strip())
     for name in sorted(names.difference(known)):
         near = difflib.get_close_matches(name.lower(), known, 1)
@@ -167,3 +195,104 @@ def _names(option: str, given: tuple[str, ...], known: tuple[str, ...]) -> froze
             raise usage(f"{option} {name}: did you mean {near[0]}? Known are {', '.join(known)}")
         output.note(f"{option} {name} is not known here; looking for it all the same. Known are {', '.join(known)}")
     return names or None
+
+
+# -- one session
+
+
+def _follow(
+    app: App,
+    client: Client,
+    session: Session,
+    wanted: Target,
+    start: _Start,
+    shown: _Shown,
+    put: _Put,
+    timeout: float | None,
+    cursor_file: str | None,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        cursor, since = None, None
+        if cursor_file is not None:
+            lock, may_change = wanted.options["wait_lock"], wanted.session_id is None
+            cursor = stack.enter_context(Cursor(cursor_file, client.base_url, session.id, lock, may_change=may_change))
+            since = cursor.load(session)
+            if since is not None and (typed("since") or typed("lines")):
+                app.info("--since and -n count for the first run only: this one continues from the cursor file")
+        reader = stack.enter_context(_reader(client, session, start, shown, timeout, since))
+        if cursor is not None:
+            cursor.begin(reader.cursor)
+        stack.enter_context(when_stdout_closes(reader.close))
+        for event in reader:
+            # Filtered here, not by the reader: the cursor passes what is not wanted, too.
+            if shown.wants(event):
+                put(session.id, event)
+            if cursor is not None:
+                cursor.passed(event, pausing=session.health.next_offset <= event.offset + 1)
+
+
+def _reader(
+    client: Client, session: Session, start: _Start, shown: _Shown, timeout: float | None, since: int | None
+) -> EventReader:
+    if since is None:
+        if start.needs_history:
+            with waiting_for(client.base_url):
+                since = start.offset(session.history(), shown)
+        else:
+            where = start.since
+            assert not isinstance(where, datetime)
+            return session.iter_events(timeout=timeout, since=where)  # type: ignore[arg-type]
+    return session.iter_events(timeout=timeout, since=since)
+
+
+# -- all sessions
+
+
+def _watch(
+    client: Client,
+    selection: dict[str, Any],
+    start: _Start,
+    shown: _Shown,
+    put: _Put,
+    timeout: float | None,
+    polls: int,
+    cursor_file: str | None,
+    wait_lock: float | None,
+) -> None:
+    first = True
+
+    def begin(session_id: str) -> int:
+        """A session that is new since the first look is read from its start."""
+        if not first or (start.since == "beginning" and not start.needs_history):
+            return 0
+        return start.offset(history(client, session_id), shown)
+
+    def pass_on(session_id: str, event: Event) -> None:
+        if shown.wants(event):
+            put(session_id, event)
+
+    with contextlib.ExitStack() as stack:
+        cursors = None
+        known: dict[str, int] = {}
+        if cursor_file is not None:
+            cursors = stack.enter_context(Cursors(cursor_file, client.base_url, wait_lock))
+            loaded = cursors.load()
+            known, first = loaded or {}, loaded is None
+
+        def listed(ids: set[str]) -> None:
+            nonlocal first
+            if cursors is not None:
+                cursors.keep(ids)
+                for session_id in watcher.offsets:
+                    cursors.note(session_id, watcher.offsets[session_id])
+                cursors.save()
+            first = False
+
+        def saved(session_id: str, next_offset: int) -> None:
+            if cursors is not None:
+                cursors.passed(session_id, next_offset)
+
+        watcher = Watcher(
+            client, selection, polls=polls, known=known, start=begin, passed_on=pass_on, saved=saved, listed=listed
+        )
+        watcher.run(timeout)
