@@ -528,3 +528,10 @@ def test_a_guest_keeps_the_token(tmp_path: Path) -> None:
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
         listed = cli.run("conversations", "list", "-o", "json")
         assert json.loads(state.read_text())["guest_token"] not in listed.out
+
+
+def test_the_text_alone(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    tail = ("tail", "--session-id", session, "--timeout", "0", "--text-only")
+    assert fake.run(*tail, "--sources", "ai_agent").out == "echo: x\n"

@@ -23,7 +23,7 @@ from parlant_sync.cli.output import when_stdout_closes
 from parlant_sync.cli.state import Cursor, Cursors
 from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, existing, found
 from parlant_sync.cli.terminal import waiting_for
-from parlant_sync.cli.watch import Watcher, history
+from parlant_sync.cli.watch import Watcher
 
 # A server that does not answer is given this long, in seconds, even if --timeout is shorter.
 _PATIENCE = 10.0
@@ -40,6 +40,7 @@ _Put = Callable[[str, Event], None]
 @option("--since", metavar="WHERE", help="beginning, latest, an offset, a time, or 1h ago.  [beginning]")
 @option("--kinds", metavar="KIND,...", multiple=True, help="Only these: message, status, tool, custom.")
 @option("--sources", metavar="SOURCE,...", multiple=True, help="Only from these: customer, ai_agent, ...")
+@option("--text-only", is_flag=True, help="Print the text of messages and nothing else.")
 @option("--no-preambles", is_flag=True, help='Leave out "Let me check...".')
 @option("--timeout", type=Seconds(), metavar="TIME", help="End if nothing comes for this long; 0: print and end.")
 @option("--cursor-file", metavar="FILE", help="Continue where the last run with FILE stopped.")
@@ -63,6 +64,7 @@ def tail(
     since: str | None,
     kinds: tuple[str, ...],
     sources: tuple[str, ...],
+    text_only: bool,
     no_preambles: bool,
     timeout: float | None,
     cursor_file: str | None,
@@ -94,7 +96,7 @@ def tail(
         raise usage("give -n or --since, not both")
     start = _Start(lines, _since(since))
     shown = _Shown(_names("--kinds", kinds, KINDS), _names("--sources", sources, SOURCES), not no_preambles)
-    put: _Put = _printer(app, all_sessions)
+    put: _Put = _print_text if text_only else _printer(app, all_sessions)
     if command is not None or forward_to is not None:
         deliver = (
             forward.to_command(command, delivery_timeout)
@@ -132,6 +134,11 @@ class _Shown:
             and (self.sources is None or event.source in self.sources)
             and (self.preambles or not event.is_preamble)
         )
+
+
+def _print_text(_: str, event: Event) -> None:
+    if event.message is not None:
+        output.answer(event.message)
 
 
 def _printer(app: App, with_session: bool) -> _Put:
@@ -265,7 +272,7 @@ def _watch(
         """A session that is new since the first look is read from its start."""
         if not first or (start.since == "beginning" and not start.needs_history):
             return 0
-        return start.offset(history(client, session_id), shown)
+        return start.offset(client.history(session_id), shown)
 
     def pass_on(session_id: str, event: Event) -> None:
         if shown.wants(event):
