@@ -58,17 +58,10 @@ def judge(stage: str, answer: Answer, *, own: bool, tries_left: bool, was_away: 
 def is_away(error: BaseException) -> bool:
     """Whether this says that the server is away or busy. A refusal counts only if Parlant itself has written it."""
     if isinstance(error, ps.ApiError):
-        return error.status in (429, 502, 503, 504) or not _of_parlant(error)
+        # Parlant's own 500 is plain text (WIRE.md).
+        plain = error.status == 500 and not error.detail.lstrip().startswith("<")
+        return error.status in (429, 502, 503, 504) or not (error.from_parlant or plain)
     return isinstance(error, (ps.TransportError, ps.ProtocolError))
-
-
-def _of_parlant(error: ps.ApiError) -> bool:
-    if error.status == 500:  # Parlant's own is plain text (WIRE.md)
-        return not error.detail.lstrip().startswith("<")
-    said: bool | None = getattr(error, "from_parlant", None)
-    if said is None:
-        said = bool(error.detail) and error.status >= 400 and "page" not in error.detail and error.detail[:1] != "<"
-    return said
 
 
 class Rate:

@@ -35,7 +35,10 @@ class Report:
 
     @property
     def summary(self) -> Summary:
-        return Tally(len(self.results), self.results).summary(0.0)
+        tally = Tally(len(self.results))
+        for result in self.results:
+            tally.add(result)
+        return tally.summary(0.0)
 
     @property
     def groups(self) -> list[tuple[str, list[str]]]:
@@ -271,8 +274,8 @@ def compare(old: Report, new: Report) -> Comparison:
 
 
 def comparison_text(found: Comparison) -> str:
-    lines = [f"{len(found.worse)} rows got worse, {len(found.better)} better"]
-    lines[0] += f", {len(found.changed)} have another text"
+    worse = f"{len(found.worse)} {'row' if len(found.worse) == 1 else 'rows'} got worse"
+    lines = [f"{worse}, {len(found.better)} better, {len(found.changed)} have another text"]
     lines += [f"worse: row {name}: {problem}" for name, problem in found.worse.items()]
     for word, ids in (("better", found.better), ("only in the old file", found.missing), ("new", found.added)):
         if ids:

@@ -164,11 +164,11 @@ def _turn(message: str, reply: ps.Reply, outcome: str) -> TurnResult:
         outcome=outcome,
         duration=round(max(0.0, duration), 6),
         tool_calls=tuple(reply.tool_calls),
-        matched_guidelines=tuple(getattr(reply, "matched_guidelines", ())),
-        matched_journeys=tuple(getattr(reply, "matched_journeys", ())),
-        matched_journey_states=tuple(getattr(reply, "matched_journey_states", ())),
-        flagged=bool(getattr(request, "flagged", False)),
-        moderation_tags=tuple(getattr(request, "moderation_tags", ())),
+        matched_guidelines=reply.matched_guidelines,
+        matched_journeys=reply.matched_journeys,
+        matched_journey_states=reply.matched_journey_states,
+        flagged=request is not None and request.flagged,
+        moderation_tags=tuple(request.moderation_tags) if request is not None else (),
     )
 
 

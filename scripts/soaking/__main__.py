@@ -10,6 +10,7 @@ import threading
 import time
 
 from parlant_sync import Client
+from soaking import batch
 from soaking.faults import FaultProxy, Faults
 from soaking.server import Real, StandIn
 from soaking.world import World, measure
@@ -23,6 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=20, help="how many converse at the same time")
     parser.add_argument("--faults", type=float, default=1.0, help="a second")
     parser.add_argument("--server", choices=["fake", "real"], default="fake")
+    parser.add_argument("--batch-kills", type=int, metavar="N", help="instead: kill N runs of batches under faults")
     return parser.parse_args()
 
 
@@ -41,9 +43,21 @@ def _report(world: World, faults: Faults, started: float) -> None:
     )
 
 
+def _kill_batches(server_class: type[StandIn] | type[Real], kills: int, seed: int) -> int:
+    with server_class() as server:
+        verdict = batch.run(server.base_url, kills=kills, seed=seed, say=lambda line: print(line, flush=True))
+    print(f"seed {seed}, exit codes {dict(verdict.codes)}, faults {dict(verdict.faults.most_common())}")
+    for finding in verdict.findings:
+        print(f"FOUND: {finding}")
+    print(f"verdict: {'FAILED' if verdict.findings else 'passed'}: {verdict.line()}")
+    return 1 if verdict.findings else 0
+
+
 def main() -> int:
     arguments = _arguments()
     server_class = StandIn if arguments.server == "fake" else Real
+    if arguments.batch_kills:
+        return _kill_batches(server_class, arguments.batch_kills, arguments.seed)
     print(f"soak: {arguments.minutes:g} min, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
     before = measure()
     with server_class() as server, FaultProxy(server.base_url, record=50) as proxy:

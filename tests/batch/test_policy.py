@@ -14,24 +14,24 @@ from parlant_sync.batch.worker import Answer, Config, failure
 PAGE = "<html>maintenance</html>"
 
 
-def parlant_s(error: ps.ApiError) -> ps.ApiError:
-    """Parlant itself has written it, and no proxy."""
-    error.__dict__["from_parlant"] = True
+def page(error: ps.ApiError) -> ps.ApiError:
+    """A proxy has written it, and not Parlant."""
+    error.from_parlant = False
     return error
 
 
 REFUSED = ps.TransportError("refused")
 LIMITED = ps.RateLimitedError("429", retry_after=2.0)
-BROKEN = ps.ServerError("500", status=500, detail="Internal Server Error")
-PROXY = ps.ServerError("503", status=503, detail=PAGE)
-GONE = parlant_s(ps.NotFoundError("404", status=404, detail="Session not found (id='s')"))
-NOWHERE = ps.NotFoundError("404", status=404, detail="404 page not found")
-MOVED = ps.ApiError("302", status=302, detail="")
-CLOSED_SHOP = ps.PermissionDeniedError("403", status=403, detail=PAGE)
-FORBIDDEN = parlant_s(ps.PermissionDeniedError("403", status=403, detail="not allowed"))
-DENIED = parlant_s(ps.AuthenticationError("401", status=401, detail="no"))
+BROKEN = page(ps.ServerError("500", status=500, detail="Internal Server Error"))
+PROXY = page(ps.ServerError("503", status=503, detail=PAGE))
+GONE = ps.NotFoundError("404", status=404, detail="Session not found (id='s')")
+NOWHERE = page(ps.NotFoundError("404", status=404, detail="404 page not found"))
+MOVED = page(ps.ApiError("302", status=302, detail=""))
+CLOSED_SHOP = page(ps.PermissionDeniedError("403", status=403, detail=PAGE))
+FORBIDDEN = ps.PermissionDeniedError("403", status=403, detail="not allowed")
+DENIED = ps.AuthenticationError("401", status=401, detail="no")
 NO_JSON = ps.ProtocolError("200, but not with what a Parlant server sends")
-INVALID = parlant_s(ps.InvalidRequestError("422", status=422, detail="too long"))
+INVALID = ps.InvalidRequestError("422", status=422, detail="too long")
 UNCERTAIN = ps.DeliveryUncertain("?", key="k", session_id="s")
 TIMEOUT = ps.TurnTimeout("late", partial=ps.Reply("so far", "answered"))
 AGENT = ps.AgentError("boom", partial=ps.Reply("half", "answered"))

@@ -682,8 +682,6 @@ def test_a_maintenance_page_fails_no_row(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, page: str
 ) -> None:
     """First it goes away in time, then it stays."""
-    if status in (401, 403) and not hasattr(ps.ApiError, "from_parlant"):
-        pytest.skip("errors do not say yet who has written their body")
     monkeypatch.setattr(runner, "_PROBE_AFTER", 0.2)
     headers = {"Location": "/login", "Content-Type": "text/html"}
     path = tmp_path / "r.jsonl"
