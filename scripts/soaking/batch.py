@@ -94,7 +94,7 @@ def _one_batch(verdict: Verdict, folder: Path, through: str, server: str, kills:
     while True:
         process = subprocess.Popen([*command, *_OPTIONS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            code = process.wait(chance.uniform(0.5, 3.0) if verdict.kills < kills else 300)
+            code = process.wait(chance.uniform(0.4, 1.6) if verdict.kills < kills else 300)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
