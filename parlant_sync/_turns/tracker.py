@@ -13,6 +13,7 @@ from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:
 EMPTY_QUIET = 3.0  # after a `ready` that may be the end, or only the end of a preamble that there is not
 HOOK_QUIET = 10.0  # after the message of a hook, which may have stopped the engine
+_TOOL_STAGES = frozenset({"Fetching data", "Considering tools"})
 _NOT_THE_AGENT = frozenset({"system", "customer", "customer_ui"})
 
 
@@ -73,6 +74,7 @@ class TurnTracker:
         self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
         self._message_since_ready = False
+        self._in_tools = False  # tools run, which may send any status themselves
         self._looks_done = False
 
     def anew(self) -> TurnTracker:
@@ -173,6 +175,7 @@ class TurnTracker:
         elif status in ("typing", "processing"):
             self._working = True
             self._looks_done = False  # the agent meant to say more
+            self._in_tools = status == "processing" and event.stage in _TOOL_STAGES
             self._answering = self._answering or (status == "processing" and event.stage == "Interpreting")
         elif status == "ready":
             self._feed_ready(event)
@@ -213,8 +216,8 @@ class TurnTracker:
             self.over = True
             self._looks_done = self._looks_done or self._errors_come_alone
             return
-        if data:
-            return  # a tool's: the engine's has no data, or a stage
+        if data or self._in_tools:
+            return  # a tool's: the engine's has no data, or a stage, and comes after the next `processing` or `typing`
         said, self._message_since_ready = self._message_since_ready, False
         if said and self._answered and _is_message(self.events[-2]):
             self._looks_done = True
@@ -227,7 +230,10 @@ class TurnTracker:
 
     def _is_engine_error(self, event: Event) -> bool:
         data = _status_data(event)
-        return self._facts.staged if data is None else "exception" in data
+        if data is not None:
+            return "exception" in data
+        # On 3.x, it is a tool's: `emit_status("error")`. No tool runs in a prompted turn.
+        return self._errors_come_alone or (self._prompted and self._facts.staged)
 
     def _feed_late(self, event: Event) -> bool:
         if self.error is not None or event.trace_id != self.trace or event.status != "error":

@@ -314,12 +314,32 @@ def test_unknown_things_are_tolerated() -> None:
     assert said(tracker) == ["answer"]
 
 
-def test_without_data_an_error_is_the_engines_on_a_staged_server_only() -> None:
-    for staged in (True, False):
+def test_without_data_an_error_is_the_engines_on_4_0_only() -> None:
+    """There, no status has data. On 3.x, it is that of a tool that calls ``emit_status("error")``."""
+    for data in ({"data": {}}, {}):
         s = Script()
-        tracker = TurnTracker(s.customer("q"), TurnFacts(staged))
-        feed(tracker, s.status("acknowledged", "t1"), s.event("status", {"status": "error"}, "t1"))
-        assert tracker.over == staged
+        tracker = TurnTracker(s.customer("q"))
+        feed(tracker, s.event("status", {"status": "acknowledged", **data}, "t1"))
+        feed(tracker, s.event("status", {"status": "error", "data": None}, "t1"))
+        assert tracker.over == (not data)
+
+
+@pytest.mark.parametrize("fluid", [True, False])
+def test_a_ready_of_a_tool_is_not_the_end_before_3_2(fluid: bool) -> None:
+    """Seen on 3.0.4 and 3.1.2 with ``emit_status("ready")``: it looks like the engine's, but comes while tools run."""
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged=False, fluid=fluid))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("ready", "t1"))
+    feed(
+        tracker, s.status("processing", "t1", stage="Interpreting"), s.status("processing", "t1", stage="Fetching data")
+    )
+    feed(tracker, s.status("ready", "t1"), s.event("tool", {"tool_calls": []}, "t1"), s.status("ready", "t1"))
+    assert not tracker.over
+    assert tracker.quiet_for is None
+    feed(tracker, s.status("typing", "t1"), s.says("answer", "t1"), s.status("ready", "t1"))
+    assert tracker.over == fluid
+    feed(tracker, s.status("ready", "t1"))
+    assert tracker.over
 
 
 @pytest.mark.parametrize("data", [{}, {"message": "down"}])

@@ -135,7 +135,7 @@ def make_tool(sessions: Any) -> Any:
         store = sessions()
         what = _last(await store.list_events(context.session_id)).get("tool")
         if what in ("ready", "error"):
-            await context.emit_status(what, {"by": "the tool"})
+            await context.emit_status(what)
         elif what == "message":
             await context.emit_message("the tool speaks")
         elif what == "custom":
