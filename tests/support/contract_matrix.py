@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parlant_sync import AgentError, Client, Event, Reply, Session
+from parlant_sync import AgentError, Client, Event, Reply, Session, TurnTimeout
 
 from .contract_servers import BOOM, Server
 from .contract_steps import Background, list_of, stored, wait_for
@@ -99,7 +99,7 @@ class Run:
         session = self._open({"hello": {"behaviour": expected}, "again": {}})
         began = time.monotonic()
         try:
-            reply, outcome = self._take(session, "hello", expected.directive), None
+            reply, outcome = self._take(session, "hello", expected.directive), ""
         except AgentError as error:
             reply, outcome = error.partial, "error" if BOOM in error.detail else error.detail
         elapsed = time.monotonic() - began
@@ -141,10 +141,13 @@ class Run:
 
     def _take(self, session: Session, text: str, directive: str = "") -> Reply:
         message = f"{directive} {text}" if directive and self._server.kind == "real" else text
-        if self._call == "send":
-            return session.send(message)
-        with session.stream(message) as turn:
-            pieces = "".join(turn.text)
-            reply = turn.reply()
+        try:
+            if self._call == "send":
+                return session.send(message)
+            with session.stream(message) as turn:
+                pieces = "".join(turn.text)
+                reply = turn.reply()
+        except TurnTimeout as error:
+            raise AssertionError(f"{error}: {list_of(session.history())}") from error
         assert turn.restarts or pieces == reply.text
         return reply
