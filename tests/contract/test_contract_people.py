@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from support.contract_http import Traffic
+from support.contract_matrix import HANDS_OVER
 from support.contract_steps import Background, list_of, texts, wait_for
 
-from parlant_sync import Client, TurnTimeout
+from parlant_sync import Client, ConfigurationError, TurnTimeout
 
 
 @pytest.mark.parametrize("on_behalf", [False, True], ids=["as themselves", "on behalf of the agent"])
@@ -31,7 +34,7 @@ def test_a_human_takes_over_in_manual_mode(server: Any, client: Client, on_behal
 def test_nobody_answers_in_manual_mode(server: Any, client: Client) -> None:
     session = client.create_session(server.agents["quick"])
     session.update(mode="manual")
-    with pytest.raises(TurnTimeout) as caught:
+    with pytest.raises(TurnTimeout, match="in manual mode and no human has answered") as caught:
         session.send("hello?", timeout=1)
     assert caught.value.partial.text == ""
     assert caught.value.event is not None
@@ -39,6 +42,69 @@ def test_nobody_answers_in_manual_mode(server: Any, client: Client) -> None:
     server.human(session.id, "Sorry to keep you waiting")
     reply = session.reply_to(caught.value.event)
     assert (reply.outcome, reply.text) == ("human", "Sorry to keep you waiting")
+
+
+def test_a_tool_hands_over_and_a_colleague_answers(server: Any, client: Client, make_client: Any) -> None:
+    session = client.create_session(server.matrix_agent("sdk-prompt-block", {"help": {"behaviour": HANDS_OVER}}))
+    assert session.mode == "auto"
+    assert session.send(f"{HANDS_OVER.directive} help" if server.kind == "real" else "help").text == "echo: help"
+    assert session.mode == "manual"  # the tool's result said so; nothing was asked
+    assert session.refresh().mode == "manual"
+    desk = make_client(server).session(session.id)
+    call = Background(session.send, "is anybody there?")
+    wait_for(desk, lambda event: event.message == "is anybody there?")
+    posted = desk.post("Dana here.", source="human_agent", participant={"display_name": "Dana"})
+    assert (posted.source, posted.participant["display_name"]) == ("human_agent", "Dana")
+    assert (call.result().outcome, call.result().text) == ("human", "Dana here.")
+    behalf = desk.post("Still Dana.", source="human_agent_on_behalf_of_ai_agent", participant={"display_name": "Dana"})
+    assert behalf.source == "human_agent_on_behalf_of_ai_agent"
+    with pytest.raises(ConfigurationError, match="display_name"):
+        desk.post("Who?", source="human_agent")
+    assert texts(session.history(), "human_agent") == ["Dana here."]
+
+
+def test_the_next_turn_is_a_greeting_then_another_clients(server: Any, client: Client, make_client: Any) -> None:
+    session = client.create_session(server.agents["hesitant"], allow_greeting=True)
+    greeting = session.next_turn()
+    assert (greeting.text, greeting.request) == ("echo: (greeting)", None)
+    assert make_client(server).session(session.id).send("from elsewhere").text == "echo: from elsewhere"
+    assert session.next_turn().text == "echo: from elsewhere"
+    assert session.send("mine").text == "echo: mine"
+
+
+def test_the_next_turn_is_what_the_agent_says_by_itself(server: Any, client: Client, make_client: Any) -> None:
+    session = client.create_session(server.agents["quick"])
+    assert session.send("hello").text == "echo: hello"
+    waits = Background(session.next_turn)
+    server.speaks("quick", "as asked: mention the offer")
+    assert make_client(server).session(session.id).trigger("mention the offer").text == "as asked: mention the offer"
+    assert waits.result().text == "as asked: mention the offer"
+
+
+def test_deleted_events_are_gone_and_the_session_goes_on(server: Any, client: Client) -> None:
+    session = client.create_session(server.agents["quick"])
+    kept = session.send("keep this")
+    end = session.send("delete the answer").events[0].offset  # the server deletes from the first event of a trace on
+    session.delete_events(end)
+    assert [event.offset for event in session.history()] == list(range(end))
+    assert session.send("and on").text == "echo: and on"
+    assert kept.request is not None
+    assert session.reply_to(kept.request).text == "echo: keep this"
+
+
+def test_what_attaching_costs(server: Any, make_client: Any) -> None:
+    """One request for an attached session, none more for its history than one; no thread; any length."""
+    session = make_client(server).create_session(server.agents["quick"])
+    session.send("hello")
+    traffic, before = Traffic(), threading.active_count()
+    client = make_client(server, session_factory=traffic)
+    assert texts(client.history(session.id)) == ["echo: hello"]
+    assert len(traffic.requests) == 1
+    attached = client.session(session.id)
+    assert len(traffic.requests) == 2
+    assert texts(attached.history()) == ["echo: hello"]
+    assert len(traffic.requests) == 3
+    assert threading.active_count() == before
 
 
 def test_a_human_while_the_agent_answers_is_not_the_reply(server: Any, client: Client) -> None:

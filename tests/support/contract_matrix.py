@@ -59,6 +59,7 @@ BEHAVIOURS = {
         "[hook=drops]", lambda agent: agent.hook_drops(), text="", outcome="empty", quiet_unstaged=3
     ),
 }
+HANDS_OVER = Behaviour("[tool=manual]", lambda agent: agent.with_tool("t", control={"mode": "manual"}))
 INTERRUPTIONS = {"interrupted-early": "match", "interrupted-late": "answer"}  # the gate where the turn waits
 CELLS = (*BEHAVIOURS, *INTERRUPTIONS, "second-turn")
 

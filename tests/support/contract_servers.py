@@ -112,6 +112,10 @@ class Server:
         """
         raise NotImplementedError
 
+    def make_rest_agent(self) -> str:
+        """The id of a new agent, made as any program may do with ``POST /agents``. It echoes."""
+        raise NotImplementedError
+
     def speaks(self, role: str, text: str) -> None:
         """What the agent says in its next turn without a customer's message; the real server knows by itself."""
 
@@ -184,6 +188,10 @@ class Real(Server):
 
     def matrix_agent(self, kind: str, messages: Mapping[str, Mapping[str, Any]]) -> str:
         return self.agents[kind]
+
+    def make_rest_agent(self) -> str:
+        body = {"name": f"Made by a test {uuid.uuid4().hex}"}
+        return str(self.request("POST", "/agents", json=body).json()["id"])
 
     def release(self, gate: str) -> None:
         self.demo.release(gate)
@@ -264,6 +272,9 @@ class Fake(Server):
                 gate, at = does["gate"]
                 rule.waits(gate, at="start" if at == "match" else at)
         return str(agent.id)
+
+    def make_rest_agent(self) -> str:
+        return str(self.fake.agent(uuid.uuid4().hex, composition_mode="fluid").echoes().id)
 
     def speaks(self, role: str, text: str) -> None:
         self._agent(role).replies(text)
