@@ -8,6 +8,7 @@ sockets in the :class:`RunningRequest` of the thread that makes the request. To 
 
 from __future__ import annotations
 
+import _socket
 import os
 import socket
 import sys
@@ -18,6 +19,8 @@ from parlant_sync.errors import ParlantSyncError, copy_for_waiter
 
 if TYPE_CHECKING:
     from parlant_sync._deadline import Deadline
+
+_REAL: Any = _socket.socket  # also while gevent or eventlet have replaced ``socket.socket``
 
 # Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
 CAN_WAKE = sys.platform != "win32"
@@ -32,9 +35,10 @@ def current() -> RunningRequest | None:
 
 def real(sock: Any) -> socket.socket | None:
     """The socket itself: what urllib3 makes of TLS inside of TLS only holds one."""
-    while sock is not None and not isinstance(sock, socket.socket):
+    while sock is not None and not isinstance(sock, (socket.socket, _REAL)):
         sock = getattr(sock, "socket", None)
-    return sock
+    found: socket.socket | None = sock
+    return found
 
 
 class Interrupted(OSError):
@@ -140,14 +144,17 @@ class RunningRequest:
         """In a forked child: give the descriptor back without a word to the peer, who still talks with the parent."""
         sock, self._sock, self._handle = self._sock, None, None
         if sock is not None:
-            socket.socket.close(sock)
+            sock.close()
 
 
 def _shut(sock: socket.socket | None) -> None:
     if sock is not None:
         try:
-            # Unbound: SSLSocket.shutdown would tear down state under its reader.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            # Unbound: SSLSocket.shutdown would tear down state under its reader. eventlet's sockets have another base.
+            if isinstance(sock, _REAL):
+                _socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            else:
+                sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended by itself
 

@@ -162,9 +162,15 @@ class Poller:
         """Start the thread; False if it is not needed any more. The lock is held, so that no caller relies on a thread
         that then fails to start."""
         # Daemon: a forgotten session must not keep Python from exiting. Nothing can get lost, the server is the log.
-        thread = threading.Thread(
-            target=self._run, args=(line,), name=f"parlant-sync-poll-{self.session_id}", daemon=True
-        )
+        try:
+            thread = threading.Thread(
+                target=self._run, args=(line,), name=f"parlant-sync-poll-{self.session_id}", daemon=True
+            )
+        except RuntimeError as error:  # a subinterpreter (InterpreterPoolExecutor) allows no daemon threads
+            line.close()
+            raise errors.TransportError(
+                f"{self._where()}: no thread can be started for its poller ({error}); use a process or a thread pool"
+            ) from error
         if not self._needs_start():
             return False  # checked after the last allocation: the garbage collector may have closed the session there
         before = self._state

@@ -730,3 +730,17 @@ def test_the_end_is_reported_while_the_poller_delivers() -> None:
     assert ended == [True]
     delivering.join(5)
     assert not delivering.is_alive()
+
+
+def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``InterpreterPoolExecutor`` of Python 3.14 runs its tasks in one."""
+
+    def thread(*_: object, **__: object) -> None:
+        raise RuntimeError("daemon threads are disabled in this (sub)interpreter")
+
+    p = poller(FakeApi([0]))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", thread)
+        with pytest.raises(errors.TransportError, match="daemon threads are disabled"):
+            p.use(USER)
+    assert p.state == "new"

@@ -21,7 +21,7 @@ from support.secret_tls import authority
 from parlant_sync.testing import FakeServer
 
 PYTHON = os.environ.get("PARLANT_SYNC_PATCHED_PYTHON", sys.executable)
-REPLY = "echo: hello\nfound\nclosed\n"
+REPLY = "echo: hello\nNone\nfound\ngrown\nclosed\n"
 OVER_HTTPS = ["gevent", "eventlet", "pyopenssl", "opentelemetry", "truststore"]
 OVER_HTTP = ["gevent", "eventlet", "pyopenssl", "opentelemetry", "vcrpy", "requests-cache", "sentry", "ddtrace"]
 OVER_HTTP += ["elastic-apm", "newrelic", "time-machine"]

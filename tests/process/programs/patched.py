@@ -74,10 +74,13 @@ def converse(**options: object) -> None:
     with active(), Client(url, verify=pem, close_timeout=3, request_timeout=10, **options) as client:
         session = client.create_session("quick")
         print(session.send("hello", timeout=20).text)
+        before = len(session.history())
+        print(session.find("k"))
         posted = session.post("found", key="k")
         found = session.find("k")
         print("found" if found is not None and found.id == posted.id else "not found")
         session.reply_to(posted, timeout=20)
+        print("grown" if len(session.history()) > before else "the same list")
         client.close()
         print("closed")
 
