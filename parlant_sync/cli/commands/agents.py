@@ -6,7 +6,7 @@ import click
 
 from parlant_sync.cli import output
 from parlant_sync.cli.options import App, Command, pass_app
-from parlant_sync.cli.terminal import waiting_for
+from parlant_sync.cli.terminal import pad, waiting_for, width
 
 
 @click.command(cls=Command)
@@ -19,12 +19,12 @@ def agents(app: App) -> None:
     with app.client() as client:
         with waiting_for(client.base_url):
             found = client.agents()
-    widest = max((len(agent.id) for agent in found), default=0)
+    widest = max((width(agent.id) for agent in found), default=0)
     for agent in found:
         if app.json:
             output.answer_json({"id": agent.id, "name": agent.name, "description": agent.description})
         else:
-            words = [agent.id.ljust(widest), agent.name, agent.description or ""]
+            words = [pad(agent.id, widest), agent.name, agent.description or ""]
             output.answer(" ".join("  ".join(filter(None, words)).splitlines()))
     if not found:
         output.note(f"{client.base_url} has no agents")
