@@ -55,14 +55,14 @@ def has_unread_stdin() -> bool:
 
 
 def read_line(stream: BinaryIO) -> str | None:
-    """A line of a pipe as a message, None at the end. Raises CommandError for what is none."""
+    """One line of a pipe as a message; None at the end. Raises CommandError for what is not a message."""
     data = stream.readline(LARGEST + 1)
     return _text(data, "the line") if data else None
 
 
 def _text(data: bytes, where: str) -> str:
     if len(data) > LARGEST:
-        raise usage(f"{where} holds more than {LARGEST // 1024} KiB, which is no message; send less of it")
+        raise usage(f"{where} has more than {LARGEST // 1024} KiB, too much for a message; send less of it")
     if b"\0" in data:
         raise usage(f"{where} holds binary data; send text")
     text = _decode(data, where)
@@ -83,22 +83,22 @@ def _decode(data: bytes, where: str) -> str:
             return data.decode(own)
         except (UnicodeDecodeError, LookupError):
             pass
-    raise usage(f"{where} is no UTF-8 text (byte {trouble.start + 1}); convert it first, with iconv for example")
+    raise usage(f"{where} is not UTF-8 text (byte {trouble.start + 1}); convert it first, for example with iconv")
 
 
 def checked(text: str, where: str) -> str:
     if not text.strip():
-        raise usage(f"the message is empty ({where} holds nothing but blanks); say something")
+        raise usage(f"the message is empty ({where} has only blanks); say something")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise usage(f"{where} is no valid text in this terminal's encoding; give it as UTF-8") from None
+        raise usage(f"{where} is not valid text in this terminal's encoding; give it as UTF-8") from None
     return text
 
 
-# -- Lines typed at a terminal: edited with readline where that is there, and never cut.
+# -- Lines typed at a terminal: edited with readline if it is there, and never cut.
 
-# A terminal that collects lines itself drops without a word what is behind so many bytes of one (Linux).
+# A terminal that collects lines itself silently drops what follows after this many bytes of a line (Linux).
 _LONGEST = 4095
 _SETTINGS = (
     # The bytes of UTF-8 are text, and no Meta commands: in the C locale, too, or one that is not installed.

@@ -77,6 +77,9 @@ class App:
         No request takes longer than ``patience`` seconds (but at least one).
         """
         self.start_logging()
+        wanted = self.profile.get("server")
+        if wanted not in (None, self.server) and self.server == os.environ.get("PARLANT_SERVER"):
+            output.note(f"PARLANT_SERVER overrides the profile {self.profile_name!r}: using {self.server}")
         if patience is not None:
             settings["request_timeout"] = min(max(patience, 1.0), _REQUEST)
         self._settings = settings

@@ -17,11 +17,11 @@ from typing import Any, TextIO
 
 
 class OutputClosed(Exception):
-    """Whoever read our stdout has gone: a command ends then, without a word."""
+    """The reader of our stdout has gone: the command then ends silently."""
 
 
 class OutputFailed(Exception):
-    """Stdout takes no more: a full disk, say. The text is the reason."""
+    """Stdout cannot be written, for example because the disk is full. The text is the reason."""
 
 
 def _is_gone(error: OSError) -> bool:
@@ -36,12 +36,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def has_colours(stream: TextIO | None) -> bool:
-    """Whether text may be coloured: at a terminal that knows how, of somebody who has not said no."""
+    """Whether text may be coloured: at a terminal that can, unless NO_COLOR is set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and knows_escapes()
 
 
 def knows_escapes() -> bool:
-    """Whether a terminal here takes escape sequences. Windows' have no TERM; elsewhere no TERM promises nothing."""
+    """Whether a terminal here takes escape sequences. On Windows there is no TERM; elsewhere, no TERM means no."""
     return os.environ.get("TERM") not in (None, "", "dumb", "unknown") or (os.name == "nt" and "TERM" not in os.environ)
 
 
@@ -54,7 +54,7 @@ def bold(text: str, colours: bool) -> str:
 
 
 def prepare() -> None:
-    """A character that the terminal's encoding lacks is written as an escape, and is no error."""
+    """Write characters that the terminal's encoding lacks as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -62,7 +62,7 @@ def prepare() -> None:
 
 
 def check() -> None:
-    """Before something is done for the sake of its answer. Raises OutputFailed where there is no stdout."""
+    """Call this before doing something for its answer. Raises OutputFailed if there is no stdout."""
     if sys.stdout is None:
         raise OutputFailed("stdout is closed")
 
@@ -99,7 +99,7 @@ def answer_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """A line to stderr. That nobody reads it is no reason to fail."""
+    """A line to stderr. Failing to write it is not an error."""
     note_raw(one_line(text, 2000) + "\n")
 
 
@@ -130,7 +130,7 @@ def _finite(value: Any) -> Any:
 
 
 def _drop_stdout() -> None:
-    """What is still in the buffer goes nowhere: Python would complain about it once more when it ends."""
+    """Discard what is still in the buffer: Python would report the same failure again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

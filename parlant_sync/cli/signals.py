@@ -11,7 +11,7 @@ import time
 from types import FrameType
 from typing import Any
 
-# Cleaning up has so long; then the process ends all the same (name resolution, for one, cannot be interrupted).
+# Cleaning up may take this long, in seconds; then the process ends anyway (name resolution cannot be interrupted).
 GRACE = 0.8
 
 

@@ -72,7 +72,7 @@ def mapping(option_name: str, given: Sequence[str]) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Target:
-    """What was asked for, with contradictions sorted out. Made before anything is sent."""
+    """What was asked for, without contradictions. Made before anything is sent."""
 
     session_id: str | None
     conversation: str | None
@@ -80,7 +80,7 @@ class Target:
 
 
 def target(options: dict[str, Any]) -> Target:
-    """Raises CommandError. What was typed goes before what the environment says; two typed ones contradict."""
+    """Raises CommandError for contradictions. A typed option overrides one from the environment."""
     session_id, conversation = options["session_id"], options["conversation"]
     if session_id is not None and conversation is not None:
         if typed("session_id") == typed("conversation"):

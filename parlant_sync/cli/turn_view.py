@@ -122,7 +122,7 @@ class Talk:
                 if restarts != turn.restarts:
                     restarts = turn.restarts
                     paragraphs.end()
-                    self.aside("interrupted; the answer begins anew")
+                    self.aside("interrupted; a new answer begins")
                 paragraphs.feed(piece)
         finally:
             paragraphs.end()

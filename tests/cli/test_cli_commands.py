@@ -210,6 +210,9 @@ def test_a_profile(fake: Cli, parlant_server: FakeServer) -> None:
     assert fake.run("send", "x", env={**profile, "PARLANT_AGENT_ID": "two"}).json["text"] == "two"
     env = {**profile, "PARLANT_AGENT_ID": "two", "PARLANT_OUTPUT": "text"}
     assert fake.run("send", "--agent-id", "three", "x", env=env).out == "three\n"
+    overridden = fake.run("agents", "--profile", "test", env={"PARLANT_SERVER": "http://127.0.0.1:1"})
+    assert overridden.code == 3
+    assert "PARLANT_SERVER overrides the profile 'test'" in overridden.err
     # Its token goes to its server only.
     with FakeServer() as other:
         fake.run("agents", "--profile", "test", "-s", other.base_url)

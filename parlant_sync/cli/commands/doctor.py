@@ -19,11 +19,11 @@ _MARKS = {"ok": "ok  ", "warning": "warn", "failed": "FAIL", "skipped": "--  "}
 
 
 @click.command(cls=Command)
-@option("--agent-id", metavar="ID", help="The agent to try; may be left out where they are listed.")
+@option("--agent-id", metavar="ID", help="The agent to try.  [the first of the server's]")
 @STATE_DIR
 @pass_app
 def doctor(app: App, /, agent_id: str | None, state_dir: str | None) -> int:
-    """Tell what works and what does not, and what to do about it.
+    """Check what works and what does not, and say what to do about it.
 
     Looks at the address, TLS, the server, the token, what the token may do, how
     long an event takes through a poll, and the folder for state. For the poll
