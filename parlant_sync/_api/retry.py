@@ -121,5 +121,8 @@ def retrying(
         sleep=tenacity.sleep_using_event(stop),  # type: ignore[arg-type]
         reraise=True,
     )
-    result: _T = runner(call)
+    try:
+        result: _T = runner(call)
+    except Exception as error:
+        raise error.with_traceback(None)  # without the frames of tenacity  # noqa: B904
     return result

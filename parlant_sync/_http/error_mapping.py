@@ -43,8 +43,8 @@ def no_answer(
 ) -> errors.ParlantSyncError:
     """The error for a failure of the network. ``proxy`` is the address of the proxy on the way, if one is known.
 
-    ``error`` becomes the cause, without what it holds of the request. It does not if its text shows a secret: a server
-    may answer with anything in any place.
+    The innermost cause of ``error`` becomes its cause, unless a text on the way there shows a secret: a server may
+    answer with anything in any place.
     """
     what = f"{method} {base_url}{path}"
     # What is wrong with a header of ours, or an address, is found before anything goes. None of these is ever a cause:
@@ -71,15 +71,24 @@ def no_answer(
     failed = errors.TransportError(f"{what}: {reason}; {hint}")
     refused = tunnel is not None and tunnel[1].startswith("4")
     failed._hopeless = untrusted or refused or isinstance(error, requests.exceptions.InvalidSchema)
-    chain = _chain(error)
+    chain = [*_chain(error), *_chain(causes[-1])]
+    innermost = _innermost(causes[-1])
     if not any(redaction.redact(text, secrets) != text for each in chain for text in (str(each), repr(each))):
-        failed.__cause__ = error
+        failed.__cause__ = innermost  # what urllib3 and requests have wrapped around it says the same again
     for each in chain:
         # Reports of errors show the variables of each frame, and what an exception holds: our headers, in both.
-        each.__traceback__ = None
+        each.__traceback__ = each.__cause__ = each.__context__ = None
         if isinstance(each, requests.RequestException):
             each.request = each.response = None
     return failed
+
+
+def _innermost(error: BaseException) -> BaseException:
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return seen[-1]
 
 
 def _chain(error: BaseException) -> list[BaseException]:
