@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from parlant_sync._version import __version__
 
 if TYPE_CHECKING:
-    from parlant_sync.client import Client, ClientStats
+    from parlant_sync.client import Client
     from parlant_sync.errors import (
         AgentError,
         AgentUnavailable,
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
         TurnTimeout,
         UnsupportedByServer,
     )
-    from parlant_sync.events import Agent, Event, Reply, ServerInfo, SessionInfo
+    from parlant_sync.events import Agent, ClientStats, Event, Reply, ServerInfo, SessionHealth, SessionInfo
     from parlant_sync.reader import EventReader
-    from parlant_sync.session import Session, SessionHealth
+    from parlant_sync.session import Session
     from parlant_sync.turn import Turn, Update, as_sse
 
 # Where each is at home; all others are errors.
 _HOMES = {
     "Agent": "events",
     "Client": "client",
-    "ClientStats": "client",
+    "ClientStats": "events",
     "Event": "events",
     "EventReader": "reader",
     "Reply": "events",
     "ServerInfo": "events",
     "Session": "session",
-    "SessionHealth": "session",
+    "SessionHealth": "events",
     "SessionInfo": "events",
     "Turn": "turn",
     "Update": "turn",

@@ -6,7 +6,6 @@ import functools
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from parlant_sync._registry import Registry
 from parlant_sync._settings import Settings, Verify
 from parlant_sync.events import (
     Agent,
+    ClientStats,
     Event,
     EventKind,
     EventSource,
@@ -31,26 +31,11 @@ from parlant_sync.events import (
     ServerInfo,
     SessionInfo,
     Since,
-    Value,
     select,
 )
 from parlant_sync.session import Session
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClientStats(Value):
-    """Sums over the sessions that are open now."""
-
-    sessions: int
-    polls: int
-    idle_polls: int
-    events: int
-    bytes: int
-    reconnects: int
-    failures: int
-    backlog: int
 
 
 class Client:

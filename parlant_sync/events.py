@@ -387,6 +387,37 @@ class ServerInfo(Value):
     latency: float
 
 
+@dataclass(frozen=True, repr=False)
+class SessionHealth(Value):
+    """How the polling of a session goes. ``state``: new, polling, waiting (backing off), parked or ended."""
+
+    state: str
+    last_poll: datetime | None
+    consecutive_failures: int
+    last_error: str | None
+    next_offset: int
+    reconnects: int
+    backlog: int
+
+    def __repr__(self) -> str:
+        error = "" if self.last_error is None else f", last error: {self.last_error[:100]}"
+        return f"<SessionHealth {self.state}, {self.consecutive_failures} failures in a row{error}>"
+
+
+@dataclass(frozen=True)
+class ClientStats(Value):
+    """Sums over the sessions that are open now."""
+
+    sessions: int
+    polls: int
+    idle_polls: int
+    events: int
+    bytes: int
+    reconnects: int
+    failures: int
+    backlog: int
+
+
 def _identified(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("id"), str) or not value["id"]:
         raise ValueError(f"{what} with an id was expected")

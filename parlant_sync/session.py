@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,9 +21,9 @@ from parlant_sync.events import (
     Moderation,
     PostSource,
     Reply,
+    SessionHealth,
     SessionInfo,
     Since,
-    Value,
     select,
 )
 from parlant_sync.reader import EventReader, Position
@@ -43,23 +42,6 @@ class _Default:
 
 DEFAULT: Final = _Default()
 Timeout = float | None | _Default
-
-
-@dataclass(frozen=True, repr=False)
-class SessionHealth(Value):
-    """How the polling of a session goes. ``state``: new, polling, waiting (backing off), parked or ended."""
-
-    state: str
-    last_poll: datetime | None
-    consecutive_failures: int
-    last_error: str | None
-    next_offset: int
-    reconnects: int
-    backlog: int
-
-    def __repr__(self) -> str:
-        error = "" if self.last_error is None else f", last error: {self.last_error[:100]}"
-        return f"<SessionHealth {self.state}, {self.consecutive_failures} failures in a row{error}>"
 
 
 class Session:

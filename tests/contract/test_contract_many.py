@@ -78,6 +78,6 @@ def test_a_hundred_threads_open_one_session(server: Any, client: Client) -> None
 
     found = [call.result() for call in [Background(attach) for _ in range(100)]]
     assert len({id(session) for session in found}) == 1
+    assert found[0].send("hello").text == "echo: hello"
     pollers = [thread for thread in threading.enumerate() if thread.name == f"parlant-sync-poll-{opened.id}"]
     assert len(pollers) == 1
-    assert found[0].send("hello").text == "echo: hello"
