@@ -34,8 +34,18 @@ class TurnResult:
     moderation_tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        values = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        return {
+            "message": self.message,
+            "text": self.text,
+            "outcome": self.outcome,
+            "duration": self.duration,
+            "tool_calls": list(self.tool_calls),
+            "matched_guidelines": list(self.matched_guidelines),
+            "matched_journeys": list(self.matched_journeys),
+            "matched_journey_states": list(self.matched_journey_states),
+            "flagged": self.flagged,
+            "moderation_tags": list(self.moderation_tags),
+        }
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> TurnResult:

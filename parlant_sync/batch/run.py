@@ -15,7 +15,7 @@ from queue import Empty
 from types import TracebackType
 from typing import Any
 
-from parlant_sync import ApiError, Client, ConfigurationError, PermissionDeniedError
+from parlant_sync import ApiError, Client, ConfigurationError, PermissionDeniedError, UnsupportedByServer
 from parlant_sync.batch.items import Item
 from parlant_sync.batch.journal import Entry, Journal, LineFile
 from parlant_sync.batch.results import BAD, GOOD, Result, Summary, Tally
@@ -355,7 +355,7 @@ def _leftovers(client: Client, label: str | None, rows: list[Row], counted: Mapp
         return []
     try:
         return [session.id for session in client.list_sessions(labels=[label]) if session.id in mine]
-    except ApiError as error:
+    except (ApiError, UnsupportedByServer) as error:
         logger.warning("sessions of earlier runs are not deleted: %s", error)
         return []
 

@@ -18,6 +18,7 @@ from support.batch_checks import posted, results_of
 
 from parlant_sync.batch import Batch, Result, Summary
 from parlant_sync.cli import output
+from parlant_sync.cli.commands import batch as batch_command
 from parlant_sync.cli.commands.batch import _follow
 from parlant_sync.cli.options import App
 from parlant_sync.cli.signals import Signals, Terminated
@@ -301,3 +302,98 @@ def test_dask_without_a_cluster(server: FakeServer, command: Command, questions:
     )
     assert code == 2
     assert "no cluster there" in err
+
+
+# -- what goes in, what comes out
+
+
+@pytest.mark.parametrize(
+    ("results", "complaint"),
+    [
+        ("-", "must go to a file"),
+        ("/dev/null", "not a regular file"),
+        ("no/r.jsonl", "no folder"),
+        ("r.csv", "r.jsonl"),
+    ],
+)
+def test_where_results_cannot_be_kept(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path, results: str, complaint: str
+) -> None:
+    code, out, err = command(questions(ROWS), "--results", results, "-s", server.base_url, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert [each.name for each in tmp_path.iterdir()] == ["questions.jsonl"]
+
+
+def test_empty_answers_may_fail_the_batch(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    server.agent("a").stays_silent()
+    options = [questions(ROWS), "--results", tmp_path / "r.jsonl", "-s", server.base_url]
+    code, out, err = command(*options)
+    assert (code, err) == (0, "")
+    assert "6 rows got no text" in out
+    code, _, err = command(*options, "--empty-fails", "--retry-empty")
+    assert code == 9
+    assert err.splitlines()[0].endswith(": empty: the turn ended without a message")
+    assert "and 5 more" in err.splitlines()[1]
+    assert command(*options, "--empty-fails")[0] == 9, "also those of earlier runs"
+
+
+def test_a_table_its_report_and_what_got_worse(server: FakeServer, command: Command, tmp_path: Path) -> None:
+    table, old, new = tmp_path / "cases.csv", tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    table.write_bytes("\ufeffid;Message;area;expect_contains\r\n1;수도는?;지리;서울\r\n2;b;x;\r\n3;c;y;\r\n".encode())
+    server.agent("a").when("수도").replies("서울입니다")
+    junit = tmp_path / "r.xml"
+    options = [table, "-s", server.base_url, "--junit", junit]
+    code, out, err = command(*options, "--results", old)
+    assert (code, err) == (0, "kept with the results, and not used: area\n")
+    assert 'tests="3" failures="0"' in junit.read_text("utf-8") or 'failures="0"' in junit.read_text("utf-8")
+    assert "서울입니다" in old.read_text("utf-8")
+    server.agent("a").forget().echoes()
+    code, out, err = command(*options, "--results", new)
+    assert code == 9
+    assert "row 1: not as expected: expected '서울' in the text" in err
+    assert 'failures="1"' in junit.read_text("utf-8")
+    code, out, err = command("compare", old, new)
+    assert (code, err) == (9, "")
+    assert out.startswith("1 row got worse, 0 better, 1 have another text\nworse: row 1: not as expected")
+    assert command("compare", old, old)[0] == 0
+    code, out, err = command("report", new)
+    assert (code, err) == (0, "")
+    assert "rows 1" in out
+    assert command("report", new, "--html")[1].startswith("<!doctype html>")
+    assert "지리" in command("report", old, "--csv")[1]
+    assert command("report", new, "--markdown")[1].startswith("# new.jsonl")
+    for given in (["report", new, "-o", "json"], ["-o", "json", "report", new]):
+        assert json.loads(command(*given)[1])["not_as_expected"] == 1
+    assert "<testcase" in command("report", new, "--junit")[1]
+    assert command("report", table)[0] == 2
+    assert command("report", tmp_path / "none")[0] == 2
+
+
+def test_a_file_that_is_called_like_a_command(server: FakeServer, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "report").write_text('{"message": "a"}\n', "utf-8")
+    options = ["--input-format", "jsonl", "--results", "r.jsonl", "-s", server.base_url]
+    assert command("./report", *options, cwd=tmp_path)[0] == 0
+    assert command(*options, "report", cwd=tmp_path)[0] == 0, "behind the options it is the file, too"
+
+
+def test_elsewhere_than_at_a_terminal_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(output, "note", written.append)
+    monkeypatch.setattr(output, "answer", lambda _: None)
+    monkeypatch.setattr(batch_command, "_LINE_EVERY", 0.0)
+
+    class Running:
+        news: ClassVar[list[Result | None]] = [None]
+        waiting_for = "429: next in 20 s"
+        summary = Summary(2, {"answered": 2}, seconds=1.0)
+
+        def next(self, timeout: float) -> Result | None:
+            if not self.news:
+                raise StopIteration
+            return self.news.pop()
+
+    _follow(App(Signals()), cast("Batch", Running()), [], {"quiet": False, "empty_fails": False, "junit": None})
+    assert written == ["2/2 rows  2.0/s  429: next in 20 s"]

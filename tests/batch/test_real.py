@@ -108,7 +108,7 @@ def test_a_dask_cluster_gives_the_same_answers(
     local = [r.to_json() for r in run(rows, base_url=real.base_url, concurrency=4)]
     before = posted(real.base_url, f"dask{count}-")
     path, from_cli = tmp_path / "r.jsonl", tmp_path / "cli.jsonl"
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
             spread = [
@@ -130,7 +130,7 @@ def test_a_dask_worker_that_is_killed_costs_nothing(real: DemoServer, distribute
     rows = rows_of(4, "nanny")
     for row in rows:
         row["messages"] = [f"[gate=nanny] {message}" for message in row["messages"]]
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
             with run(rows, base_url=real.base_url, executor=executor, concurrency=4) as batch:

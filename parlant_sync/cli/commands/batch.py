@@ -35,6 +35,9 @@ _LINE_EVERY = 60.0
 _TYPICAL_TURN = 5.0
 
 
+_WITH_VALUE = ("-s", "--server", "--token-file", "-o", "--output", "--profile")
+
+
 class _Rate(RateType):
     """Messages a minute: ``30`` or ``30/min``."""
 
@@ -56,11 +59,14 @@ class _BatchCommand(Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        if args and args[0] in ("report", "compare"):
+        at = 0
+        while at < len(args) and (args[at] in _WITH_VALUE or args[at].startswith("-v")):  # the common options
+            at += 2 if args[at] in _WITH_VALUE else 1
+        if args[at : at + 1] in (["report"], ["compare"]):
             from parlant_sync.cli.commands import batch_report
 
-            command: click.Command = getattr(batch_report, args[0])
-            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+            command: click.Command = getattr(batch_report, args[at])
+            return command.make_context(f"{info_name} {args[at]}", args[:at] + args[at + 1 :], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
@@ -131,7 +137,7 @@ def batch(app: App, /, source: str, results: str | None, **options: Any) -> int 
             _executor(options.pop("dask"), options["concurrency"]) as (executor, threads),
             _start(app, rows, results, executor, threads, options) as running,
         ):
-            return _follow(app, running, rows, options)
+            return _follow(app, running, rows, {**options, "results": results})
     except batches.BatchLocked as error:
         raise CommandError(LOCKED, str(error)) from error
 
