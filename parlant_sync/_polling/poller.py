@@ -185,10 +185,8 @@ class Poller:
                 "idle_timeout, or raise the limit of the process"
             ) from error
         except BaseException:
-            # An exception of a signal handler while the thread comes up: if it does, it ends at once.
-            self._hub.end(
-                errors.SessionClosed(f"{self._where()}: interrupted while its poller started; {self._open_again()}")
-            )
+            # An exception of a signal handler. The thread may still come up: it then ends, as this is not its line.
+            self._state, self._line, self._thread = before, None, None
             raise
         return True
 
@@ -252,6 +250,10 @@ class Poller:
     # -- the thread
 
     def _run(self, line: PollConnection) -> None:
+        with self._lock:
+            if self._line is not line:  # its start was interrupted, and the next use starts another thread
+                line.close()
+                return
         limiter, stop = self._api.list_limiter, self.stop_signal
         stop_request = self._hub.on_end(lambda _: line.slot.stop())
         failures = 0

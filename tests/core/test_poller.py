@@ -744,3 +744,24 @@ def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPat
         with pytest.raises(errors.TransportError, match="daemon threads are disabled"):
             p.use(USER)
     assert p.state == "new"
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_a_start_that_was_interrupted_is_made_again(comes_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler raises while the thread comes up: the session goes on, with one poller."""
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        monkeypatch.undo()
+        if comes_up:
+            start(self)
+        raise KeyboardInterrupt
+
+    api, hub = FakeApi([0]), EventHub(0)
+    p = poller(api, hub)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        p.use(USER)
+    assert hub.ending is None
+    run_to_the_end(p)
+    assert [offset for offset, _ in api.asked] == [0, 1]

@@ -123,7 +123,9 @@ def _requests_in_ten_seconds(seed: int, outcome: Any) -> int:
         return outcome()
 
     api.poll = poll
-    made._run(_Line())  # type: ignore[arg-type]
+    line: Any = _Line()
+    made._line = line
+    made._run(line)
     return len(asked)
 
 

@@ -37,6 +37,8 @@ while thread.is_alive():
         for event in session.iter_events(timeout=0.5):
             got = event.offset
             seen.append(got)
+            if not thread.is_alive():
+                break  # the last signal came between two loops, and this one would not end
             if not inside.is_set():
                 inside.set()
     except KeyboardInterrupt:
