@@ -15,7 +15,7 @@ PACKAGE = Path(parlant_sync.__file__).parent
 # Six layers, lowest first. A file imports from its own layer and from lower ones; within a layer there is no circle.
 LAYERS = (
     (
-        *"_version _deadline _file_lock _process _settings _single_owner _validation".split(),
+        *"_version _deadline _file_lock _process _settings _single_owner _tracing _validation".split(),
         *("errors", "events", "_http.redaction"),
     ),
     ("_http",),
