@@ -37,8 +37,8 @@ class Span:
         try:
             span.set_attributes(_named(attributes))
             if error is not None:
-                status = sys.modules["opentelemetry.trace"].Status  # type: ignore[attr-defined]
-                code = sys.modules["opentelemetry.trace"].StatusCode.ERROR  # type: ignore[attr-defined]
+                status = sys.modules["opentelemetry.trace"].Status
+                code = sys.modules["opentelemetry.trace"].StatusCode.ERROR
                 # The type alone: the text of an error may quote a message.
                 span.set_status(status(code, type(error).__name__))
                 span.set_attribute("error.type", type(error).__name__)
