@@ -1,0 +1,135 @@
+"""examples/chat: its own tests, and the page in a real browser behind gunicorn."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browser import chromium, until
+from support.docs_blocks import ROOT
+
+from parlant_sync import Client
+from parlant_sync.testing import FakeServer
+
+CHAT = ROOT / "examples/chat"
+
+
+def test_its_own_tests(tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(CHAT),
+    ]
+    done = subprocess.run([*command, str(CHAT)], cwd=CHAT, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ passed", done.stdout)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer() as made:
+        yield made
+
+
+@pytest.fixture
+def page(server: FakeServer, tmp_path: Path) -> Iterator[str]:
+    """The address of the page, served by gunicorn."""
+    pytest.importorskip("gunicorn")
+    log = tmp_path / "gunicorn.log"
+    command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8", "--workers", "1"]
+    command += ["--bind", "127.0.0.1:0", "--graceful-timeout", "2", "--chdir", str(CHAT), "app:create_app()"]
+    environment = {**os.environ, "PARLANT_SERVER": server.base_url, "PARLANT_AGENT_ID": "support"}
+    with log.open("w") as output, subprocess.Popen(command, stderr=output, env=environment) as process:
+        try:
+            while (found := re.search(r"Listening at: (\S+)", log.read_text())) is None:
+                assert process.poll() is None, log.read_text()
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def driver(page: str) -> Iterator[Any]:
+    with chromium() as running:
+        running.get(page)
+        yield running
+
+
+def say(driver: Any, text: str) -> None:
+    field = driver.find_element("id", "text")
+    field.send_keys(text)
+    field.submit()
+
+
+def lines(driver: Any, kind: str) -> list[str]:
+    return [line.text for line in driver.find_elements("css selector", f".said.{kind}")]
+
+
+def test_the_answer_appears_while_it_is_written(server: FakeServer, driver: Any) -> None:
+    agent = server.agent("support")
+    agent.streams("Long polling holds a request until there is news.", every=0.2).with_preamble("Let me check...")
+    say(driver, "What is long polling?")
+    until(driver, lambda: lines(driver, "preamble") == ["Let me check..."], "the preamble")
+    part = until(driver, lambda: next(iter(lines(driver, "answer")), ""), "the first piece")
+    assert len(part) < len("Long polling holds a request until there is news.")
+    until(
+        driver, lambda: lines(driver, "answer") == ["Long polling holds a request until there is news."], "the answer"
+    )
+    until(driver, lambda: driver.find_element("id", "status").text == "", "the end")
+
+    driver.refresh()
+    until(driver, lambda: len(lines(driver, "agent")) == 1, "the conversation, after a reload")
+    assert lines(driver, "customer") == ["What is long polling?"]
+    assert lines(driver, "agent") == ["Long polling holds a request until there is news."]  # without the preamble
+
+
+def test_try_again_posts_once(server: FakeServer, driver: Any) -> None:
+    server.agent("support").echoes()
+    say(driver, "one")
+    until(driver, lambda: lines(driver, "answer") == ["echo: one"], "the first answer")
+    server.fail_next("POST /events", 503, stored=True, times=1)
+    server.fail_next("GET /events", 503, times=None)  # so nobody can say whether it arrived
+    say(driver, "two")
+    until(driver, lambda: lines(driver, "problem"), "the problem", timeout=60)
+    server.clear_faults()
+    driver.find_element("css selector", ".problem button").click()
+    until(driver, lambda: lines(driver, "answer")[-1:] == ["echo: two"], "the second answer", timeout=60)
+    (session_id,) = server.sessions
+    with Client(server.base_url) as client:
+        posted = client.history(session_id, kinds="message", sources="customer")
+    assert [event.message for event in posted] == ["one", "two"]
+
+
+def test_text_is_never_markup(server: FakeServer, driver: Any) -> None:
+    server.agent("support").replies("<img src=x onerror=\"document.title='broken'\">")
+    say(driver, "<b>bold</b>")
+    until(driver, lambda: lines(driver, "answer"), "the answer")
+    assert lines(driver, "answer") == ["<img src=x onerror=\"document.title='broken'\">"]
+    assert lines(driver, "customer") == ["<b>bold</b>"]
+    assert driver.title == "Chat"
+
+
+def test_a_visitor_who_leaves_blocks_nothing(server: FakeServer, driver: Any, page: str) -> None:
+    """The next message of the same visitor is answered at once, although the first turn never ends."""
+    server.agent("support").ignores()
+    server.agent("support").echoes()
+    say(driver, "one")
+    server.wait_requests("POST /events", count=1)
+    driver.get(page)  # leaves in the middle of the turn
+    say(driver, "two")
+    until(driver, lambda: "echo: two" in lines(driver, "answer"), "the answer to the second message")
