@@ -12,6 +12,7 @@ from parlant_sync._deadline import Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.poller import Poller, Use
+from parlant_sync._tracing import Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
 from parlant_sync._turns.streaming import BY_LIST, BY_READ
 from parlant_sync._turns.tracker import TurnTracker
@@ -64,6 +65,7 @@ class TurnDriver:
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
         self._quiet = Deadline(None)
+        self._span = Span("turn", session_id=session_id)
         if ticket is not None:
             ticket.running = (tracker.anew(), feed.offset)
             ticket.leave_unattended()
@@ -75,6 +77,7 @@ class TurnDriver:
     def leave(self) -> None:
         """Give up waiting. From any thread."""
         self.left = True
+        self._span.end()
         self._let_go()
 
     def drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> None:
@@ -317,6 +320,11 @@ class TurnDriver:
 
     def _finish(self, outcome: Reply | errors.ParlantSyncError) -> None:
         self.outcome = outcome
+        if isinstance(outcome, Reply):
+            calls = len(outcome.tool_calls)
+            self._span.end(trace_id=outcome.trace_id, outcome=outcome.outcome, tool_calls=calls)
+        else:
+            self._span.end(outcome)
         self._let_go()
 
     def _let_go(self) -> None:

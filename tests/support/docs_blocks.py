@@ -19,7 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ko.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+    *ROOT.glob("examples/*/*.md"),
+]
 # Blocks in these languages are not for running: diagrams, output, configuration.
 SHOWN = {"", "text", "ini", "toml", "json", "yaml", "html", "nginx", "console"}
 _FENCE = re.compile(r"^( *)(`{3,})(\w*)\s*$")

@@ -11,7 +11,10 @@ from support.docs_blocks import PAGES, ROOT, Block
 from support.docs_runner import Runner
 
 GROUPS = [group for page in PAGES if page.exists() for group in docs_blocks.groups(page)]
-WANTED = "getting-started how-it-works recipes reliability batch cron testing performance migrating troubleshooting"
+WANTED = (
+    "index streaming-page recipes workers testing command-line cron batch operating reliability how-it-works "
+    "troubleshooting compatibility performance migrating WIRE"
+)
 
 
 @pytest.mark.parametrize("name", WANTED.split())
