@@ -48,7 +48,7 @@ def hand_over(*arguments, **options):
 @pytest.fixture
 def worker(runner: Runner) -> Iterator[Any]:
     """The module of the worker, with the worker running."""
-    (page,) = [page for page in docs_blocks.PAGES if page.name == "recipes.md"]
+    (page,) = [page for page in docs_blocks.PAGES if page.name == "workers.md"]
     (block,) = [block for block in docs_blocks.blocks(page) if block.notes.get("file") == "tasks.py"]
     runner.run(block)
     (runner.folder / "worker.py").write_text(SETTINGS, "utf-8")

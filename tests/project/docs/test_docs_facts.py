@@ -56,7 +56,7 @@ def test_what_troubleshooting_quotes_is_said() -> None:
 
 
 def test_defaults() -> None:
-    told = {row[0].strip("`"): row[1] for row in rows(section("how-it-works.md", "Limits and paces"))[1:]}
+    told = {row[0].strip("`"): row[1] for row in rows(section("how-it-works.md", "Limits and pauses"))[1:]}
     parameters = inspect.signature(parlant_sync.Client).parameters
     assert told == {name: f"{parameters[name].default:,}" for name in told}
     assert set(told) == {name for name, p in parameters.items() if type(p.default) is int}
@@ -74,7 +74,7 @@ def test_what_older_versions_lack() -> None:
 def test_a_celery_task_is_tried_again_when_the_server_fails(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its first request on: attaching to the session is one, too."""
     pytest.importorskip("celery", reason="celery is in the extra 'test'")
-    (block,) = [b for b in docs_blocks.blocks(DOCS / "recipes.md") if b.notes.get("file") == "tasks.py"]
+    (block,) = [b for b in docs_blocks.blocks(DOCS / "workers.md") if b.notes.get("file") == "tasks.py"]
     runner.run(block)
     import tasks
 
