@@ -29,6 +29,12 @@ class Span:
         except Exception:
             self._span = None
 
+    def __enter__(self) -> Span:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.end(error)
+
     def end(self, error: BaseException | None = None, **attributes: Any) -> None:
         """End the span, as failed if there is an ``error``. Idempotent."""
         span, self._span = self._span, None

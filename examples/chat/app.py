@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 
 from flask import Flask, Response, jsonify, render_template, request
 from flask import session as visitor
 
-from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, as_sse
+from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, Turn, as_sse
 from parlant_sync.errors import InvalidRequestError
 
 # Every proxy between the browser and the agent must wait at least this long. Seconds.
@@ -31,13 +32,13 @@ def create_app(client: Client | None = None, agent_id: str | None = None) -> Fla
     def conversation() -> Session:
         """The visitor's session. Its id is in the signed cookie, so nobody can read the session of somebody else."""
         if "parlant" in visitor:
-            try:
-                return parlant.session(visitor["parlant"])
-            except NotFoundError:  # the server has forgotten it (sessions in memory, a restart): begin again
-                visitor.pop("parlant")
+            return parlant.session(visitor["parlant"])
         made = parlant.create_session(agent)
         visitor["parlant"] = made.id
         return made
+
+    def post(text: str, key: str) -> Turn:
+        return conversation().stream(text, key=key, once=True, interrupt=True, timeout=TURN_TIMEOUT)
 
     @app.get("/")
     def page() -> str:
@@ -63,9 +64,14 @@ def create_app(client: Client | None = None, agent_id: str | None = None) -> Fla
         posted before, so the agent gets it once.
         """
         body = request.get_json()
-        turn = conversation().stream(body["text"], key=body["key"], once=True, interrupt=True, timeout=TURN_TIMEOUT)
+        try:
+            turn = post(body["text"], body["key"])
+        except NotFoundError:  # the server has forgotten the session (sessions in memory, a restart): begin again
+            visitor.pop("parlant", None)
+            turn = post(body["text"], body["key"])
 
-        def lines():
+        def lines() -> Iterator[str]:
+            yield ": begin\n\n"  # sends the headers at once, and with them the cookie
             with turn:  # a visitor who leaves ends the wait, not the session
                 yield from as_sse(turn)
 

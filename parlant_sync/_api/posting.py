@@ -16,6 +16,7 @@ from parlant_sync._api.rest import RestApi, events_path
 from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
+from parlant_sync._tracing import Span
 from parlant_sync.events import Event
 
 logger = logging.getLogger(__name__)
@@ -110,26 +111,30 @@ class MessagePoster:
                 )
             return event
 
-        try:
-            event = retrying(
-                once,
-                deadline=posting,
-                attempts=attempts,
-                may_retry=lambda error: may_repeat(error, failure),
-                stop=self._stop,
-            )
-            found = False
-        except errors.ParlantSyncError as error:
-            if not_stored(error, failure):
-                if tries > 1 and type(error) is errors.TransportError:
-                    took = time.monotonic() - started
-                    told = errors.TransportError(f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)")
-                    raise told from error
-                raise
-            with self._lock:
-                _remember(self._doubtful, key, (message, since))
-            event = self._look_for(key, deadline, error)
-            found = True
+        with Span("post", session_id=self._session_id, key=key) as span:
+            try:
+                event = retrying(
+                    once,
+                    deadline=posting,
+                    attempts=attempts,
+                    may_retry=lambda error: may_repeat(error, failure),
+                    stop=self._stop,
+                )
+                found = False
+            except errors.ParlantSyncError as error:
+                if not_stored(error, failure):
+                    if tries > 1 and type(error) is errors.TransportError:
+                        took = time.monotonic() - started
+                        told = errors.TransportError(
+                            f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)"
+                        )
+                        raise told from error
+                    raise
+                with self._lock:
+                    _remember(self._doubtful, key, (message, since))
+                event = self._look_for(key, deadline, error)
+                found = True
+            span.end(offset=event.offset)
         with self._lock:
             _remember(self._sent, event.id, key)
             self._doubtful.pop(key, None)
