@@ -1,7 +1,7 @@
 """A synchronous Python SDK for Parlant servers.
 
 One daemon thread per session long-polls the server for as long as the session is open; ``send()``, ``stream()`` and
-``iter_events()`` block on it. See :class:`Client`.
+``iter_events()`` block on it. See ``Client``.
 
 Importing this loads nothing: what it offers is loaded when it is first asked for. So the command line can be
 interrupted while it loads, and the pytest plugin, which pytest imports in every project, costs nothing elsewhere.

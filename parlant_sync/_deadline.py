@@ -21,7 +21,7 @@ SOCKET_MAX = 2_000_000.0
 def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: float = 0.0) -> float:
     """A duration given by a caller as float seconds; None (where allowed) is infinity.
 
-    Raises :class:`ConfigurationError` for what is no number, NaN, or below ``minimum``.
+    Raises ``ConfigurationError`` for what is no number, NaN, or below ``minimum``.
     """
     if value is None and none_is_ok:
         return math.inf

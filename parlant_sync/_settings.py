@@ -22,7 +22,7 @@ Verify = bool | str | os.PathLike[str]
 def check_base_url(url: object, name: str = "base_url") -> str:
     """``url`` with its scheme in lower case, without a slash at its end.
 
-    Raises :class:`ConfigurationError` that says what is wrong with ``name``. The text itself may hold a password, and
+    Raises ``ConfigurationError`` that says what is wrong with ``name``. The text itself may hold a password, and
     the errors of the standard library quote it: neither is repeated.
     """
     if not isinstance(url, str) or not url:

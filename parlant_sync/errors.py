@@ -122,7 +122,7 @@ class ProtocolError(ParlantSyncError):
 class TurnTimeout(ParlantSyncError, TimeoutError):
     """The turn was not over in time. The session stays usable.
 
-    ``partial`` is the :class:`Reply` so far; ``event`` the message that was posted (None if none was), which
+    ``partial`` is the ``Reply`` so far; ``event`` the message that was posted (None if none was), which
     ``session.reply_to(event)`` goes on waiting for.
     """
 
@@ -136,7 +136,7 @@ class AgentError(ParlantSyncError):
     """The agent's engine reported an error for this turn.
 
     ``detail`` is the engine's whole text (often a traceback), ``summary`` its last line, ``partial`` the
-    :class:`Reply` so far.
+    ``Reply`` so far.
     """
 
     def __init__(self, message: str, *, detail: str = "", summary: str | None = None, partial: Reply) -> None:

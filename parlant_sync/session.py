@@ -45,7 +45,7 @@ Timeout = float | None | _Default
 
 
 class Session:
-    """One session of the server. Made by :class:`Client`; safe to use from any thread.
+    """One session of the server. Made by ``Client``; safe to use from any thread.
 
     ``id, agent_id, customer_id, title, mode, metadata, labels, created`` are as last read; ``refresh()`` reads them
     again. Every call raises SessionClosed after ``close()``, what ended the polling if that has ended (NotFoundError,

@@ -19,8 +19,8 @@ __all__ = ["Turn", "Update", "as_sse"]
 class Turn:
     """The agent's turn that answers a message, while it happens. Made by ``session.stream()``.
 
-    Iterate over it for its events, over :attr:`text` for the answer's text, over :meth:`updates` for both, or call
-    :meth:`reply`. Each gives the whole turn, whenever it is called. One thread at a time can do this; a second one gets
+    Iterate over it for its events, over ``text`` for the answer's text, over ``updates`` for both, or call
+    ``reply``. Each gives the whole turn, whenever it is called. One thread at a time can do this; a second one gets
     ConcurrencyError. Each raises TurnTimeout when the turn's time is over, AgentError if the engine reported an error,
     SessionClosed, or what ended the session.
     """
@@ -63,7 +63,7 @@ class Turn:
 
     @property
     def restarts(self) -> int:
-        """How often the pieces of :attr:`text` have begun again, with another answer."""
+        """How often the pieces of ``text`` have begun again, with another answer."""
         return self._driver.transcript.restarts
 
     @property
@@ -87,7 +87,7 @@ class Turn:
     def text(self) -> Iterator[str]:
         """The answer's text in pieces whose sum is ``reply().text``: chunks as they are written, else whole messages.
 
-        If the turn was cancelled in the middle of its text, :attr:`restarts` counts it, and the pieces continue with
+        If the turn was cancelled in the middle of its text, ``restarts`` counts it, and the pieces continue with
         the new answer. Each use of this attribute begins with the first piece.
         """
         return self._text()
@@ -109,9 +109,9 @@ class Turn:
         """Everything that a chat page shows, in one loop.
 
         Yields ``Update(kind, text, event)``. The kinds are ``"status"`` (``text`` is the status), ``"preamble"``,
-        ``"text"`` (a piece of the answer, as from :attr:`text`), ``"tool"``, ``"restart"`` (what was shown of the
+        ``"text"`` (a piece of the answer, as from ``text``), ``"tool"``, ``"restart"`` (what was shown of the
         answer is not valid any more), ``"heartbeat"`` (after every ``heartbeat`` seconds without another update; None:
-        never) and ``"end"`` (``text`` is the whole answer). Errors are raised as by :meth:`reply`.
+        never) and ``"end"`` (``text`` is the whole answer). Errors are raised as by ``reply``.
         """
         if heartbeat is not None:
             seconds("heartbeat", heartbeat, minimum=0.001)

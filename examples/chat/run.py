@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         environment = dict(os.environ)
         if "PARLANT_SERVER" not in environment:
@@ -34,6 +37,7 @@ def main() -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
+            process.terminate()  # a Ctrl-C at a terminal has reached it as well; a signal to this process alone has not
             return process.wait()
 
 

@@ -69,7 +69,7 @@ class ApiCalls:
         return self._server.composition_modes
 
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
-        """One request among those of the owner. Raises what :meth:`Transport.request` raises."""
+        """One request among those of the owner. Raises what ``Transport.request`` raises."""
         return self.transport.request(method, path, calls=self.calls, **options)
 
     def again(

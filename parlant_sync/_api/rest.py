@@ -37,7 +37,7 @@ def events_path(session_id: str) -> str:
 
 
 class RestApi(ApiCalls):
-    """Typed calls over one transport. Thread-safe. Each raises what :meth:`Transport.request` raises."""
+    """Typed calls over one transport. Thread-safe. Each raises what ``Transport.request`` raises."""
 
     # -- events
 

@@ -100,7 +100,7 @@ def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 
 
 def segment(value: str, what: str) -> str:
-    """``value`` as one path segment. Raises :class:`ConfigurationError` if it cannot be one."""
+    """``value`` as one path segment. Raises ``ConfigurationError`` if it cannot be one."""
     if value in ("", ".", "..") or not hasattr(value, "encode"):
         raise errors.ConfigurationError(f"{what} must be a non-empty string that names one, not {value!r}")
     try:
@@ -118,7 +118,7 @@ def is_segment(value: str) -> bool:
 
 
 def encode(body: Any) -> bytes:
-    """``body`` as JSON. Raises :class:`ConfigurationError` for what has no JSON, or what nobody could read again."""
+    """``body`` as JSON. Raises ``ConfigurationError`` for what has no JSON, or what nobody could read again."""
     # It comes back inside a list of events. Checked first, because json.dumps needs the stack as well.
     if is_deep(body, MAX_DEPTH - 10):
         raise errors.ConfigurationError(f"what is to be posted is nested more than {MAX_DEPTH - 10} deep")

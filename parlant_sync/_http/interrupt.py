@@ -2,8 +2,8 @@
 
 There is no response object to close while a long poll waits, and closing the connection object does not wake its
 reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So ``connection.py`` publishes
-sockets in the :class:`RunningRequest` of the thread that makes the request. To get that thread back, call ``stop()`` or
-``kick()`` on it, or ``stop()`` on the :class:`RunningRequests` it is among. Only the reader itself closes anything.
+sockets in the ``RunningRequest`` of the thread that makes the request. To get that thread back, call ``stop()`` or
+``kick()`` on it, or ``stop()`` on the ``RunningRequests`` it is among. Only the reader itself closes anything.
 """
 
 from __future__ import annotations

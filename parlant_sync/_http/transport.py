@@ -1,7 +1,7 @@
 """HTTP through ``requests``: one request out, one body or one typed error back.
 
-Every failure of the network becomes a :class:`TransportError`, every status that is not success an :class:`ApiError`,
-and no message carries a secret. Each poller has a :class:`PollConnection`, which can be woken; calls share a pool and
+Every failure of the network becomes a ``TransportError``, every status that is not success an ``ApiError``,
+and no message carries a secret. Each poller has a ``PollConnection``, which can be woken; calls share a pool and
 never wait behind sleeping polls. Redirects are refused: they would carry credentials and messages elsewhere.
 """
 

@@ -83,7 +83,7 @@ class EventFeed:
     def get(self, deadline: Deadline) -> Event | None:
         """Return the next event, or None if ``deadline`` passes first.
 
-        Raises :class:`FeedEnded` after the last one, and the final errors of a list (401, 403, 404).
+        Raises ``FeedEnded`` after the last one, and the final errors of a list (401, 403, 404).
         """
         while True:
             event = self.pop()

@@ -131,7 +131,7 @@ class Poller:
     def use(self, user: object, *, start: bool = True) -> None:
         """Count ``user`` until ``unuse()``, or until it is freed. Starts a poller that is new or parked, if ``start``.
 
-        Raises :class:`TransportError` if no thread can be started; a later call tries again.
+        Raises ``TransportError`` if no thread can be started; a later call tries again.
         """
         spare: PollConnection | None = None
         started = False

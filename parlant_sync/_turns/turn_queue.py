@@ -88,7 +88,7 @@ Watch = Callable[[TurnTicket, Wake], TurnWatch | None]
 
 
 class TurnQueue:
-    """Lets one :class:`TurnTicket` be first at a time, in the order in which they came. Thread-safe.
+    """Lets one ``TurnTicket`` be first at a time, in the order in which they came. Thread-safe.
 
     It has no lock, which an interrupt could leave taken for ever: a list's append(), insert() and remove() are atomic.
     """

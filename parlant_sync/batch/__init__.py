@@ -1,4 +1,4 @@
-"""Many questions, each asked once, whatever crashes: see :func:`run`, and ``parlant-sync batch``."""
+"""Many questions, each asked once, whatever crashes: see ``run``, and ``parlant-sync batch``."""
 
 from parlant_sync.batch.input_file import read_rows
 from parlant_sync.batch.journal import BatchLocked

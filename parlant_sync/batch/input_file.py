@@ -49,7 +49,7 @@ def read_rows(
     delimiter: str | None = None,
     message_column: str | None = None,
 ) -> list[Row]:
-    """The rows of a JSONL or CSV file, checked; ``-`` is stdin. Arguments and errors: :func:`read_file`."""
+    """The rows of a JSONL or CSV file, checked; ``-`` is stdin. Arguments and errors: ``read_file``."""
     return read_file(
         path, input_format=input_format, encoding=encoding, delimiter=delimiter, message_column=message_column
     ).rows

@@ -44,7 +44,7 @@ class Outlook:
 
 
 class Batch:
-    """A batch that is running: an iterator of :class:`Result`, in the order they are finished. Made by :func:`run`.
+    """A batch that is running: an iterator of ``Result``, in the order they are finished. Made by ``run``.
 
     It runs in threads of its own, whether results are taken or not. Leaving the ``with`` block, ``close()``, or
     dropping it stops it: rows in flight stay resumable if files are kept. For one thread at a time.
@@ -140,7 +140,7 @@ def run(
 ) -> Batch:
     """Ask every row; returns an iterator of results in the order they are finished.
 
-    ``rows``: mappings as in the input file, :class:`Row` objects, or plain texts. ``results``: a file that every result
+    ``rows``: mappings as in the input file, ``Row`` objects, or plain texts. ``results``: a file that every result
     is appended to, with a journal beside it; run again with the same rows and file, a batch continues where it
     stopped. ``base_url``, ``token`` and ``client_options`` are the arguments of ``Client``. ``concurrency`` rows are in
     flight at a time; at most ``rate`` messages a minute are posted; a row without a timeout of its own has ``timeout``

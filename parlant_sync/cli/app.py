@@ -1,4 +1,4 @@
-"""The old name of :mod:`parlant_sync.cli.main`."""
+"""The old name of ``parlant_sync.cli.main``."""
 
 from parlant_sync.cli.main import main, root
 

@@ -1,3 +1,3 @@
-"""The old name of :mod:`parlant_sync.cli.errors`."""
+"""The old name of ``parlant_sync.cli.errors``."""
 
 from parlant_sync.cli.errors import *  # noqa: F403

@@ -199,7 +199,7 @@ def complete(kind: str, incomplete: str) -> list[CompletionItem]:
 
 
 def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
-    """``click.option`` with :class:`Option`."""
+    """``click.option`` with ``Option``."""
     return click.option(*declarations, cls=Option, **attributes)
 
 

@@ -33,7 +33,7 @@ def default_directory() -> Path:
 
 
 def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | None:
-    """What :func:`write` wrote; None if there is no such file, or an empty one.
+    """What ``write`` wrote; None if there is no such file, or an empty one.
 
     Raises CommandError for any other content. It is never changed: the file may be somebody else's.
     """

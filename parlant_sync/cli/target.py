@@ -143,7 +143,7 @@ def found(app: App, client: Client, wanted: Target) -> Iterator[Session]:
 
 
 def kept(wanted: Target) -> Any:
-    """The conversation that is meant, as :mod:`conversations` takes it."""
+    """The conversation that is meant, as ``conversations`` takes it."""
     from parlant_sync.cli.conversations import Wanted
 
     options = wanted.options

@@ -184,7 +184,7 @@ def waiting_for(what: str) -> Waiting:
 class Paragraphs:
     """Text that comes in pieces, printed in indented lines of a bounded width; a word is printed once it is whole.
 
-    Feed it pieces, then :meth:`end` it. ``write`` gets what is to be printed, as soon as that is certain.
+    Feed it pieces, then ``end`` it. ``write`` gets what is to be printed, as soon as that is certain.
     """
 
     def __init__(self, write: Callable[[str], object], *, indent: str = "    ", columns: int | None = None) -> None:

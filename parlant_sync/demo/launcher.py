@@ -34,10 +34,10 @@ class DemoServer:
     """A real Parlant server with this package's agents, in a subprocess.
 
     ``python`` is the interpreter that has ``parlant``; ``port`` 0 takes any free one. ``store``
-    is ``"memory"``, or ``"local"`` for sessions that outlive :meth:`restart`. ``policy`` is
+    is ``"memory"``, or ``"local"`` for sessions that outlive ``restart``. ``policy`` is
     ``"development"``, or ``"production"`` with the restrictions and rate limits of a production
     server. ``home`` is a directory the server may write to; without it there is a temporary one,
-    removed by :meth:`stop`. ``startup_timeout`` is in seconds.
+    removed by ``stop``. ``startup_timeout`` is in seconds.
 
     A context manager. Not for several threads at once. The server also ends when the process
     that started it dies.
@@ -125,7 +125,7 @@ class DemoServer:
     # -- life ---------------------------------------------------------------------------------
 
     def start(self) -> DemoServer:
-        """Start the server and wait until it takes requests. Raises :class:`DemoServerError`."""
+        """Start the server and wait until it takes requests. Raises ``DemoServerError``."""
         if self._process is not None:
             raise DemoServerError("the demo server is running already")
         if self._home is None:
@@ -148,7 +148,7 @@ class DemoServer:
         self._forget_home()
 
     def kill(self) -> None:
-        """End the server as a crash would. :meth:`restart` or :meth:`stop` comes next."""
+        """End the server as a crash would. ``restart`` or ``stop`` comes next."""
         if self._process is not None:
             self._process.kill()
             self._reap()

@@ -1,4 +1,4 @@
-"""A Parlant server for tests, in this process: :class:`FakeServer`. It needs the standard library only.
+"""A Parlant server for tests, in this process: ``FakeServer``. It needs the standard library only.
 
 It does what real servers of 3.0 to 4.0 do (long polls, turns of every kind of agent, interruptions, errors after the
 last ``ready``, streaming in place, production limits), and is scripted in a line::

@@ -47,7 +47,7 @@ DEFAULT_PREAMBLE = "Hmm..."
 
 @dataclass
 class Plan:
-    """What happens in one turn. Made by the methods of :class:`AgentScript`."""
+    """What happens in one turn. Made by the methods of ``AgentScript``."""
 
     kind: Literal["messages", "stream", "silent", "failure", "nothing", "raw"] = "messages"
     texts: list[Text] = field(default_factory=list)
@@ -203,7 +203,7 @@ class AgentScript(Script):
         agent = server.agent("support").replies("Hello").replies("Anything else?")
         agent.when("refund").fails("no such order")
 
-    An agent without turns echoes: ``echo: <message>``. See :class:`Script` for the order of turns.
+    An agent without turns echoes: ``echo: <message>``. See ``Script`` for the order of turns.
     """
 
     def __init__(

@@ -132,7 +132,7 @@ def dripping(size: int, every: float) -> Apply:
 
 
 class Hold:
-    """A request, or several, carried out but not answered until :meth:`release`. Methods are for any thread."""
+    """A request, or several, carried out but not answered until ``release``. Methods are for any thread."""
 
     def __init__(self, loop: LoopThread) -> None:
         self._loop = loop
@@ -189,7 +189,7 @@ class RequestControls:
         return self._loop.call(lambda: list(self._requests))
 
     def forget_requests(self) -> None:
-        """Empties :attr:`requests`."""
+        """Empties ``requests``."""
         self._loop.call(self._requests.clear)
 
     def wait_requests(self, pattern: Pattern = "/", count: int = 1, timeout: float = 5.0) -> list[Request]:
@@ -221,7 +221,7 @@ class RequestControls:
         """The next matching requests get this answer instead; `stored`: the server does its work all the same.
 
         `body`: None is a page of HTML, as a proxy gives it. `times`: how many requests; None: until
-        :meth:`clear_faults`. For patterns see :meth:`wait_requests`.
+        ``clear_faults``. For patterns see ``wait_requests``.
         """
         if body is None:
             body = f"<html><body>{phrase(status)}</body></html>"

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class _OwnClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time goes on while a test has frozen or moved that of :mod:`time`.
+    """An event loop whose time goes on while a test has frozen or moved that of ``time``.
 
     The clock is kept out of the module's names and away from ``time.monotonic``: freezegun replaces both.
     """

@@ -54,9 +54,9 @@ class FakeServer(RequestControls):
         limits: requests per `limit_window` seconds and operation, instead of the production policy's.
         limit_window: how long a request counts, in seconds.
         prefix: a path before all others (``"/parlant"``), as behind a proxy.
-        port: 0: any free one; it stays the same over :meth:`restart`.
+        port: 0: any free one; it stays the same over ``restart``.
         ssl_context: serves https with it.
-        record: how many requests are kept in :attr:`requests`.
+        record: how many requests are kept in ``requests``.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class FakeServer(RequestControls):
     def stop(self, *, answer: int | None = None) -> None:
         """Stops it and cuts all connections. Running polls get no answer, or this status (500, as on SIGINT).
 
-        Its sessions are remembered until :meth:`restart`. Stopping twice does no harm.
+        Its sessions are remembered until ``restart``. Stopping twice does no harm.
         """
         if not self.running:
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One server version's differences. Made by :func:`version`. The defaults are those of 3.3."""
+    """One server version's differences. Made by ``version``. The defaults are those of 3.3."""
 
     name: str
     """``"3.0"`` ... ``"4.0"``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,18 @@ def test_its_own_tests(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(CHAT)], cwd=CHAT, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_starts_with_one_command_and_ends_with_a_signal(number: int, server: FakeServer) -> None:
+    pytest.importorskip("gunicorn")
+    command = [sys.executable, str(CHAT / "run.py"), "--port", "0"]
+    environment = {**os.environ, "PARLANT_SERVER": server.base_url}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        assert any("Listening at" in line for line in process.stderr)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
 
 
 @pytest.fixture

@@ -35,12 +35,12 @@ def test_every_warning_is_explained_and_no_other() -> None:
     warnings = []
     for path in CORE:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            # `logger.log` takes a level that is worked out, and may be a warning.
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "logger.warning",
-                "logger.error",
-                "logger.log",
-            ):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            # A level that is worked out may be a warning.
+            levels = {"logging.WARNING", "logging.ERROR", "level"} & {ast.unparse(argument) for argument in node.args}
+            if called in ("logger.warning", "logger.error") or (called == "_log" and levels):
                 warnings += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     # As the page shows it: with a number for what differs.
     shown = [re.sub(r"%(\.0f|d|s)", "60", text) for text in warnings]
