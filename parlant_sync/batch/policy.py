@@ -13,7 +13,8 @@ from parlant_sync.batch.worker import Answer
 logger = logging.getLogger(__name__)
 
 # Seconds that a server may be away, or answer 429, without one success, before the run ends. It can be run again.
-PATIENCE = 60.0
+# With the seconds until it is noticed about a minute: then each session's poller would give an alarm of its own.
+PATIENCE = 50.0
 PATIENCE_LIMITED = 300.0
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0

@@ -135,6 +135,7 @@ class Runner:
             self._probe_if_silent()
             self._fetch_late_replies()
             self._describe()
+            self._check_patience()
             self._collect(self._idle_for())
         self._collect(0.0)
 
@@ -178,8 +179,11 @@ class Runner:
         self._trouble.succeeded(write=stage in ("open", "post", "ask"))
 
     def _note_trouble(self, stage: str, error: BaseException, seconds: float) -> None:
-        """Raises what ends the run, if the server has been in trouble for too long."""
         self._trouble.failed(error, write=stage in ("open", "post", "ask"), seconds=seconds)
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        """Raises what ends the run, if the server has been in trouble for too long."""
         cause = self._trouble.gave_up()
         if cause is None:
             return

@@ -148,7 +148,9 @@ def test_a_wish_of_the_server_is_respected_within_limits(wish: float, pause: flo
     assert trouble.pause_left() == pause
 
 
-@pytest.mark.parametrize(("error", "patience"), [(REFUSED, 60.0), (MOVED, 60.0), (LIMITED, 300.0)])
+@pytest.mark.parametrize(
+    ("error", "patience"), [(REFUSED, policy.PATIENCE), (MOVED, policy.PATIENCE), (LIMITED, 300.0)]
+)
 def test_patience_is_that_of_the_run(error: ps.ParlantSyncError, patience: float) -> None:
     """Each row has its own failure, and the first one counts: rows must not begin their minutes one after another."""
     clock = Clock()
