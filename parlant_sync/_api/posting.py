@@ -46,7 +46,7 @@ class MessagePoster:
         self._api = api
         self._stop = stop
         self._warned = False
-        self._lock = threading.Lock()  # guards _sent and _doubtful
+        self._lock = threading.RLock()  # guards _sent and _doubtful; reentrant for signal handlers that use the session
         # Ids of messages that posts of this object returned: none of them is another post's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
         # What was posted under a key whose fate is not known: 3.0 drops the metadata, and the key with it.

@@ -138,7 +138,8 @@ class Transport:
         self._tls = tls.server_context(settings)
         self._proxy_tls = tls.proxy_context(settings, self._proxy, self._tls)
         self._token = TokenSource(settings.token, self.base_url) if settings.token is not None else None
-        self._lock = threading.Lock()  # guards _calls and _closed: one is kept, and none after the end
+        # Guards _calls and _closed: one is kept, none after the end. Reentrant: a signal handler may close the client.
+        self._lock = threading.RLock()
         self._calls: requests.Session | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -336,7 +337,7 @@ class Transport:
 
     def drop_inherited(self) -> None:
         """In a forked child: forget the parent's connections without a word to their peers."""
-        self._lock = threading.Lock()  # a thread of the parent's may hold the old one
+        self._lock = threading.RLock()  # a thread of the parent may hold the old one
         self._pid = os.getpid()
         self._calls = None  # it ends with its last reference: closed, not shut down
         self._common.cookies._cookies_lock = threading.RLock()

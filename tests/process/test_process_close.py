@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import gc
 import os
+import signal
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +286,36 @@ def test_sessions_opened_and_closed_one_after_another(count: int, server: FakeSe
         assert len(os.listdir("/proc/self/fd")) <= descriptors + 4
         # The stand-in lives in this process and remembers its sessions: 20 MB are its own.
         assert _resident() - memory < 40_000_000
+
+
+LOCKS: dict[str, Callable[[Client, Session], Any]] = {
+    "transport": lambda client, session: client._transport._lock,
+    "registry": lambda client, session: client._registry._book.lock,
+    "hub": lambda client, session: session._opened.hub._lock,
+    "poller": lambda client, session: session._opened.poller._lock,
+    "posts": lambda client, session: session._opened.starter.delivery._lock,
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_signal_handler_closes_the_client_while_its_thread_holds_a_lock(name: str, server: FakeServer) -> None:
+    """The handler runs in the thread that it interrupted, perhaps inside a lock of ours."""
+    client = Client(server.base_url)
+    session = client.create_session("quick")
+    server.wait_polls(1)
+    handled: list[float] = []
+
+    def handle(*_: object) -> None:
+        started = time.monotonic()
+        client.close()
+        handled.append(time.monotonic() - started)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with LOCKS[name](client, session):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert handled[0] < 4  # close_timeout is 5
+    client.close()
+    assert session.closed
