@@ -9,7 +9,7 @@ from parlant_sync import errors
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
 from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.codec import decode_json
+from parlant_sync._http.codec import parsed
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer, Transport, unique
 
@@ -93,7 +93,7 @@ class ApiCalls:
         if not answer.body:
             raise errors.TransportError(f"{what}, but with an empty body: something on the way cut it off; try again")
         try:
-            return parse(decode_json(answer.body))
+            return parsed(answer.body, parse)
         except ValueError as error:
             raise errors.ProtocolError(
                 f"{what}, but not with what a Parlant server sends: "

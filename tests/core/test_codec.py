@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import random
 import sys
 import threading
 from collections.abc import Callable
@@ -131,3 +133,125 @@ def test_deep_json_on_a_small_stack() -> None:
                 pool.submit(codec.encode, json.loads(b"[" * 600 + b"]" * 600)).result()
     finally:
         threading.stack_size(size)
+
+
+# -- the extra "speed"
+
+STRANGE = [
+    *(b"-0", b"-0.0", b"1e400", b"-1e400", b"1E5", b"0.1234567890123456789", b"2.5e-324", b"NaN", b"[-Infinity]"),
+    *(
+        b"%d" % (sign * (base + off))
+        for base in (2**53, 2**63, 2**64, 10**18)
+        for sign in (1, -1)
+        for off in (-1, 0, 1)
+    ),
+    *(b"7" * 5000, b"[1.%s]" % (b"3" * 400), b'{"n": 18446744073709551616}', b'["18446744073709551616"]'),
+    *(
+        b'"\\ud800"',
+        b'"\\ud83d\\ude00"',
+        b'"\xed\xa0\x80"',
+        b'"\xff"',
+        b'"\\u0000"',
+        b'"\x00"',
+        b'"\x7f"',
+        '"\u2028é"'.encode(),
+    ),
+    *(
+        b"\xef\xbb\xbf[1]",
+        b" \t\r\n[1]\n ",
+        b"\x0b1",
+        b"\xc2\xa01",
+        b"[1]\x00",
+        b"",
+        b" ",
+        b"[1,]",
+        b"01",
+        b"1.",
+        b".5",
+        b"+1",
+        b"-",
+    ),
+    *(
+        b'{"a": 1, "a": 2}',
+        b"{1: 2}",
+        b"{'a': 1}",
+        b'{"a" 1}',
+        b"[1 2]",
+        b"nul",
+        b"null",
+        b"True",
+        b"true",
+        b"[] []",
+        b"//x\n1",
+    ),
+]
+
+
+def outcome(body: bytes) -> str:
+    """The value with the types of its parts, or how it is refused."""
+    try:
+        return repr(decode_json(body))
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def assert_same(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_orjson = outcome(body)
+    with monkeypatch.context() as patch:
+        patch.setattr(codec, "_fast_loads", None)
+        assert with_orjson == outcome(body), body[:200]
+
+
+@pytest.mark.parametrize("body", STRANGE)
+def test_orjson_gives_what_json_gives(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert codec._fast_loads is pytest.importorskip("orjson").loads
+    assert_same(body, monkeypatch)
+
+
+def _value(dice: random.Random, depth: int) -> Any:
+    kind = dice.randrange(9 if depth else 7)
+    if kind < 3:
+        characters = 'ab"\\/[]{},:\n\x00\x7fé\u2028\ud800😀0123456789'
+        return "".join(dice.choices(characters, k=dice.choice((0, 3, 30))))
+    if kind < 5:
+        return dice.choice((1, -1)) * dice.getrandbits(dice.choice((1, 31, 53, 63, 64, 65, 200)))
+    if kind == 5:
+        return dice.choice((dice.uniform(-1, 1) * 10.0 ** dice.randrange(-320, 309), float("inf"), float("nan"), -0.0))
+    if kind == 6:
+        return dice.choice((None, True, False))
+    parts = [_value(dice, depth - 1) for _ in range(dice.randrange(5))]
+    return parts if kind == 7 else {str(_value(dice, 0)): part for part in parts}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_orjson_gives_what_json_gives_for_anything(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if some of its bytes are others, or missing."""
+    pytest.importorskip("orjson")
+    dice = random.Random(seed)
+    for _ in range(100):
+        text = json.dumps(_value(dice, 4), ensure_ascii=dice.random() < 0.5, indent=dice.choice((None, 1)))
+        body = text.encode("utf-8", "surrogatepass")
+        assert_same(body, monkeypatch)
+        at = dice.randrange(len(body))
+        assert_same(
+            body[:at] + bytes(dice.choices(b'[]{}",:\\-.eE019 \xff', k=dice.randrange(3))) + body[at + 1 :], monkeypatch
+        )
+
+
+def test_the_garbage_collector_rests_while_a_long_body_is_read() -> None:
+    long = json.dumps(["x" * 100] * 20_000).encode()
+
+    def fail(value: Any) -> None:
+        raise ValueError(gc.isenabled())
+
+    for body, runs in ((b"[]", True), (long, False)):
+        assert codec.parsed(body, lambda value: gc.isenabled()) is runs
+        with pytest.raises(ValueError, match=str(runs)):
+            codec.parsed(body, fail)
+        assert gc.isenabled()
+    gc.disable()  # a caller who wants it off keeps it off
+    try:
+        codec.parsed(long, len)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
