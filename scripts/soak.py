@@ -1,6 +1,6 @@
-"""Many sessions, turns, readers and faults for a while: python3 scripts/soak.py --minutes 15 --seed 1
+"""Many sessions, turns, readers and faults: python3 scripts/soak.py --faults 100000 --seed 1, or --minutes 15
 
-Keeps a ledger of what the server holds and what readers got, prints a line every ten seconds, and a verdict.
+Keeps a ledger of what the server holds and what readers and calls got, prints a line every ten seconds, and a verdict.
 """
 
 import sys

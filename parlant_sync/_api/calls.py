@@ -174,6 +174,8 @@ class _Server:
         self.post_limiter = RateLimiter(first_gap=FIRST_POST_GAP)
 
 
+_ABOUT_TIME = (408, 425, 444, 460, 499)  # the last three are those of nginx and of AWS for a client that went away
+
 # -- what a failure means: the only place that decides what is final, and what may be repeated
 
 
@@ -214,7 +216,10 @@ def not_stored(error: BaseException, failure: Failure) -> bool:
     """Whether this failure of a post proves that the server does not hold the message."""
     if not failure.sent or not_taken(error, failure):
         return True
-    if isinstance(error, errors.ApiError) and not isinstance(error, errors.ServerError):
-        # A redirect and the two of 4xx that are about time may be a proxy's, about an answer that did not reach it.
-        return error.status >= 400 and error.status not in (408, 425)
-    return False
+    # Parlant itself refused it. What a proxy answers may be about an answer of Parlant's that did not get through.
+    return isinstance(error, errors.ApiError) and error.from_parlant and refuses(error)
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether this status says that the request was not carried out, not that its answer came too late or was lost."""
+    return isinstance(error, errors.ApiError) and 400 <= error.status < 500 and error.status not in _ABOUT_TIME

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import may_repeat, not_stored, unread
+from parlant_sync._api.calls import may_repeat, not_stored, refuses, unread
 from parlant_sync._api.rest import RestApi, events_path
 from parlant_sync._api.retry import LEAST, StopSignal, retrying
 from parlant_sync._deadline import Deadline
@@ -257,8 +257,8 @@ class MessagePoster:
         except (_NotListed, errors.ParlantSyncError) as error:
             if _redirects(error) and _redirects(cause):
                 raise cause from None  # the address is wrong: nothing behind it has seen the message
-        if looks and _is_servers_500(cause):
-            raise cause  # the server itself says that it failed
+        if looks and (_is_servers_500(cause) or refuses(cause)):
+            raise cause  # the server itself says that it failed, or a proxy that it refused, and the list agrees
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
             f"have arrived ({cause}); call session.find({key!r}) later, before you send it again",

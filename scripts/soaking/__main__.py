@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import random
 import sys
 import threading
@@ -13,32 +14,35 @@ from parlant_sync import Client
 from soaking import batch
 from soaking.faults import FaultProxy, Faults
 from soaking.server import Real, StandIn
-from soaking.world import World, measure
+from soaking.world import REQUEST_TIMEOUT, World, measure
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak.py", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--faults", type=int, metavar="N", help="until so many faults were injected")
+    parser.add_argument("--minutes", type=float, help="at most so long; 15 without --faults")
+    parser.add_argument(
+        "--faults-per-second", type=float, metavar="N", help="at most; 1, with --faults as many as the requests allow"
+    )
+    parser.add_argument("--share", type=float, default=0.3, help="of the requests that a fault may hit, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--workers", type=int, default=20, help="how many converse at the same time")
-    parser.add_argument("--faults", type=float, default=1.0, help="a second")
     parser.add_argument("--server", choices=["fake", "real"], default="fake")
     parser.add_argument("--batch-kills", type=int, metavar="N", help="instead: kill N runs of batches under faults")
-    return parser.parse_args()
-
-
-def _strike(faults: Faults, per_second: float, over: threading.Event) -> None:
-    while per_second and not over.wait(1 / per_second):
-        faults.strike()
+    arguments = parser.parse_args()
+    if arguments.minutes is None:
+        arguments.minutes = math.inf if arguments.faults else 15
+    if arguments.faults_per_second is None:
+        arguments.faults_per_second = 1000.0 if arguments.faults else 1.0
+    return arguments
 
 
 def _report(world: World, faults: Faults, started: float) -> None:
     now = measure()
     print(
-        f"{time.monotonic() - started:6.0f} s  {world.ledger.line()}  faults {sum(faults.counts.values())}  "
-        f"{world.client_line()}  memory {now.memory / 1e6:.0f} MB, {now.blocks // 1000} k blocks  "
-        f"threads {now.threads}  sockets {now.sockets}",
+        f"{time.monotonic() - started:6.0f} s  faults {faults.count()}  {world.ledger.line()}  {world.client_line()}  "
+        f"{now.memory / 1e6:.0f} MB, {now.blocks // 1000} k blocks  {now.threads} threads  {now.sockets} sockets",
         flush=True,
     )
 
@@ -58,38 +62,49 @@ def main() -> int:
     server_class = StandIn if arguments.server == "fake" else Real
     if arguments.batch_kills:
         return _kill_batches(server_class, arguments.batch_kills, arguments.seed)
-    print(f"soak: {arguments.minutes:g} min, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
+    total = arguments.faults or math.inf
+    date = time.strftime("%Y-%m-%d")
+    print(f"soak: {date}, {arguments.server} server, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
     before = measure()
-    with server_class() as server, FaultProxy(server.base_url, record=50) as proxy:
-        chance = random.Random(arguments.seed)
-        faults = Faults(proxy, chance, server.restart)
+    with server_class() as server, FaultProxy(server.base_url, record=500) as proxy:
+        faults = Faults(
+            proxy,
+            random.Random(arguments.seed),
+            per_second=arguments.faults_per_second,
+            share=arguments.share,
+            restart=server.restart,
+            kill=server.kill,
+        )
         over = threading.Event()
-        with Client(proxy.base_url, request_timeout=5, poll_wait=20, close_timeout=20) as client:
+        with Client(proxy.base_url, request_timeout=REQUEST_TIMEOUT, poll_wait=20, close_timeout=20) as client:
             world = World(client, server.base_url, arguments.sessions, arguments.workers, arguments.seed)
             started = time.monotonic()
-            threads = [threading.Thread(target=_strike, args=(faults, arguments.faults, over))]
-            threads += world.start(over)
+            threads = world.start(over)
             for thread in threads:
                 thread.start()
+            faults.start()
             early, early_turns = None, 0
             try:
-                while time.monotonic() - started < arguments.minutes * 60:
+                done = 0.0
+                while done < 1:
                     over.wait(10)
                     _report(world, faults, started)
-                    if early is None and time.monotonic() - started > arguments.minutes * 20:
+                    done = max((time.monotonic() - started) / (arguments.minutes * 60), faults.count() / total)
+                    if early is None and done > 1 / 3:
                         gc.collect()
                         early = measure()  # after a third: everything is warm
                         early_turns = world.ledger.outcomes.total()
             finally:
                 over.set()
+                faults.end()
                 for thread in threads:
                     thread.join()
-                faults.end()
             print("the faults are over: all readers are to have everything", flush=True)
             world.settle(60)
             gc.collect()
             late = measure()
-            findings = world.findings()
+            world.judge()
+            findings = world.ledger.findings
         gc.collect()
     after = measure()
     if early is not None:
@@ -107,11 +122,11 @@ def main() -> int:
     if after.sockets > before.sockets:
         findings.append(f"{after.sockets - before.sockets} sockets were left behind")
     print(f"memory: {early and early.memory // 10**6} MB after a third, {late.memory // 10**6} MB at the end")
-    print(f"faults: {dict(faults.counts.most_common())}")
+    print(f"{len(faults.counts)} kinds of faults: {dict(faults.counts.most_common())}")
     print(world.ledger.summary())
-    for finding in findings:
+    for finding in findings[:50]:
         print(f"FOUND: {finding}")
-    print("verdict: " + ("FAILED" if findings else "0 missed, 0 doubled, nothing leaked"))
+    print(f"verdict: {'FAILED' if findings else 'passed'}: {faults.count()} faults, {world.ledger.line()}")
     return 1 if findings else 0
 
 

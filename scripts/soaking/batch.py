@@ -11,7 +11,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -59,23 +58,15 @@ def run(
     chance = random.Random(seed)
     verdict = Verdict()
     with FaultProxy(base_url, record=50) as proxy, tempfile.TemporaryDirectory() as folder:
-        faults = Faults(proxy, chance, lambda: None)  # a restart loses turns, which is no fault of a batch
-        over = threading.Event()
-
-        def strike() -> None:
-            while not over.wait(1 / per_second):
-                faults.strike()
-
-        striking = threading.Thread(target=strike)
-        striking.start()
+        # No restart: it loses turns, which is no fault of a batch.
+        faults = Faults(proxy, chance, per_second=per_second, all_every=5)
+        faults.start()
         try:
             while verdict.kills < kills:
                 _one_batch(verdict, Path(folder), proxy.base_url, base_url, kills, chance)
                 verdict.faults = faults.counts
                 say(verdict.line())
         finally:
-            over.set()
-            striking.join()
             faults.end()
     return verdict
 

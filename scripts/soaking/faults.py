@@ -1,10 +1,14 @@
-"""The faults of a soak: one at a time, at random, by the fault proxy of the tests."""
+"""The faults of a soak, at random, by the fault proxy of the tests: of single exchanges, and of all at once."""
 
 from __future__ import annotations
 
+import gzip
 import importlib
+import json
 import random
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +16,37 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 FaultProxy: Any = importlib.import_module("support.fault_proxy").FaultProxy
+Order: Any = importlib.import_module("support.fault_orders").Order
+content_length: Any = importlib.import_module("support.fault_orders").content_length
 split_answer: Any = importlib.import_module("support.fault_orders").split_answer
 
-_HTML = b"<html><body><h1>Bad Gateway</h1></body></html>"
-_GARBAGE = [b"", b"null", b'{"x": 1}', b"[1]", b"[{}]", _HTML, b"[" * 50_000, b'[{"offset": "7"}]']
-_KINDS = ("poll", "post", "list", "read", "any")
+_HTML = b"<html><body><h1>A page of a proxy</h1></body></html>"
+_JSON = b'{"detail": "Internal Server Error"}'
+# A proxy's page may have any status. 429 is one of the faults for all: it pauses the whole client.
+_OTHER_PAGES = "300 301 302 303 304 305 307 308 421 422 423 424 425 426 428 431 444 451 460 494 499 510 511 530 599"
+_PAGES = [*range(200, 207), *range(400, 418), *range(500, 509), *range(520, 528), *map(int, _OTHER_PAGES.split())]
+_GARBAGE: dict[str, bytes] = {
+    "nothing": b"",
+    "null": b"null",
+    "a number": b"17",
+    "an object": b'{"x": 1}',
+    "a list of numbers": b"[1]",
+    "a list of empty objects": b"[{}]",
+    "a page": _HTML,
+    "deep JSON": b"[" * 50_000,
+    "an odd offset": b'[{"offset": "7"}]',
+    "bytes that are no text": bytes(range(128, 256)) * 4,
+    "half a surrogate": b'["\\ud800"]',
+}
+_FRAMES = (
+    "a length too long, a length too short, two lengths, a length that is no number, no length and a cut, chunks, "
+    "chunks cut, chunks of no size, chunks and a length"
+).split(", ")
+_HEADS = (
+    "102 and 103 first, 101, a status line that is none, random bytes, a head of 100 kB, 200 headers, a folded header, "
+    "HTTP/1.0, HTTP/9.9"
+).split(", ")
+_LOCATIONS = [b"/", b"/login?next=/sessions", b"http://127.0.0.1:9/", b"//", b""]
 
 
 def _answer(status: int, body: bytes = _HTML, *headers: bytes) -> bytes:
@@ -24,80 +54,275 @@ def _answer(status: int, body: bytes = _HTML, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + body
 
 
+def _body(answer: bytes) -> bytes:
+    body: bytes = split_answer(answer)[1]
+    return body
+
+
 class Faults:
-    """``strike()`` does one fault; some last until a later one ends them."""
+    """Strikes a ``share`` of the exchanges (at most ``per_second``), and all at once every ``all_every`` seconds.
 
-    def __init__(self, proxy: Any, chance: random.Random, restart: Callable[[], None]) -> None:
-        self._proxy = proxy
-        self._chance = chance
-        self._restart = restart
-        self._down_for = 0
-        self.counts: Counter[str] = Counter()
-        self._kinds: list[tuple[int, str, Callable[[], None]]] = [
-            (6, "all connections reset", lambda: proxy.cut_all(reset=True)),
-            (3, "all connections closed", lambda: proxy.cut_all(reset=False)),
-            (10, "answers cut", self._cut_answers),
-            (10, "requests cut", self._cut_requests),
-            (6, "gateway errors", self._gateway),
-            (6, "garbage", self._garbage),
-            (2, "a limit", self._limit),
-            (3, "answers lost without a word", self._swallow),
-            (3, "bodies that drip", lambda: self._note(proxy.drip(0.05, times=2))),
-            (2, "the server is gone for seconds", self._down),
-            (1, "the server is restarted", restart),
+    ``count()`` is the number of exchanges that a fault changed, and of faults for all; each of these counts once.
+    """
+
+    def __init__(
+        self,
+        proxy: Any,
+        chance: random.Random,
+        *,
+        per_second: float,
+        share: float = 0.3,
+        all_every: float = 15,
+        restart: Callable[[], None] | None = None,
+        kill: Callable[[], None] | None = None,
+    ) -> None:
+        self._proxy, self._chance = proxy, chance
+        self._per_second, self._share = per_second, share
+        self._allowed, self._filled = 0.0, time.monotonic()
+        self._over = threading.Event()
+        self._of_all: Counter[str] = Counter()
+        self._kinds: list[tuple[int, Callable[[Any], Any]]] = [
+            (10, self._cut_request),
+            (14, self._cut_answer),
+            (12, self._page),
+            (6, self._server_error),
+            (4, self._redirect),
+            (8, self._garbage),
+            (8, self._packed),
+            (8, self._framing),
+            (6, self._head),
+            (6, self._twice),
+            (6, self._shuffled),
+            (5, self._old_answer),
+            (3, self._blackhole),
+            (3, self._drip),
         ]
+        self._for_all: list[tuple[int, str, Callable[[], None]]] = [
+            (6, "all connections reset", lambda: proxy.cut_all(reset=True)),
+            (4, "all connections closed", lambda: proxy.cut_all(reset=False)),
+            (3, "nobody listens for seconds", self._down),
+            (2, "a limit (429)", self._limit),
+        ]
+        if restart is not None:
+            self._for_all.append((1, "the server restarted", restart))
+        if kill is not None:
+            self._for_all.append((2, "the server killed (SIGKILL) and started", kill))
+        self._thread = threading.Thread(target=self._strike_all, args=(all_every,), name="faults")
 
-    def strike(self) -> None:
-        if self._down_for > 0:
-            self._down_for -= 1
-            if self._down_for == 0:
-                self._proxy.up()
-            return
-        if self._chance.random() < 0.2:
-            self._proxy.clear()
-        weights = [weight for weight, _, _ in self._kinds]
-        _, name, act = self._chance.choices(self._kinds, weights)[0]
-        self.counts[name] += 1
-        act()
+    def start(self) -> None:
+        self._proxy.choose = self._choose
+        self._thread.start()
 
     def end(self) -> None:
         """No fault any more."""
+        self._proxy.choose = None
+        self._over.set()
+        self._thread.join()
         self._proxy.clear()
-        if self._down_for:
-            self._proxy.up()
-            self._down_for = 0
 
-    def _note(self, _: Any) -> None: ...
+    @property
+    def counts(self) -> Counter[str]:
+        found: Counter[str] = self._proxy.faults + self._of_all
+        return found
 
-    def _times(self) -> int:
-        return self._chance.randint(1, 5)
+    def count(self) -> int:
+        return self.counts.total()
 
-    def _cut_answers(self) -> None:
-        at, kind = self._chance.randint(0, 900), self._chance.choice(_KINDS)
-        self._proxy.cut_answer(at, kind, reset=self._chance.random() < 0.5, times=self._times())
+    # -- all at once
 
-    def _cut_requests(self) -> None:
-        at, kind = self._chance.randint(0, 450), self._chance.choice(_KINDS)
-        self._proxy.cut_request(at, kind, reset=self._chance.random() < 0.5, times=self._times())
-
-    def _gateway(self) -> None:
-        status = self._chance.choice([502, 503, 504])
-        if self._chance.random() < 0.5:
-            self._proxy.answer(_answer(status), self._chance.choice(_KINDS), times=self._times())
-        else:  # the server did its work
-            self._proxy.change(lambda _: (_answer(status), "keep"), self._chance.choice(_KINDS), times=self._times())
-
-    def _garbage(self) -> None:
-        body = self._chance.choice(_GARBAGE)
-        self._proxy.change(lambda _: (_answer(200, body), "keep"), self._chance.choice(_KINDS), times=self._times())
-
-    def _limit(self) -> None:
-        wish = self._chance.choice([b"Retry-After: 1", b"Retry-After: nan", b"Retry-After: -1", b"X: y"])
-        self._proxy.answer(_answer(429, b"{}", wish), self._chance.choice(_KINDS), times=1)
-
-    def _swallow(self) -> None:
-        self._proxy.swallow(self._chance.choice(_KINDS), times=1, statuses=frozenset({200, 201}))
+    def _strike_all(self, every: float) -> None:
+        weights = [weight for weight, _, _ in self._for_all]
+        chance = random.Random(self._chance.random())  # the proxy's thread has the other one
+        while not self._over.wait(chance.uniform(0.5, 1.5) * every):
+            _, name, act = chance.choices(self._for_all, weights)[0]
+            self._of_all[name] += 1
+            act()
 
     def _down(self) -> None:
         self._proxy.down()
-        self._down_for = self._chance.randint(1, 4)
+        self._over.wait(random.uniform(0.2, 4))
+        self._proxy.up()
+
+    def _limit(self) -> None:
+        wish = random.choice([b"Retry-After: 1", b"Retry-After: nan", b"Retry-After: -1", b"X: y"])
+        self._proxy.answer(_answer(429, b"{}", wish), random.choice(["poll", "post", "list"]), times=1)
+
+    # -- one exchange; these run in the proxy's thread
+
+    def _choose(self, exchange: Any) -> Any:
+        now = time.monotonic()
+        self._allowed = min(self._allowed + (now - self._filled) * self._per_second, max(self._per_second, 1.0))
+        self._filled = now
+        if self._allowed < 1 or self._chance.random() >= self._share:
+            return None
+        self._allowed -= 1
+        weights = [weight for weight, _ in self._kinds]
+        return self._chance.choices([act for _, act in self._kinds], weights)[0](exchange)
+
+    def _instead(self, name: str, answer: bytes, then: str = "keep") -> Any:
+        """Before: the server never sees the request. After: it does its work, and this is what comes of its answer."""
+        if self._chance.random() < 0.5:
+            return Order(f"{name}, before the server", "any", 1, instead=(answer, then))
+        return self._change(f"{name}, after the server", lambda _: (answer, then))
+
+    def _change(self, name: str, change: Callable[[bytes], tuple[bytes, str]]) -> Any:
+        return Order(name, "any", 1, change=change)
+
+    def _end(self) -> str:
+        return self._chance.choice(["reset", "close"])
+
+    def _cut_request(self, exchange: Any) -> Any:
+        reset = self._chance.random() < 0.5
+        name = f"a request cut by {'RST' if reset else 'FIN'}"
+        size = len(exchange.head) + (content_length(exchange.head) or 0)
+        return Order(name, "any", 1, cut_at=self._chance.randint(0, size), reset=reset)
+
+    def _cut_answer(self, _: Any) -> Any:
+        """At a byte anywhere: in the head, in the body, before the first and after the last one."""
+        share, end = self._chance.random(), self._end()
+        part = self._chance.choice(["head", "body", "none", "all"])
+
+        def cut(answer: bytes) -> tuple[bytes, str]:
+            head, body = split_answer(answer)
+            at = {
+                "none": 0,
+                "head": int(share * len(head)),
+                "body": len(head) + int(share * len(body)),
+                "all": len(answer),
+            }[part]
+            return answer[:at], end
+
+        return self._change(f"an answer cut by {'RST' if end == 'reset' else 'FIN'} ({part})", cut)
+
+    def _page(self, _: Any) -> Any:
+        status = self._chance.choice(_PAGES)
+        body = self._chance.choice([_HTML, b"", b"upstream connect error", b'{"message": "no route"}'])
+        return self._instead(
+            f"a page with status {status}", _answer(status, body), self._chance.choice(["keep", "close"])
+        )
+
+    def _server_error(self, _: Any) -> Any:
+        status = self._chance.choice([500, 502, 503, 504])
+        return self._instead(f"Parlant's {status}", _answer(status, _JSON, b"Content-Type: application/json"))
+
+    def _redirect(self, _: Any) -> Any:
+        status, place = self._chance.choice([301, 302, 303, 307, 308]), self._chance.choice(_LOCATIONS)
+        return self._instead(f"a redirect {status}", _answer(status, b"", b"Location: " + place))
+
+    def _garbage(self, _: Any) -> Any:
+        name, status = self._chance.choice(list(_GARBAGE)), self._chance.choice([200, 201])
+        return self._instead(f"{name} for a body", _answer(status, _GARBAGE[name], b"Content-Type: application/json"))
+
+    def _packed(self, _: Any) -> Any:
+        kind = self._chance.choice(
+            ["gzip", "gzip cut", "gzip corrupt", "no gzip at all", "gzip twice", "an unknown coding"]
+        )
+
+        def pack(answer: bytes) -> tuple[bytes, str]:
+            body = _body(answer)
+            packed = gzip.compress(body)
+            damaged = bytearray(packed)
+            damaged[len(damaged) // 2] ^= 0xFF
+            coded = {
+                "gzip": packed,
+                "gzip cut": packed[: len(packed) // 2],
+                "gzip corrupt": bytes(damaged),
+                "no gzip at all": body,
+                "gzip twice": gzip.compress(packed),
+                "an unknown coding": packed,
+            }[kind]
+            coding = b"Content-Encoding: " + {"gzip twice": b"gzip, gzip", "an unknown coding": b"br9"}.get(
+                kind, b"gzip"
+            )
+            status = int(answer[9:12]) if len(answer) > 12 else 200
+            return _answer(status, coded, b"Content-Type: application/json", coding), "keep"
+
+        return self._change(kind, pack)
+
+    def _framing(self, _: Any) -> Any:
+        """Bodies whose length is not what the head says."""
+        kind = self._chance.choice(_FRAMES)
+
+        def frame(answer: bytes) -> tuple[bytes, str]:
+            body = _body(answer)
+            top = b"%s 200 OK\r\nContent-Type: application/json\r\n" % answer[:8]
+            size = len(body)
+            chunks = b"%x\r\n%s\r\n" % (size, body) if size else b""
+            end = b"0\r\n\r\n"
+            chunked = b"Transfer-Encoding: chunked\r\n"
+            made = {
+                "a length too long": (b"Content-Length: %d\r\n\r\n" % (size + 9) + body, "close"),
+                "a length too short": (b"Content-Length: %d\r\n\r\n" % max(0, size - 5) + body, "keep"),
+                "two lengths": (b"Content-Length: %d\r\nContent-Length: 3\r\n\r\n" % size + body, "close"),
+                "a length that is no number": (b"Content-Length: many\r\n\r\n" + body, "close"),
+                "no length and a cut": (b"Connection: close\r\n\r\n" + body[: size // 2], "close"),
+                "chunks": (chunked + b"\r\n" + chunks + end, "keep"),
+                "chunks cut": (chunked + b"\r\n" + chunks[: len(chunks) // 2], "close"),
+                "chunks of no size": (chunked + b"\r\nxyz\r\n" + body, "close"),
+                "chunks and a length": (chunked + b"Content-Length: 5\r\n\r\n" + chunks + end, "close"),
+            }[kind]
+            return top + made[0], made[1]
+
+        return self._change(kind, frame)
+
+    def _head(self, _: Any) -> Any:
+        kind = self._chance.choice(_HEADS)
+        noise = self._chance.randbytes(200)
+
+        def head(answer: bytes) -> tuple[bytes, str]:
+            line, _, rest = answer.partition(b"\r\n")
+            return {
+                "102 and 103 first": (b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nLink: <x>\r\n\r\n" + answer, "keep"),
+                "101": (b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n", "close"),
+                "a status line that is none": (b"ICY two hundred\r\n" + rest, "close"),
+                "random bytes": (noise, "close"),
+                "a head of 100 kB": (line + b"\r\nX: " + b"y" * 100_000 + b"\r\n" + rest, "close"),
+                "200 headers": (line + b"\r\n" + b"X: y\r\n" * 200 + rest, "close"),
+                "a folded header": (line + b"\r\nX: y\r\n z\r\n" + rest, "keep"),
+                "HTTP/1.0": (b"HTTP/1.0" + answer[8:], "close"),
+                "HTTP/9.9": (b"HTTP/9.9" + answer[8:], "close"),
+            }[kind]
+
+        return self._change(kind, head)
+
+    def _twice(self, _: Any) -> Any:
+        return self._change("an answer delivered twice", lambda answer: (answer + answer, "keep"))
+
+    def _shuffled(self, _: Any) -> Any:
+        seed, twice = self._chance.random(), self._chance.random() < 0.5
+
+        def shuffle(answer: bytes) -> tuple[bytes, str]:
+            try:
+                events = json.loads(_body(answer))
+            except ValueError:
+                return answer, "keep"
+            if not isinstance(events, list):
+                return answer, "keep"
+            events = events * 2 if twice or len(events) < 2 else events
+            random.Random(seed).shuffle(events)
+            return _answer(200, json.dumps(events).encode(), b"Content-Type: application/json"), "keep"
+
+        name = "events shuffled and repeated" if twice else "events shuffled"
+        return Order(name, lambda e: e.kind in ("poll", "list"), 1, statuses=frozenset({200}), change=shuffle)
+
+    def _old_answer(self, exchange: Any) -> Any:
+        """What a cache or a confused proxy does: an earlier answer to the same address, or to another post there."""
+        old = [
+            other.answer
+            for other in self._proxy.exchanges
+            if (other.kind, other.path) == (exchange.kind, exchange.path)
+            and other.status in (200, 201)
+            and (exchange.kind != "list" or other.query == exchange.query)  # a list is cached by its whole address
+        ]
+        if exchange.kind not in ("poll", "list", "post") or not old:
+            return None
+        answer = self._chance.choice(old)
+        return self._change("an old answer again", lambda _: (answer, "keep"))
+
+    def _blackhole(self, _: Any) -> Any:
+        return self._instead("no answer, and no end of the connection", b"", "hang")
+
+    def _drip(self, _: Any) -> Any:
+        head = self._chance.random() < 0.5
+        name = "an answer that drips" if head else "a body that drips"
+        return Order(name, "any", 1, drip=self._chance.choice([0.0005, 0.002, 0.05]), drip_head=head)

@@ -23,6 +23,8 @@ class StandIn:
         assert self._process.stdout is not None
         self.base_url = self._process.stdout.readline().strip()
 
+    kill = None  # its sessions are in memory
+
     def restart(self) -> None:
         """It stops, and comes back at the same port with its sessions; turns that ran are gone."""
         assert self._process.stdin is not None
@@ -52,6 +54,11 @@ class Real:
 
     def restart(self) -> None:
         self._server.restart()
+
+    def kill(self) -> None:
+        """As a crash does it: SIGKILL, and a new start with what the files hold."""
+        self._server.kill()
+        self._server.start()
 
     def __enter__(self) -> Real:
         self._server.start()

@@ -15,7 +15,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from parlant_sync import Client, DeliveryUncertain, ParlantSyncError, Session, TransportError, TurnTimeout
+from parlant_sync import Client, DeliveryUncertain, ParlantSyncError, Session, TurnTimeout
+
+TIMEOUT = 30.0  # of a turn
+REQUEST_TIMEOUT = 5.0
+_LOOK = 3.0  # docs/reliability.md: what an unclear post may take beyond its time
+_LATE = 2.0  # what a busy machine may take beyond a limit
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,42 @@ class Ledger:
     """Thread-safe."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
     posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, number of the text) -> what came of it
     events: int = 0
-    doubled: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    missed: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)  # events given twice, messages stored twice
+    wrong: list[str] = field(default_factory=list)  # replies and lists
+    false: list[str] = field(default_factory=list)  # outcomes that the server's list contradicts
+    late: list[str] = field(default_factory=list)  # calls that took longer than their documented limit
+    slowest: float = 0  # beyond a limit; below 0: none reached its limit
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards all of these
 
     def note(self, session_id: str, text: str, outcome: str) -> None:
         with self.lock:
             self.outcomes[outcome] += 1
             self.posted[session_id, _number(text)] = outcome
 
+    def took(self, what: str, seconds: float, limit: float) -> None:
+        with self.lock:
+            self.slowest = max(self.slowest, seconds - limit)
+            if seconds > limit + _LATE:
+                self.late.append(f"{what}: {seconds:.1f} s, its limit is {limit:g} s")
+
+    def found(self, kind: list[str], what: str) -> None:
+        with self.lock:
+            kind.append(what)
+
+    @property
+    def findings(self) -> list[str]:
+        kinds = {"missed": self.missed, "doubled": self.doubled, "wrong": self.wrong}
+        kinds |= {"false outcome": self.false, "late": self.late}
+        return [f"{name}: {what}" for name, found in kinds.items() for what in found]
+
     def line(self) -> str:
         with self.lock:
             return (
-                f"turns {self.outcomes['reply']}  events {self.events}  doubled {self.doubled}  wrong {len(self.wrong)}"
+                f"turns {self.outcomes['reply']}  events {self.events}  missed {len(self.missed)}  "
+                f"doubled {len(self.doubled)}  wrong {len(self.wrong)}  false {len(self.false)}  late {len(self.late)}"
             )
 
     def summary(self) -> str:
@@ -79,8 +105,7 @@ class Reading:
             with self._ledger.lock:
                 self._ledger.events += 1
                 if event.offset <= last:
-                    self._ledger.doubled += 1
-                    self._ledger.wrong.append(f"{self.session.id}: {event.offset} came after {last}")
+                    self._ledger.doubled.append(f"{self.session.id}: {event.offset} came after {last}")
             self.offsets.append(event.offset)
 
 
@@ -132,42 +157,45 @@ class World:
         way = chance.random()
         expected = f"streamed echo of: {text}" if session.agent_id == "streamer" else f"echo: {text}"
         posted = False
+        begun = time.monotonic()
         try:
             if way < 0.7:
-                said = session.send(text, timeout=30).text
+                said = session.send(text, timeout=TIMEOUT).text
             elif way < 0.85:
-                with session.stream(text, timeout=30) as turn:
+                with session.stream(text, timeout=TIMEOUT) as turn:
                     posted = True
                     said = "".join(turn.text)
             else:
                 event = session.post(text)
-                posted = True
-                said = session.reply_to(event, timeout=30).text
+                self.ledger.took("post()", time.monotonic() - begun, REQUEST_TIMEOUT + _LOOK)
+                posted, begun = True, time.monotonic()
+                said = session.reply_to(event, timeout=TIMEOUT).text
         except TurnTimeout as error:
-            self.ledger.note(session.id, text, "timeout" if error.event else "timeout, not posted")
+            self.ledger.note(session.id, text, "timeout" if posted or error.event else "timeout, not posted")
         except DeliveryUncertain:
             self.ledger.note(session.id, text, "uncertain")
-        except TransportError as error:
-            self.ledger.note(session.id, text, "not sent")
-            if posted:
-                self.ledger.wrong.append(f"{session.id}: {text!r} was posted, then {error}")
         except ParlantSyncError as error:
-            self.ledger.note(session.id, text, type(error).__name__)
+            self.ledger.note(session.id, text, f"not sent: {type(error).__name__}")
+            if posted:
+                self.ledger.found(self.ledger.false, f"{session.id}: {text!r} was posted, then {error!r}")
         else:
             self.ledger.note(session.id, text, "reply")
             if said != expected:
-                self.ledger.wrong.append(f"{session.id}: {text!r} was answered {said!r}")
+                self.ledger.found(self.ledger.wrong, f"{session.id}: {text!r} was answered {said!r}")
+        self.ledger.took("a turn", time.monotonic() - begun, TIMEOUT + _LOOK)
         if way < 0.05:
-            try:
-                self._check_history(session)
-            except ParlantSyncError:
-                pass  # a fault hit the list itself, which is no turn
+            self._check_history(session)
 
     def _check_history(self, session: Session) -> None:
         """An independent reader from the beginning gives the log as it is."""
-        offsets = [event.offset for event in session.iter_events(since="beginning", timeout=0)]
+        begun = time.monotonic()
+        try:
+            offsets = [event.offset for event in session.iter_events(since="beginning", timeout=0)]
+        except ParlantSyncError:
+            return  # a fault hit the list itself, which is no turn
+        self.ledger.took("iter_events(timeout=0)", time.monotonic() - begun, REQUEST_TIMEOUT)
         if offsets != list(range(len(offsets))):
-            self.ledger.wrong.append(f"{session.id}: a reader from the beginning got {offsets[:20]}...")
+            self.ledger.found(self.ledger.wrong, f"{session.id}: a reader from the beginning got {offsets[:20]}...")
 
     # -- the end
 
@@ -193,35 +221,28 @@ class World:
                     break
                 time.sleep(0.2)
 
-    def findings(self) -> list[str]:
-        found = list(self.ledger.wrong[:20])
-        missed = 0
+    def judge(self) -> None:
+        """Compare the server's lists with what the readers and the calls got; the ledger has the findings."""
         for reading in self._readings:
             held = self.held(reading.session.id)
-            offsets = [event["offset"] for event in held]
-            lost = set(offsets) - set(reading.offsets)
-            missed += len(lost)
-            if lost:
-                found.append(f"{reading.session.id} ({reading.session.health}): missed {sorted(lost)[:10]}")
-            found += self._copies(reading.session.id, held)
-        if missed:
-            found.append(f"{missed} events were missed")
+            lost = {event["offset"] for event in held} - set(reading.offsets)
+            self.ledger.missed += [f"{reading.session.id} ({reading.session.health}): {n}" for n in sorted(lost)]
+            self._judge_posts(reading.session.id, held)
         if not self.ledger.outcomes["reply"]:
-            found.append("not one turn was answered")
-        return found
+            self.ledger.wrong.append("not one turn was answered")
 
-    def _copies(self, session_id: str, held: list[dict[str, Any]]) -> list[str]:
+    def _judge_posts(self, session_id: str, held: list[dict[str, Any]]) -> None:
         texts = Counter(e["data"]["message"] for e in held if e["kind"] == "message" and e["source"] == "customer")
-        found = [f"{session_id}: {count} copies of {text!r}" for text, count in texts.items() if count > 1]
-        held_numbers = {_number(text) for text in texts}
+        self.ledger.doubled += [
+            f"{session_id}: {count} copies of {text!r}" for text, count in texts.items() if count > 1
+        ]
+        numbers = {_number(text) for text in texts}
         for (owner, number), outcome in self.ledger.posted.items():
-            if owner != session_id:
+            if owner != session_id or outcome == "uncertain":
                 continue
-            if outcome in ("reply", "timeout") and number not in held_numbers:
-                found.append(f"{session_id}: {number} has a {outcome}, but the server holds no such message")
-            if outcome == "not sent" and number in held_numbers:
-                found.append(f"{session_id}: {number} was told not to be sent, but the server holds it")
-        return found
+            stored = outcome in ("reply", "timeout")
+            if stored is not (number in numbers):
+                self.ledger.false.append(f"{session_id}: {number}: {outcome}, but stored is {not stored}")
 
 
 def _number(text: str) -> str:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parlant_sync import (
+    ApiError,
     Client,
     DeliveryUncertain,
     RateLimitedError,
@@ -105,6 +106,24 @@ def test_what_a_proxy_says_of_a_post_is_looked_behind(server: FakeServer, sessio
     server.fail_next(POST, status, b"")
     with pytest.raises(DeliveryUncertain):
         session.send("perhaps")
+    assert posted(server, session) == ["the one"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 451])
+def test_a_page_that_refuses_a_post_is_looked_behind(server: FakeServer, session: Session, status: int) -> None:
+    """A proxy's page may stand for an answer of Parlant's that did not get through (found by the soak)."""
+    page = b"<html>no</html>"
+    server.fail_next(POST, status, page, stored=True)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, status, page)
+    with pytest.raises(ApiError) as caught:  # the list agrees with the page
+        session.send("refused")
+    assert (caught.value.status, caught.value.from_parlant) == (status, False)
+    asked = len(server.requests)
+    server.fail_next(POST, status, b'{"detail": "no"}')
+    with pytest.raises(ApiError):  # Parlant's own word needs no look
+        session.send("refused by Parlant")
+    assert not [each for each in server.requests[asked:] if look(each)]
     assert posted(server, session) == ["the one"]
 
 

@@ -39,6 +39,8 @@ OPTIONS = {
     "hooks": (["--enable-threads", "--master", "--py-call-osafterfork"], True),
     "threads-hooks": (["--threads", "4", "--master", "--py-call-osafterfork"], True),
 }
+# Its standard input ends if these tests die, however they die (a watchdog, SIGKILL): then all of the group goes.
+_GUARD = '"$@" & cat > /dev/null; kill -9 0'
 
 
 @contextmanager
@@ -49,7 +51,8 @@ def uwsgi(server: FakeServer, *options: str) -> Iterator[tuple[str, list[str]]]:
     env = environment(SERVER=server.base_url)
     env["PYTHONPATH"] = f"{env['PYTHONPATH']}:{path}"
     process = subprocess.Popen(
-        [*command, "--die-on-term", *options],
+        ["sh", "-c", _GUARD, "sh", *command, "--die-on-term", *options],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,8 +82,9 @@ def uwsgi(server: FakeServer, *options: str) -> Iterator[tuple[str, list[str]]]:
         os.killpg(process.pid, signal.SIGKILL)  # its workers, too
         process.wait()
         reader.join()
-        assert process.stdout is not None
-        process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -110,3 +114,14 @@ def test_no_worker_gets_what_is_another_s(name: str, server: FakeServer) -> None
         assert answer["first"] == "echo: from the master"
         assert answer["forked"] is (answer["pid"] != answer["imported"])
     assert len({answer["id"] for answer in found.values()}) == len(found)
+
+
+def test_no_worker_outlives_the_tests(server: FakeServer) -> None:
+    """Workers once went on, and spun, after the tests' own process had been killed."""
+    with uwsgi(server, *OPTIONS["threads-lazy"][0]) as (_, log):
+        workers = [
+            int(line.rsplit("pid: ", 1)[1].split(",")[0].rstrip(")\n")) for line in log if "spawned uWSGI" in line
+        ]
+        assert len(workers) == WORKERS
+        group = os.getpgid(workers[0])
+        assert {os.getpgid(worker) for worker in workers} == {group} != {os.getpgid(0)}

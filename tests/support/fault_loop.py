@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,6 +31,7 @@ class _Pair:
         self.out: dict[socket.socket, bytearray] = {client: bytearray()}
         self.exchange: Exchange | None = None
         self.order: Order | None = None  # a cut of the running request
+        self.chosen: Order | None = None  # by choose(), for the running exchange
         self.left = 0  # bytes of the request's body still to come
         self.forwarded = 0
         self.count = 0
@@ -53,6 +54,10 @@ class ProxyLoop:
         self._listener: socket.socket | None = None
         self._port = 0
         self._orders: list[Order] = []
+        self.choose: Callable[[Exchange], Order | None] | None = (
+            None  # a fault for this exchange; the loop's thread asks
+        )
+        self.faults: Counter[str] = Counter()  # what struck, by the names of the orders
         self._pairs: set[_Pair] = set()
         self._log: deque[Exchange] = deque(maxlen=record)
         self._changed = threading.Condition()  # guards nothing: the loop's thread alone writes; for waiting only
@@ -210,11 +215,10 @@ class ProxyLoop:
         pair.exchange, pair.forwarded = exchange, 0
         pair.count += 1
         pair.left = len(head) + (content_length(head) or 0)
-        pair.order = next(
-            (o for o in self._orders if (o.cut_at is not None or o.instead is not None) and o.wants(exchange)), None
-        )
+        pair.chosen = self.choose(exchange) if self.choose is not None else None
+        pair.order = self._order_for(pair, lambda o: o.cut_at is not None or o.instead is not None)
         if pair.order is not None:
-            pair.order.note(exchange)
+            self._note(pair.order, exchange)
             if pair.order.instead is not None:
                 return True
         if pair.server is None:
@@ -228,6 +232,16 @@ class ProxyLoop:
             pair.out[pair.server] = bytearray()
             self._selector.register(pair.server, selectors.EVENT_READ, pair)
         return True
+
+    def _order_for(self, pair: _Pair, fits: Callable[[Order], bool]) -> Order | None:
+        exchange = pair.exchange
+        assert exchange is not None
+        orders = self._orders if pair.chosen is None else [pair.chosen, *self._orders]
+        return next((order for order in orders if fits(order) and order.wants(exchange)), None)
+
+    def _note(self, order: Order, exchange: Exchange) -> None:
+        order.note(exchange)
+        self.faults[order.name] += 1
 
     def _to_server(self, pair: _Pair, data: bytes) -> None:
         assert pair.server is not None
@@ -249,18 +263,12 @@ class ProxyLoop:
             return
         exchange.status, exchange.answer = status, head + body
         pair.down.clear()
-        order = next(
-            (
-                o
-                for o in self._orders
-                if (o.change is not None or o.drip is not None)
-                and (o.statuses is None or status in o.statuses)
-                and o.wants(exchange)
-            ),
-            None,
+        order = self._order_for(
+            pair,
+            lambda o: (o.change is not None or o.drip is not None) and (o.statuses is None or status in o.statuses),
         )
         if order is not None:
-            order.note(exchange)
+            self._note(order, exchange)
         self._reply(pair, order, exchange.answer)
         if ended and not pair.closed and pair.then is None:
             pair.then = "close"
