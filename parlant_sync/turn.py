@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,8 @@ from parlant_sync._turns.transcript import Update
 from parlant_sync.events import Event, Reply
 
 __all__ = ["Turn", "Update", "as_sse"]
+
+logger = logging.getLogger(__name__)
 
 
 class Turn:
@@ -166,14 +169,15 @@ def as_sse(turn: Turn, *, heartbeat: float | None = 15.0) -> Iterator[str]:
     """The updates of ``turn`` as Server-Sent Events, for a response of the type ``text/event-stream``.
 
     Each item is one event as a string: a line ``event: KIND``, a line ``data: JSON``, and an empty line. ``KIND`` is
-    the kind of the update. The JSON object has ``text``; for ``status`` also ``stage`` if there is one; for ``tool``
-    ``tools``, the names of the tools; for ``end`` also ``outcome``, ``trace_id`` and ``duration`` (seconds). A
-    heartbeat is a comment line, ``: heartbeat``, which browsers ignore.
+    the kind of the update. The JSON object has ``text``, and ``trace_id`` of the agent's turn (with ``interrupt=True``
+    two requests can get the same turn: show each trace ID once); for ``status`` also ``stage`` if there is one; for
+    ``tool`` ``tools``, the names of the tools; for ``end`` also ``outcome`` and ``duration`` (seconds). A heartbeat is
+    a comment line, ``: heartbeat``, which browsers ignore.
 
     An error ends the stream with an event ``error``: ``error`` is the name of its class, ``text`` what the agent had
     said, ``retry_after`` the seconds to wait if they are known. Its message is not sent, because visitors must not see
-    addresses or internals; log it with ``turn.reply()``, which raises the error again. The turn is closed at the end,
-    also if the visitor leaves early.
+    addresses or internals: it is a warning in the log. ``turn.reply()`` raises the error again. The turn is closed at
+    the end, also if the visitor leaves early.
     """
     try:
         for update in turn.updates(heartbeat):
@@ -182,6 +186,8 @@ def as_sse(turn: Turn, *, heartbeat: float | None = 15.0) -> Iterator[str]:
                 continue
             data: dict[str, object] = {"text": update.text}
             event = update.event
+            if event is not None:
+                data["trace_id"] = event.trace_id
             if update.kind == "status" and event is not None and event.stage:
                 data["stage"] = event.stage
             elif update.kind == "tool" and event is not None:
@@ -191,6 +197,7 @@ def as_sse(turn: Turn, *, heartbeat: float | None = 15.0) -> Iterator[str]:
                 data.update(outcome=reply.outcome, trace_id=reply.trace_id, duration=round(reply.duration, 3))
             yield _sse(update.kind, data)
     except errors.ParlantSyncError as error:
+        logger.warning("the stream of a turn ended with an error: %s", error)
         partial = getattr(error, "partial", None)
         data = {"error": type(error).__name__, "text": partial.text if isinstance(partial, Reply) else ""}
         retry_after = getattr(error, "retry_after", None)

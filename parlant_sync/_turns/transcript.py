@@ -50,8 +50,11 @@ class Transcript:
             self._restart()
         if not belongs:
             return False
-        if event.kind in ("status", "tool"):
-            self.updates.append(Update("tool" if event.kind == "tool" else "status", event.status or "", event))
+        if event.kind == "status":
+            self.updates.append(Update("status", event.status or "", event))
+        elif event.kind == "tool":
+            names = ", ".join(str(call.get("tool_id")) for call in event.tool_calls)
+            self.updates.append(Update("tool", names, event))
         if self.growing is not None:
             self.growing.held.append(event)
         elif event.is_partial:

@@ -581,8 +581,9 @@ def test_server_sent_events(server: FakeServer, session: Session) -> None:
     turn = session.stream("q")
     events = parse_sse("".join(as_sse(turn)))
     assert "".join(data["text"] for kind, data in events if kind == "text") == turn.reply().text
+    assert {data.pop("trace_id") for _, data in events[:-1]} == {turn.trace_id}
     assert ("preamble", {"text": "Hmm..."}) in events
-    assert ("tool", {"text": "", "tools": ["t"]}) in events
+    assert ("tool", {"text": "t", "tools": ["t"]}) in events
     assert ("status", {"text": "ready", "stage": "completed"}) in events
     kind, end = events[-1]
     assert (kind, end["text"], end["outcome"], end["trace_id"]) == ("end", turn.reply().text, "answered", turn.trace_id)
@@ -596,13 +597,21 @@ def test_server_sent_events_of_a_silent_agent_have_heartbeats(server: FakeServer
     assert parse_sse(stream) == [("error", {"error": "TurnTimeout", "text": ""})]
 
 
-def test_a_failed_stream_ends_with_an_error_that_shows_no_internals(server: FakeServer, session: Session) -> None:
+def test_a_failed_stream_ends_with_an_error_that_shows_no_internals(
+    server: FakeServer, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
     server.agent("a").fails("RuntimeError: s3cret in /srv/app.py", saying="so far")
     turn = session.stream("q")
     stream = "".join(as_sse(turn))
     assert parse_sse(stream)[-1] == ("error", {"error": "AgentError", "text": "so far"})
     assert "s3cret" not in stream
     assert server.base_url not in stream
+    (record,) = caplog.records  # those who run the page see the reason
+    assert (record.levelname, "s3cret" in record.getMessage(), session.id in record.getMessage()) == (
+        "WARNING",
+        True,
+        True,
+    )
 
 
 def test_a_visitor_who_leaves_frees_the_queue(server: FakeServer, session: Session) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import chromium, until
+from support.browser import chromium, gunicorn, until
 from support.docs_blocks import ROOT
 
 from parlant_sync import Client
@@ -61,19 +61,9 @@ def server() -> Iterator[FakeServer]:
 @pytest.fixture
 def page(server: FakeServer, tmp_path: Path) -> Iterator[str]:
     """The address of the page, served by gunicorn."""
-    pytest.importorskip("gunicorn")
     log = tmp_path / "gunicorn.log"
-    command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8", "--workers", "1"]
-    command += ["--bind", "127.0.0.1:0", "--graceful-timeout", "2", "--chdir", str(CHAT), "app:create_app()"]
-    environment = {**os.environ, "PARLANT_SERVER": server.base_url, "PARLANT_AGENT_ID": "support"}
-    with log.open("w") as output, subprocess.Popen(command, stderr=output, env=environment) as process:
-        try:
-            while (found := re.search(r"Listening at: (\S+)", log.read_text())) is None:
-                assert process.poll() is None, log.read_text()
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+    with gunicorn(CHAT, log, PARLANT_SERVER=server.base_url, PARLANT_AGENT_ID="support") as address:
+        yield address
 
 
 @pytest.fixture
@@ -126,6 +116,33 @@ def test_try_again_posts_once(server: FakeServer, driver: Any) -> None:
     with Client(server.base_url) as client:
         posted = client.history(session_id, kinds="message", sources="customer")
     assert [event.message for event in posted] == ["one", "two"]
+
+
+def test_a_reload_in_the_middle_of_a_turn_follows_it(server: FakeServer, driver: Any) -> None:
+    server.agent("support").streams("Long polling holds a request.").with_preamble("Let me check...").waits("answer")
+    say(driver, "What is it?")
+    until(driver, lambda: lines(driver, "preamble"), "the preamble")
+    driver.refresh()
+    until(driver, lambda: lines(driver, "preamble"), "the preamble, again")
+    server.release("answer")
+    until(driver, lambda: lines(driver, "answer") == ["Long polling holds a request."], "the answer")
+    assert lines(driver, "customer") == ["What is it?"]
+    (session_id,) = server.sessions
+    assert [e["data"]["message"] for e in server.events(session_id) if e["source"] == "customer"] == ["What is it?"]
+    driver.refresh()
+    until(driver, lambda: lines(driver, "agent") == ["Long polling holds a request."], "the conversation, once")
+
+
+def test_two_messages_that_get_one_answer_show_it_once(server: FakeServer, driver: Any) -> None:
+    server.agent("support").echoes().with_preamble("Let me check...").waits("answer")
+    say(driver, "one")
+    until(driver, lambda: lines(driver, "preamble"), "the preamble")
+    say(driver, "two")
+    server.wait_requests("POST /events", count=2)
+    server.release("answer")
+    until(driver, lambda: lines(driver, "answer"), "the answer")
+    until(driver, lambda: driver.find_element("id", "status").text == "", "the end")
+    assert lines(driver, "answer") == ["echo: two"]
 
 
 def test_text_is_never_markup(server: FakeServer, driver: Any) -> None:
