@@ -197,7 +197,7 @@ def as_sse(turn: Turn, *, heartbeat: float | None = 15.0) -> Iterator[str]:
                 data.update(outcome=reply.outcome, trace_id=reply.trace_id, duration=round(reply.duration, 3))
             yield _sse(update.kind, data)
     except errors.ParlantSyncError as error:
-        logger.warning("the stream of a turn ended with an error: %s", error)
+        logger.warning("session %s: the page's stream ended with an error: %s", turn._driver.session_id, error)
         partial = getattr(error, "partial", None)
         data = {"error": type(error).__name__, "text": partial.text if isinstance(partial, Reply) else ""}
         retry_after = getattr(error, "retry_after", None)
