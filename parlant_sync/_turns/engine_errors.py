@@ -9,8 +9,10 @@ from parlant_sync.events import Event
 
 # The end of the text counts most: a traceback ends with the exception.
 _LONGEST = 8 * 1024
-# Servers send the repr of a list of lines. One item ends and the next one begins:
-_BETWEEN_ITEMS = re.compile(r"""\\n["'], ["']""")
+# Servers send the repr of a list of lines, with pprint's line breaks: long lines are several literals, without commas.
+_LITERAL = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
+# A line ends and the next literal begins; the second is less certain, for items that do not end with a line break.
+_NEXT_LITERAL = (re.compile(r"""\\n["'],?\s+(?=["'])"""), re.compile(r"""["'],\s+(?=["'])"""))
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -25,12 +27,16 @@ def error_detail(event: Event) -> str:
         return ""
     is_list = found.startswith(("['", '["')) and found.endswith("]")
     if len(found) <= _LONGEST:
-        return _lines_of(found[2:]) if is_list else found
+        return _text_of(found) if is_list else found
     # The cut may have split a word, or a secret that would not be recognised any more.
     cut = found[-_LONGEST:]
-    if is_list:
-        return _lines_of(_BETWEEN_ITEMS.split(cut, maxsplit=1)[-1])
-    return cut.partition("\n" if "\n" in cut else " ")[2]
+    if not is_list:
+        return cut.partition("\n" if "\n" in cut else " ")[2]
+    for literal in _NEXT_LITERAL:
+        start = literal.search(cut)
+        if start is not None:
+            return _text_of(cut[start.end() :])
+    return _text_of(cut[-2] + cut.partition(" ")[2])  # one literal: what is left of it begins like it ends
 
 
 def _last_lines(lines: list[object]) -> str:
@@ -45,9 +51,9 @@ def _last_lines(lines: list[object]) -> str:
     return "".join(reversed(kept))
 
 
-def _lines_of(text: str) -> str:
-    """The lines of a list that has this repr, without its beginning."""
-    text = _BETWEEN_ITEMS.sub(r"\\n", text.removesuffix("]")[:-1])
+def _text_of(literals: str) -> str:
+    """The text that the string literals in a list's repr stand for."""
+    text = "".join(single or double for single, double in _LITERAL.findall(literals))
     return _ESCAPE.sub(lambda found: _ESCAPES.get(found[1], found[1]), text)
 
 

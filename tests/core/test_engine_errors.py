@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pprint
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,7 +36,9 @@ LINES = [
         ({"exception": "boom"}, "boom"),
         ({"message": "the service is down"}, "the service is down"),
         ({"exception": LINES}, "".join(LINES)),
-        ({"exception": repr(LINES)}, "".join(LINES).rstrip("\n")),
+        ({"exception": repr(LINES)}, "".join(LINES)),
+        ({"exception": pprint.pformat(LINES)}, "".join(LINES)),  # as all servers send it
+        ({"exception": pprint.pformat(LINES, width=20)}, "".join(LINES)),
         ({"exception": repr(["one line"])}, "one line"),
         ({"exception": [1, "a", None]}, "a"),
     ],
@@ -47,15 +51,25 @@ def test_detail(data: Any, detail: str) -> None:
 @pytest.mark.parametrize(
     "long", ["x" * 4_000_000, "ab\n" * 1_000_000, "\\" * 3_000_000, "['" + "\\n', '" * 500_000 + "']"]
 )
-@pytest.mark.parametrize("is_list", [True, False])
-def test_a_long_text_is_cut_and_takes_no_time(long: str, is_list: bool) -> None:
-    text = repr([long, "RuntimeError: boom\n"]) if is_list else f"{long}\nRuntimeError: boom"
+@pytest.mark.parametrize("form", [repr, "[{0[0]!r},\n {0[1]!r}]".format, None])
+def test_a_long_text_is_cut_and_takes_no_time(long: str, form: Callable[[list[str]], str] | None) -> None:
+    text = form([long, "RuntimeError: boom\n"]) if form else f"{long}\nRuntimeError: boom"
     started = time.perf_counter()
     detail = error_detail(error({"exception": text}))
     assert detail.rstrip().endswith("RuntimeError: boom")
     assert len(detail) <= 8192
     assert 0 < len(summary_of(detail)) <= 300
     assert time.perf_counter() - started < 1.0
+
+
+def test_a_cut_list_begins_with_a_whole_line() -> None:
+    """Also if the cut is inside one of the pieces of a long line, and if all is one line."""
+    lines = [f"line {number}: {'word ' * 30}\n" for number in range(200)]
+    for cut in range(200):
+        detail = error_detail(error({"exception": pprint.pformat([*lines, "x" * cut + "\n"])}))
+        assert "'" not in detail
+        assert detail.endswith("word \n" + "x" * cut + "\n")
+    assert error_detail(error({"exception": repr(["word " * 9000 + "boom\n"])})).endswith("word word boom\n")
 
 
 def test_a_cut_leaves_no_half_of_a_secret() -> None:
