@@ -222,7 +222,7 @@ class Fake(Server):
         self.base_url = self.fake.base_url
 
     def _agent(self, role: str) -> Any:
-        agent = self.fake.agent(role)
+        agent = self.fake.agent(role, shared=True)
         agent.forget()
         return agent.with_preamble(PREAMBLE) if role not in ("quick", "streamer") else agent
 
