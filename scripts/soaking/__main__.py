@@ -72,6 +72,7 @@ def main() -> int:
             random.Random(arguments.seed),
             per_second=arguments.faults_per_second,
             share=arguments.share,
+            all_every=server.all_every,
             restart=server.restart,
             kill=server.kill,
         )

@@ -24,6 +24,7 @@ class StandIn:
         self.base_url = self._process.stdout.readline().strip()
 
     kill = None  # its sessions are in memory
+    all_every = 15.0  # seconds between faults of everything at once
 
     def restart(self) -> None:
         """It stops, and comes back at the same port with its sessions; turns that ran are gone."""
@@ -44,6 +45,8 @@ class StandIn:
 
 class Real:
     """The real server, which keeps its sessions in files, so that a restart loses only turns."""
+
+    all_every = 60.0  # a start takes it many seconds
 
     def __init__(self) -> None:
         self._server = DemoServer(test_agents=True, store="local")

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.process_helpers import command, environment
+from support.process_helpers import command, environment, run
 
+from parlant_sync import Client
 from parlant_sync.testing import FakeServer
 
 WAYS = {
@@ -102,6 +103,17 @@ def test_on_every_python_at_hand(python: str, server: FakeServer) -> None:
         check(server, way, python)
         server.agent("quick").forget().echoes()
         server.wait_no_polls(timeout=20)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("python", _others() or [pytest.param("", marks=pytest.mark.skip(reason="none at hand"))])
+def test_a_subinterpreter_is_a_clear_error(python: str, server: FakeServer) -> None:
+    with Client(server.base_url) as client:
+        session_id = client.create_session("quick").id
+    done = run("interpreters.py", server.base_url, session_id, python=python)
+    if "InterpreterPoolExecutor" in done.err:
+        pytest.skip("it has no InterpreterPoolExecutor")
+    assert done.out == "True\n" * 3, done.err
 
 
 def test_again_and_again(server: FakeServer) -> None:

@@ -24,7 +24,7 @@ PYTHON = os.environ.get("PARLANT_SYNC_PATCHED_PYTHON", sys.executable)
 REPLY = "echo: hello\nNone\nfound\ngrown\nclosed\n"
 OVER_HTTPS = ["gevent", "eventlet", "pyopenssl", "opentelemetry", "truststore"]
 OVER_HTTP = ["gevent", "eventlet", "pyopenssl", "opentelemetry", "vcrpy", "requests-cache", "sentry", "ddtrace"]
-OVER_HTTP += ["elastic-apm", "newrelic", "time-machine"]
+OVER_HTTP += ["elastic-apm", "newrelic", "time-machine", "requests-mock"]
 
 
 def converse(patch: str, *arguments: object) -> str:
@@ -39,7 +39,7 @@ def converse(patch: str, *arguments: object) -> str:
 @pytest.mark.parametrize("patch", OVER_HTTP)
 def test_over_http(patch: str, server: FakeServer) -> None:
     out = converse(patch, server.base_url)
-    before = {"vcrpy": "2 0\n2 1\n2\n", "requests-cache": REPLY}.get(patch, "")
+    before = {"vcrpy": "2 0\n2 1\n2\n", "requests-cache": REPLY, "requests-mock": "mocked\n"}.get(patch, "")
     assert out == before + REPLY
 
 

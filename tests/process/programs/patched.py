@@ -28,6 +28,7 @@ NEEDS = {
     "newrelic": "newrelic.agent",
     "truststore": "truststore",
     "time-machine": "time_machine",
+    "requests-mock": "requests_mock",
 }
 try:
     module = importlib.import_module(NEEDS[patch])
@@ -65,6 +66,12 @@ from parlant_sync import Client
 def active() -> Iterator[None]:
     if patch == "time-machine":
         with module.travel("2030-01-01", tick=True):
+            yield
+    elif patch == "requests-mock":
+        with module.Mocker(real_http=True) as mock:
+            mock.get("http://parlant.test/agents", json=[{"id": "mocked", "name": "Mocked"}])
+            with Client("http://parlant.test") as client:
+                print(client.agents()[0].id)
             yield
     else:
         yield

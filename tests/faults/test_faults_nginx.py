@@ -1,0 +1,152 @@
+"""Real nginx before the server: a rolling restart, a default backend, sticky cookies, a body that is too long."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from socket import create_server
+
+import pytest
+
+from parlant_sync import ApiError, Client, Session
+from parlant_sync.testing import FakeServer
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+
+_CONFIG = """
+worker_processes 2; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_max_body_size 8k;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  split_clients $request_id $any {{ 50% 0; * 1; }}
+  map $cookie_route $route {{ "" $any; default $cookie_route; }}
+  map $route $place {{ 0 {first}; 1 {last}; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location = /up {{ return 204; }}
+    location / {{ {location} }}
+  }}
+}}
+"""
+_PASS = """proxy_pass http://$place; proxy_http_version 1.1; proxy_set_header Connection "";
+add_header Set-Cookie "route=$route" always;"""
+
+
+class Nginx:
+    """In front of one server or two, which it chooses at random for who has no cookie yet."""
+
+    def __init__(self, folder: Path, *servers: FakeServer) -> None:
+        self._folder = folder
+        self._places = [server.base_url.removeprefix("http://") for server in servers]
+        with closing(create_server(("127.0.0.1", 0))) as listener:
+            self._port = listener.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self._port}"
+        self._write(_PASS)
+        self._process = subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")])
+
+    def _write(self, location: str) -> None:
+        text = _CONFIG.format(
+            folder=self._folder, port=self._port, first=self._places[0], last=self._places[-1], location=location
+        )
+        (self._folder / "nginx.conf").write_text(text)
+
+    def reload(self, location: str = _PASS) -> None:
+        self._write(location)
+        self._process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def is_up(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.base_url}/up", timeout=5) as answer:
+                return bool(answer.status == 204)
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def servers() -> Iterator[list[FakeServer]]:
+    with ExitStack() as stack:
+        found = [stack.enter_context(FakeServer()) for _ in range(2)]
+        for server in found:
+            server.agent("quick").echoes()
+        yield found
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, servers: list[FakeServer]) -> Iterator[Nginx]:
+    made = Nginx(tmp_path, servers[0])
+    try:
+        wait_for(made.is_up)
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_rolling_restart_ends_no_session(nginx: Nginx, servers: list[FakeServer]) -> None:
+    with Client(nginx.base_url) as client:
+        sessions = [client.create_session("quick") for _ in range(3)]
+        for session in sessions:
+            assert session.send("before", timeout=20).text == "echo: before"
+        # The server is replaced: nginx answers 502, with a page of its own.
+        servers[0].stop()
+        wait_for(lambda: all("502" in (session.health.last_error or "") for session in sessions))
+        # Then, for a moment, a default backend answers for everything.
+        nginx.reload("return 404 'default backend - 404';")
+        wait_for(lambda: all("404" in (session.health.last_error or "") for session in sessions))
+        assert len(client.sessions) == 3
+        servers[0].restart(keep=True)
+        nginx.reload()
+        wait_for(lambda: all(not session.health.consecutive_failures for session in sessions))
+        for session in sessions:
+            assert session.send("after", timeout=20).text == "echo: after"
+            assert [event.offset for event in session.iter_events(timeout=0)] == offsets(session)
+
+
+def test_sticky_cookies(tmp_path: Path, servers: list[FakeServer]) -> None:
+    nginx = Nginx(tmp_path, *servers)
+    try:
+        wait_for(nginx.is_up)
+        for number in range(10):
+            with Client(nginx.base_url, request_timeout=5) as client:
+                assert (
+                    client.create_session("quick").send(f"hello {number}", timeout=20).text == f"echo: hello {number}"
+                )
+        assert all(server.requests for server in servers)  # both had visitors
+    finally:
+        nginx.stop()
+
+
+def test_a_body_that_nginx_refuses(nginx: Nginx, servers: list[FakeServer]) -> None:
+    with Client(nginx.base_url) as client:
+        session = client.create_session("quick")
+        with pytest.raises(ApiError) as caught:
+            session.send("x" * 20_000)
+        assert (caught.value.status, caught.value.from_parlant) == (413, False)
+        assert session.send("short", timeout=20).text == "echo: short"
+
+
+def wait_for(happened: Callable[[], bool], timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not happened():
+        assert time.monotonic() < deadline
+        pause.wait(0.02)
+
+
+def offsets(session: Session) -> list[int]:
+    return [event.offset for event in session.history()]
