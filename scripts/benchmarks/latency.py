@@ -29,7 +29,7 @@ def measure(bench: Bench) -> list[Row]:
 
 def _rows(name: str, what: str, samples: dict[str, list[list[float]]]) -> list[Row]:
     rows = []
-    for label, pick, bar in (("median", median, 0.4), ("p99", lambda v: percentile(v, 99), 3.0)):
+    for label, pick, bar in (("median", median, 0.2), ("p99", lambda v: percentile(v, 99), 3.0)):
         runs = {who: [pick(run) for run in found] for who, found in samples.items()}
         over = difference(runs, OURS, LIMIT)
         assert over is not None

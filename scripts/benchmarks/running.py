@@ -150,6 +150,10 @@ class Desk:
         self._connection.request("GET", "/bench")
         return json.loads(self._connection.getresponse().read())
 
+    def forget(self) -> None:
+        self._connection.request("DELETE", "/bench")
+        self._connection.getresponse().read()
+
     def wait_until_held(self, count: int) -> None:
         """Until so many polls wait at the server. Asks without a pause: the last one is what is timed."""
         while self.report()["held"] < count:

@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.server [--tls CERT KEY]`` prints its port and serves until stdin ends. A session's id says how it
 behaves: ``backlog.50000.x`` has so many events, ``tick.20.x`` sends one event 20 ms after each poll, ``turn.200.x``
-answers each message by a turn of 200 ms, ``flood.TOTAL.BATCH.WINDOW.x`` sends for ever, and
-``idle.x`` never has anything. ``GET /bench`` tells what was asked so far, ``DELETE /bench`` forgets that.
+answers each message by a turn of 200 ms, ``long.50000.x`` has so many events and then answers each message at once,
+``flood.TOTAL.BATCH.WINDOW.x`` sends for ever, and ``idle.x`` never has anything. ``GET /bench`` reports what was asked
+so far, ``DELETE /bench`` forgets that.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class State:
         self.floods: dict[str, Flood] = {}
         self.held: dict[str, set[Connection]] = {}
         self.requests: Counter[str] = Counter()
+        self.order: list[str] = []  # the first requests, in their order
+        self.sent = 0  # bytes of lists
         self.created = 0
         self.open = 0
 
@@ -54,7 +57,11 @@ class State:
 
     def turn(self, session: str, length: str) -> Turns:
         if session not in self.turns:
-            self.turns[session] = Turns(int(length) / 1000)
+            if session.startswith("long."):
+                self.turns[session] = Turns(0)
+                self.turns[session].log = json.loads(history(int(length)))
+            else:
+                self.turns[session] = Turns(int(length) / 1000)
         return self.turns[session]
 
     def flood(self, session: str, *numbers: str) -> Flood:
@@ -64,7 +71,13 @@ class State:
 
     def report(self) -> bytes:
         held = sum(len(connections) for connections in self.held.values())
-        return json.dumps({"requests": self.requests, "held": held, "connections": self.open}).encode()
+        seen = {"requests": self.requests, "order": self.order, "sent": self.sent}
+        return json.dumps({**seen, "held": held, "connections": self.open}).encode()
+
+    def note(self, what: str) -> None:
+        self.requests[what] += 1
+        if len(self.order) < 100:
+            self.order.append(what)
 
 
 class Connection(asyncio.Protocol):
@@ -114,23 +127,25 @@ class Connection(asyncio.Protocol):
             self.send(packed(200, state.report()))
             if method == "DELETE":
                 state.requests.clear()
+                state.order.clear()
+                state.sent = 0
             return
         parts = path.strip("/").split("/")
         value = json.loads(body or b"{}")
         if parts == ["sessions"]:
             # The agent's id says what kind of session is wanted.
             state.created += 1
-            state.requests["create"] += 1
+            state.note("create")
             self.json(201, self._info(f"{value['agent_id']}.{state.created}"))
         elif len(parts) == 2 and method == "GET":
-            state.requests["read"] += 1
+            state.note("read")
             self.json(200, self._info(parts[1]))
         elif len(parts) == 3 and method == "GET":
             waits = query.get("wait_for_data", "60") != "0"
-            state.requests["poll" if waits else "list"] += 1
+            state.note("poll" if waits else "list")
             self._list(parts[1], int(query.get("min_offset", 0)), int(query.get("wait_for_data", 60)))
         elif len(parts) == 3:
-            state.requests["post"] += 1
+            state.note("post")
             self._post(parts[1], value)
         else:
             self.json(404, {"detail": "no such page"})
@@ -158,8 +173,10 @@ class Connection(asyncio.Protocol):
                 self._hold(session, start, wait)
             else:
                 self.send(packed(200, body))
-        elif kind == "turn" and len(state.turn(session, numbers[0]).log) > start:
-            self.send(stamped(packed(200, encode(state.turn(session, numbers[0]).log[start:]))))
+        elif kind in ("turn", "long") and len(state.turn(session, numbers[0]).log) > start:
+            body = encode(state.turn(session, numbers[0]).log[start:])
+            state.sent += len(body)
+            self.send(stamped(packed(200, body)))
         elif not wait:
             self.send(_EMPTY)
         else:
@@ -169,7 +186,7 @@ class Connection(asyncio.Protocol):
 
     def _post(self, session: str, value: dict[str, Any]) -> None:
         kind, *numbers = session.split(".")
-        if kind != "turn":
+        if kind not in ("turn", "long"):
             self.json(201, message(0, value.get("message", ""), "<main>", source="customer"))
             return
         turn = self._state.turn(session, numbers[0])

@@ -1,12 +1,17 @@
-"""How many requests a turn takes."""
+"""How many requests things take: a turn, a list, the first turn after attaching; and how many calls of ours."""
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import alternative, is_end
-from benchmarks.rows import CONTESTANTS, OURS, Row, medians
+from benchmarks.rows import CONTESTANTS, OURS, Row, median, medians
 from benchmarks.running import Bench, Desk
 from benchmarks.wire import Turns
 
@@ -17,10 +22,83 @@ _LENGTH = 150  # ms
 def measure(bench: Bench) -> list[Row]:
     runs = bench.rounds(CONTESTANTS, lambda name: bench.work("traffic.turn", name))
     figures = medians(runs)
-    limit = Turns.BATCHES + 2
-    row = Row("traffic", f"requests of a turn of {Turns.BATCHES} batches", f"<= batches + 2 = {limit}", "", figures)
+    limit = Turns.BATCHES + 1
+    row = Row("traffic", f"requests of a turn of {Turns.BATCHES} batches", f"<= batches + 1 = {limit}", "", figures)
     row.result, row.met = f"{figures[OURS]:.2f}", figures[OURS] <= limit
-    return [row]
+    return [row, *_lists(bench), _calls(bench)]
+
+
+def _lists(bench: Bench) -> list[Row]:
+    count = bench.pick(50_000, 500)
+    found = bench.work("traffic.first", OURS, count=count)
+    first = Row("attach", f"attach to {count:,} events, first send(): requests up to the POST's answer", "2", "", {})
+    first.figures = {OURS: len(found["until_post"])}
+    first.result, first.met = ", ".join(found["until_post"]), len(found["until_post"]) <= 2
+    first.notes = [f"the whole call: {', '.join(found['all'])}; {found['bytes']:,} bytes of events were sent"]
+    rows = [first]
+    for what, wanted in (("client.session(id).history()", 2), ("client.history(id)", 1)):
+        requests, threads = found[what]
+        row = Row("attach", f"{what}: requests", f"{wanted}, no thread", "", {OURS: requests})
+        row.result, row.met = f"{requests}, {threads or 'no'} threads", requests <= wanted and not threads
+        rows.append(row)
+    return rows
+
+
+def _calls(bench: Bench) -> Row:
+    calls, files = bench.work("traffic.calls", OURS)
+    row = Row("calls", "Python calls of ours in one warm send()", "<= 300 in 15 files", "", {OURS: calls})
+    row.result, row.met = f"{calls} in {files} files", calls <= 300 and files <= 15
+    row.notes = ["functions in files of parlant_sync, in the calling thread; a turn of one batch; the median of 20"]
+    return row
+
+
+def first(contestant: str, url: str, count: int, **_: Any) -> dict[str, Any]:
+    """What was requested of a long session: by its first turn in this process, and by lists."""
+    from parlant_sync import Client
+
+    name = f"long.{count}.x"
+    with Desk(url) as desk:
+        desk.forget()
+        with Client(url) as client:
+            client.session(name).send("hello")
+            report = desk.report()
+        order = report["order"]
+        found = {"until_post": order[: order.index("post") + 1], "all": order, "bytes": report["sent"]}
+        lists: dict[str, Callable[[Any], object]] = {
+            "client.session(id).history()": lambda client: client.session(name).history(),
+            "client.history(id)": lambda client: client.history(name),
+        }
+        for what, call in lists.items():
+            desk.forget()
+            with Client(url) as client:
+                before = threading.active_count()
+                call(client)
+                found[what] = (len(desk.report()["order"]), threading.active_count() - before)
+    return found
+
+
+def calls(contestant: str, url: str, **_: Any) -> tuple[int, int]:
+    """Calls of Python functions of ours during one ``send()``, in its thread; and the files that they are in."""
+    import parlant_sync
+
+    ours = str(Path(parlant_sync.__file__).parent)
+    counts, files = [], []
+    with parlant_sync.Client(url) as client:
+        session = client.create_session("turn.0")
+        for number in range(25):
+            seen: Counter[str] = Counter()
+
+            def profile(frame: Any, event: str, argument: object, seen: Counter[str] = seen) -> None:
+                if event == "call" and frame.f_code.co_filename.startswith(ours):
+                    seen[frame.f_code.co_filename] += 1
+
+            sys.setprofile(profile)
+            session.send("hello")
+            sys.setprofile(None)
+            if number >= 5:  # warm
+                counts.append(seen.total())
+                files.append(len(seen))
+    return int(median(counts)), int(median(files))
 
 
 def turn(contestant: str, url: str, **_: Any) -> float:
