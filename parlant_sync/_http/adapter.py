@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar, get_cookie_header
 from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPHeaderDict
 
 from parlant_sync._http import interrupt
 from parlant_sync._http.connection import FreshPool
@@ -83,10 +86,11 @@ class OwnSession(requests.Session):
         # Behind the base everything is quoted already.
         prepared.url = str(steady.url).rstrip("/") + url[len(common.base_url) :]
         if request.params:
-            prepared.url += "?" + urlencode(request.params, doseq=True)  # type: ignore[arg-type]
-        prepared.headers = steady.headers.copy()
+            prepared.url += "?" + _query(request.params)
+        prepared.headers = _copy(steady.headers)
         prepared._cookies = self.cookies
-        prepared.headers.update(request.headers or {})
+        if request.headers:
+            prepared.headers.update(request.headers)
         if self.cookies._cookies:  # type: ignore[attr-defined]
             cookie = get_cookie_header(self.cookies, prepared)
             if cookie is not None:
@@ -104,6 +108,43 @@ class OwnSession(requests.Session):
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
         return {"proxies": self.proxies, "stream": stream, "verify": verify, "cert": cert}
+
+
+def _query(params: Any) -> str:
+    """The parameters as they stand in an address. Those of a poll are numbers, in which nothing needs quoting."""
+    if all(type(value) is int for value in params.values()):
+        return "&".join([f"{name}={value}" for name, value in params.items()])
+    return urlencode(params, doseq=True)
+
+
+def _copy(headers: Any) -> Any:
+    """``headers.copy()``, which would go through all names and lower each again."""
+    copied: CaseInsensitiveDict[str] = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+    copied._store = headers._store.copy()
+    return copied
+
+
+class _JsonResponse(requests.Response):
+    """What requests makes of an answer, if it is JSON and sets no cookies: without a jar and a copy of the headers."""
+
+    def __init__(self, adapter: HTTPAdapter, request: Any, raw: Any) -> None:
+        self._content = False
+        self._content_consumed = False
+        self._next = None
+        self.status_code = raw.status
+        self.headers = raw.headers
+        self.encoding = "utf-8"
+        self.raw = raw
+        self.reason = raw.reason
+        self.url = request.url
+        self.history = []
+        self.elapsed = datetime.timedelta(0)
+        self.request = request
+        self.connection = adapter
+
+    @functools.cached_property
+    def cookies(self) -> RequestsCookieJar:  # type: ignore[override]
+        return RequestsCookieJar()
 
 
 @functools.lru_cache(maxsize=32)
@@ -154,6 +195,17 @@ class Adapter(HTTPAdapter):
         if pool is None:
             pool = self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        # Without proxies there is nothing to work out.
+        return super().request_url(request, proxies) if proxies else request.path_url
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        headers: Any = getattr(resp, "headers", None)
+        usual = isinstance(headers, HTTPHeaderDict) and headers.get("Content-Type") == "application/json"
+        if usual and "Set-Cookie" not in headers:
+            return _JsonResponse(self, req, resp)
+        return super().build_response(req, resp)
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         """Promise: one TLS context for all. Naming its certificates again would load them for every connection."""

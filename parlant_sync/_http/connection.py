@@ -27,6 +27,8 @@ REUSE_WITHIN = 2.0
 # copies of a message stored; and nothing could cut the pauses in between short.
 _ONCE = Retry(0, read=False)
 _TLS_RECORD = 16 * 1024
+# Bytes. Each idle session has one. Long bodies do not go through it.
+_BUFFER = 2048
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -81,7 +83,7 @@ class _TimedResponse(http.client.HTTPResponse):
         slot = current()
         if slot is not None and slot.deadline is not None:
             stream: Any = self.fp
-            self.fp = _WholeLines(_TimedRaw(stream.detach(), sock, slot, slot.deadline))
+            self.fp = _WholeLines(_TimedRaw(stream.detach(), sock, slot, slot.deadline), _BUFFER)
 
     def begin(self) -> None:
         """Promise: no secret in a log record; no socket left open."""

@@ -338,11 +338,7 @@ class Poller:
             if not self.stop_signal.is_set():
                 self._failed(error)
             return False
-        new = self._deliver(events, size, asked)
-        if new:
-            # The readers that were woken need the interpreter lock, which this thread would keep until its next
-            # request is out, half a millisecond later.
-            time.sleep(0)
+        if self._deliver(events, size, asked):
             return True
         self.counts.idle_polls += 1
         # An empty answer long before its time is from a proxy that gives up early, or a server that does not wait.
@@ -357,6 +353,10 @@ class Poller:
         # Measured before the new events are in, which no reader has had a chance to take.
         pressure, backlog = hub.pressure, hub.backlog
         new = hub.deliver(events, asked)
+        if new:
+            # The readers that were woken need the interpreter lock, which this thread would keep until its next
+            # request is out, half a millisecond later.
+            time.sleep(0)
         counts.events += new
         if failures:
             self._alarms.recovered(failures)

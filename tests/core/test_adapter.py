@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import queue
 import socket
 import ssl
@@ -225,3 +226,33 @@ def test_ours_are_taught_from_the_start() -> None:
         assert isinstance(adapter.get_connection_with_tls_context(request, True, proxies=proxies), FreshPool)
         adapter.close()
     assert interrupt.current() is None
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"Set-Cookie": "a=b"}, {"Content-Type": "text/plain"}], ids=["json", "cookie", "text"]
+)
+def test_an_answer_is_what_requests_makes_of_it(more: dict[str, str]) -> None:
+    """Hooks and instrumentations see it. Only a JSON answer without cookies is made in the short way."""
+    request = requests.Request("GET", URL).prepare()
+
+    def answer(maker: HTTPAdapter) -> requests.Response:
+        headers = {"Content-Type": "application/json", "X-Name": "x", **more}
+        raw = urllib3.HTTPResponse(io.BytesIO(b'{"a": "\xc3\xa9"}'), headers, 200, reason="OK", preload_content=False)
+        return maker.build_response(request, raw)
+
+    ours, theirs = answer(Adapter()), answer(HTTPAdapter())
+    assert (type(ours) is requests.Response) is bool(more)
+    if not more:
+        theirs.encoding = "utf-8"  # that of JSON; requests guesses
+    for name in {*vars(theirs), "cookies", "ok", "content", "text", "links", "apparent_encoding"} - {
+        "raw",
+        "connection",
+    }:
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.json() == theirs.json()
+    assert ours.headers["x-NAME"] == "x"
+
+
+@pytest.mark.parametrize("params", [{"min_offset": 0, "wait_for_data": 60}, {"a": "ä &", "n": True}, {"l": ["x", 1]}])
+def test_parameters_stand_in_the_address_as_requests_writes_them(params: dict[str, Any]) -> None:
+    assert f"{URL}?{adapter._query(params)}" == requests.Request("GET", URL, params=params).prepare().url
