@@ -250,6 +250,8 @@ class Idle:
 
     Promise: an exception that a signal handler raises leaves the client usable. In ``Condition.__enter__`` it would
     leave the queue's lock taken for ever. Single operations on a list need no lock, and a forked child inherits none.
+    If it is full, the connection that was idle for the longest time goes: urllib3 would close the newest one, and log a
+    warning for each.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -257,9 +259,11 @@ class Idle:
         self._items: list[Any] = []
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        if 0 < self._maxsize <= len(self._items):
-            raise queue.Full
         self._items.append(item)
+        if 0 < self._maxsize < len(self._items):
+            oldest = self._items.pop(0)
+            if oldest is not None:  # urllib3 fills a new pool with None
+                oldest.close()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         try:

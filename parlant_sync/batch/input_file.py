@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parlant_sync import ConfigurationError
-from parlant_sync.batch.rows import FIELDS, Row, check_rows
+from parlant_sync.batch.rows import FIELDS, Row, check_rows, misspelled
 
 Format = Literal["jsonl", "csv"]
 _ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
@@ -164,9 +164,13 @@ def _csv(
         fitting = [each for each, names in headers.items() if {"message", "messages"} & set(names)]
         if not fitting:
             found = max(headers.values(), key=len)
+            columns = ", ".join(map(repr, found[:10]))
+            if message_column is not None:
+                raise ConfigurationError(f"{name}: no column {message_column!r} in its first row; it has {columns}")
+            meant = next((each for each in map(misspelled, found) if each.endswith(("message?", "messages?"))), "")
             raise ConfigurationError(
-                f"{name}: its first row must name the columns, one of them message (or messages); "
-                f"it has {', '.join(map(repr, found[:10]))}: --message-column says which column holds the message"
+                f"{name}: its first row must name the columns, one of them message (or messages); it has {columns}: "
+                + (meant or "--message-column says which column holds the message")
             )
         best = max(fitting, key=lambda each: len(headers[each]))
         yield from _records(text, best, headers[best], skipped, trouble)
@@ -230,5 +234,8 @@ def _cell(column: str, cell: str) -> Any:
     if column in ("messages", "metadata") or (column in _JSON_FIELDS and cell.lstrip().startswith("[")):
         return json.loads(cell)
     if column in _NUMBERS:
-        return float(cell)
+        try:
+            return float(cell)
+        except ValueError:
+            raise ValueError(f"a number of seconds is needed, not {cell!r:.60}") from None
     return cell.strip() if column in FIELDS and column != "message" else cell

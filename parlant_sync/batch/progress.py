@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parlant_sync.batch.results import Result, Summary
+from parlant_sync.batch.results import EMPTY, Result, Summary
 
 _BAR = 20
 
@@ -79,7 +79,7 @@ class Failures:
         """The line to report now; empty if the row is ok, or its problem was reported already."""
         problem = result.problem
         if not problem and self._empty_fails and result.status == "empty":
-            problem = "empty: the turn ended without a message"
+            problem = EMPTY
         if not problem:
             return ""
         ids = self._more.setdefault(problem, [])

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from parlant_sync import ConfigurationError
 from parlant_sync.batch.journal import LineFile
 from parlant_sync.batch.progress import summary_lines
-from parlant_sync.batch.results import GOOD, Result, Summary, Tally
+from parlant_sync.batch.results import EMPTY, GOOD, Result, Summary, Tally
 from parlant_sync.batch.rows import Row
 
 _BINS = 20
@@ -28,7 +28,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a file, one for each row: the last one counts."""
+    """The results of a file, one for each row, by id: the last one of an id counts."""
 
     name: str
     results: tuple[Result, ...]
@@ -88,7 +88,13 @@ def load(path: str | Path) -> Report:
         file.read(take)
     finally:
         file.close()
-    return Report(path.name, tuple(last.values()))
+    return Report(path.name, tuple(sorted(last.values(), key=lambda result: _by_number(result.id))))
+
+
+def _by_number(row_id: str) -> list[tuple[bool, int, str]]:
+    """Sorts ``r2`` before ``r10``: rows without ids are in the input's order, though they were finished in another."""
+    parts = re.split(r"([0-9]+)", row_id)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _ids(ids: Sequence[str]) -> str:
@@ -144,9 +150,8 @@ def as_csv(report: Report) -> str:
     for result in report.results:
         own = [_cell(result.columns.get(name)) for name in columns]
         tools = " ".join(str(call.get("tool_id")) for turn in result.turns for call in turn.tool_calls)
-        seconds = round(sum(turn.duration for turn in result.turns), 3)
         texts = [_question(result), result.status, "yes" if result.ok else "no", result.text, result.problem]
-        rest = [seconds, len(result.turns), _cell(tools), _cell(result.session_id), result.started]
+        rest = [result.seconds, len(result.turns), _cell(tools), _cell(result.session_id), result.started]
         writer.writerow([_cell(result.id), *own, *map(_cell, texts), *rest])
     return "\ufeff" + out.getvalue()
 
@@ -192,8 +197,7 @@ def as_html(report: Report) -> str:
     for result in report.results:
         turns = "".join(f"<pre><b>{text(turn.message)}</b></pre><pre>{text(turn.text)}</pre>" for turn in result.turns)
         outcome = text(result.status) if result.ok else f'<span class="bad">{text(result.problem)}</span>'
-        seconds = sum(turn.duration for turn in result.turns)
-        parts.append(f"<tr><td>{text(result.id)}<td>{outcome}<td>{turns}<td>{seconds:.2f}</tr>")
+        parts.append(f"<tr><td>{text(result.id)}<td>{outcome}<td>{turns}<td>{result.seconds:.2f}</tr>")
     parts.append("</table></body></html>")
     return "\n".join(parts)
 
@@ -213,14 +217,18 @@ def _histogram(durations: list[float]) -> list[str]:
     return ["<h2>Seconds of a turn</h2>", f'<div class="bars">{bars}</div>', axis]
 
 
-def as_junit(report: Report, rows: Sequence[Row] = ()) -> str:
-    """For CI systems. ``rows`` without a result are reported as skipped."""
+def as_junit(report: Report, rows: Sequence[Row] = (), *, empty_fails: bool = False) -> str:
+    """For CI systems. ``rows`` without a result are skipped. With ``empty_fails``, those that are empty have failed."""
+
+    def problem(result: Result) -> str:
+        return result.problem or (EMPTY if empty_fails and result.status == "empty" else "")
+
     results = {result.id: result for result in report.results}
     wanted = [row.id for row in rows] or list(results)
     known = [results[name] for name in wanted if name in results]
-    failed = sum(not result.ok for result in known)
+    failed = sum(bool(problem(result)) for result in known)
     counts = {"tests": len(wanted), "failures": failed, "skipped": len(wanted) - len(known)}
-    seconds = sum(result.duration for result in known)
+    seconds = sum(result.seconds for result in known)
     suite = ElementTree.Element("testsuite", name=_xml(report.name), time=f"{seconds:.3f}")
     suite.attrib.update({name: str(count) for name, count in counts.items()})
     for name in wanted:
@@ -229,9 +237,9 @@ def as_junit(report: Report, rows: Sequence[Row] = ()) -> str:
         if result is None:
             ElementTree.SubElement(case, "skipped", message="not finished")
             continue
-        case.set("time", f"{result.duration:.3f}")
-        if not result.ok:
-            failure = ElementTree.SubElement(case, "failure", message=_xml(result.problem))
+        case.set("time", f"{result.seconds:.3f}")
+        if why := problem(result):
+            failure = ElementTree.SubElement(case, "failure", message=_xml(why))
             failure.text = _xml("\n\n".join(f"> {turn.message}\n\n{turn.text}" for turn in result.turns))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=False) + "\n"
@@ -262,15 +270,21 @@ def compare(old: Report, new: Report) -> Comparison:
     before = {result.id: result for result in old.results}
     after = {result.id: result for result in new.results}
     both = [name for name in after if name in before]
+    was_well, is_well = ({name for name in both if _has_text(side[name])} for side in (before, after))
     return Comparison(
-        worse={name: after[name].problem for name in both if before[name].ok and not after[name].ok},
-        better=[name for name in both if after[name].ok and not before[name].ok],
+        worse={name: after[name].problem or EMPTY for name in both if name in was_well - is_well},
+        better=[name for name in both if name in is_well - was_well],
         changed=[name for name in both if before[name].text != after[name].text],
         missing=[name for name in before if name not in after],
         added=[name for name in after if name not in before],
         p50=(old.summary.p50, new.summary.p50),
         p95=(old.summary.p95, new.summary.p95),
     )
+
+
+def _has_text(result: Result) -> bool:
+    """A model that fails can look like empty answers: a row that had one, and has none now, got worse."""
+    return result.ok and result.status != "empty"
 
 
 def comparison_text(found: Comparison) -> str:

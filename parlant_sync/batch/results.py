@@ -12,6 +12,8 @@ from typing import Any
 GOOD = ("answered", "empty", "human")
 BAD = ("failed", "timed_out", "uncertain")
 STATUSES = GOOD + BAD
+# What is wrong with an empty row, if that counts as a failure.
+EMPTY = "empty: the turn ended without a message"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ class Result:
         for name in filter(None, (self.session_id, self.id)):
             said = re.sub(rf"\bsession {re.escape(name)}\b", "its session", said)
         return f"{self.status.replace('_', ' ')}: {_KEYS.sub('KEY', said)}".removesuffix(": ")
+
+    @property
+    def seconds(self) -> float:
+        """The time of its turns, without outages and pauses between them."""
+        return round(sum(turn.duration for turn in self.turns), 3)
 
     def to_json(self) -> dict[str, Any]:
         value = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -37,7 +37,7 @@ def exit_code(error: BaseException) -> int:
             return code
     if isinstance(error, errors.ApiError):
         # Redirects and statuses that nobody foresaw; 408 and 425 are the two of 4xx that pass by themselves.
-        return UNREACHED if error.status in (408, 425) else REFUSED
+        return UNREACHED if error.status in (408, 425) or is_page(error) else REFUSED
     return UNEXPECTED
 
 
@@ -97,15 +97,24 @@ def is_gone(error: errors.NotFoundError, wanted: str) -> bool:
     return error.from_parlant and f"'{wanted}'" in error.detail and "not found" in error.detail
 
 
+def is_page(error: errors.ApiError) -> bool:
+    """Whether a proxy answered in place of Parlant, as during maintenance: that may be over in a moment.
+
+    Three of its answers stay: it asks for a token, or says that the server has moved for good.
+    """
+    return not error.from_parlant and error.status not in (301, 308, 401)
+
+
 def _what(error: BaseException, again: Callable[..., str], token_source: str) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, errors.ConfigurationError):
         return _in_words_of_the_command(str(error))
     if isinstance(error, errors.TransportError):
-        return f"{error}; check the address: -s/--server, PARLANT_SERVER or the profile"
+        said = str(error).partition("; check that a Parlant server answers")[0]
+        return f"{said}; check the address: -s/--server, PARLANT_SERVER or the profile"
     if isinstance(error, errors.ApiError):
-        return _refused(error, token_source)
+        return _refused(error, again, token_source)
     if isinstance(error, errors.TurnTimeout):
         return str(error).replace("; session.reply_to(error.event) goes on waiting", "; a longer --timeout may help")
     if isinstance(error, errors.DeliveryUncertain):
@@ -130,12 +139,15 @@ def _in_words_of_the_command(text: str) -> str:
     return text
 
 
-def _refused(error: errors.ApiError, token_source: str) -> str:
+def _refused(error: errors.ApiError, again: Callable[..., str], token_source: str) -> str:
     said = f"{error.method} {error.path}: {error.status} {error.detail}".strip()
     if isinstance(error, errors.AuthenticationError):
         if token_source:
             return f"{said}; the token of this run came from {token_source}: check it there"
         return f"{said}; this server needs a token: give one with --token-file or PARLANT_TOKEN"
+    if is_page(error) and not isinstance(error, (errors.RateLimitedError, errors.ServerError)):
+        redirect = ", and redirects are refused" if 300 <= error.status < 400 else ""
+        return f"{said}; a proxy answered, not Parlant{redirect}: try again later, or {again('doctor')}"
     if isinstance(error, errors.PermissionDeniedError):
         return f"{said}; this server does not allow that to this token"
     if isinstance(error, errors.NotFoundError):

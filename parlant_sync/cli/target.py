@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from parlant_sync import Agent, Client, NotFoundError, ParlantSyncError, PermissionDeniedError, Session
-from parlant_sync.cli.errors import REFUSED, CommandError, is_gone, usage
+from parlant_sync.cli.errors import REFUSED, CommandError, exit_code, is_gone, usage
 from parlant_sync.cli.options import App, Seconds, option, typed
 from parlant_sync.cli.terminal import waiting_for
 
@@ -187,12 +187,9 @@ def agent_of_that_name(app: App, client: Client, name: str, error: NotFoundError
     Raises CommandError with a suggestion.
     """
     if not is_gone(error, name):
-        raise CommandError(REFUSED, no_parlant(app, client, error)) from error
-    try:
-        agents = client.agents()
-    except ParlantSyncError:  # a production server does not list them
-        agents = []
-    named = [agent for agent in agents if agent.name.casefold() == name.casefold()]
+        raise no_parlant(app, client, error) from error
+    agents = _listed(client)
+    named = _called(agents, name)
     if len(named) == 1:
         return named[0].id
     if named:
@@ -201,6 +198,23 @@ def agent_of_that_name(app: App, client: Client, name: str, error: NotFoundError
     near = [known[text] for text in get_close_matches(name, known, 1)]
     hint = f"did you mean {_names(near)}?" if near else f"{app.again('agents')} lists them"
     raise CommandError(REFUSED, f"no agent {name!r} on {client.base_url}; {hint}") from error
+
+
+def agent_called(client: Client, name: str) -> str | None:
+    """The id of the one agent that has this name; None if there is no such agent, or it cannot be found out."""
+    named = _called(_listed(client), name)
+    return named[0].id if len(named) == 1 else None
+
+
+def _listed(client: Client) -> list[Agent]:
+    try:
+        return client.agents()
+    except ParlantSyncError:  # a production server does not list them
+        return []
+
+
+def _called(agents: Sequence[Agent], name: str) -> list[Agent]:
+    return [agent for agent in agents if agent.name.casefold() == name.casefold()]
 
 
 def _names(agents: Sequence[Agent]) -> str:
@@ -241,8 +255,8 @@ def missing(app: App, client: Client, session_id: str, conversation: str | None 
     except NotFoundError as error:
         why = "(a server that keeps sessions in memory forgets them when it restarts)"
         if not is_gone(error, session_id):
-            said = no_parlant(app, client, error)
-        elif conversation is None:
+            raise no_parlant(app, client, error) from error
+        if conversation is None:
             said = f"no session {session_id!r} on {client.base_url} {why}; {app.again('sessions', 'list')} lists them"
         else:
             said = (
@@ -252,7 +266,9 @@ def missing(app: App, client: Client, session_id: str, conversation: str | None 
         raise CommandError(REFUSED, said) from error
 
 
-def no_parlant(app: App, client: Client, error: NotFoundError) -> str:
-    """For a 404 that is not Parlant's: there is no Parlant server at this address."""
+def no_parlant(app: App, client: Client, error: NotFoundError) -> CommandError:
+    """For a 404 that names no agent and no session: there is no Parlant server at this address, or not now."""
     said = f"{error.method} {error.path} at {client.base_url}: {error.status} {error.detail}"
-    return f"{said}; there may be no Parlant server at this address: {app.again('doctor')}"
+    return CommandError(
+        exit_code(error), f"{said}; there may be no Parlant server at this address: {app.again('doctor')}"
+    )

@@ -97,17 +97,17 @@ class Watcher:
                 self._wait.wait(max(0.0, left))
 
     def _list(self) -> None:
-        ids = {info.id for info in self._client.list_sessions(**self._selection)}
-        for gone in set(self._sessions) - ids:
+        ids = [info.id for info in self._client.list_sessions(**self._selection)]
+        for gone in set(self._sessions).difference(ids):
             del self._sessions[gone]
-        for new in ids - set(self._sessions):
+        for new in [each for each in ids if each not in self._sessions]:  # in the server's order
             known = self._known.get(new)
             try:
                 self._sessions[new] = _Watched(self._start(new) if known is None else known)
             except NotFoundError as error:
                 if not is_gone(error, new):
                     raise
-        self._listed(ids)
+        self._listed(set(ids))
 
     def _round(self, pool: ThreadPoolExecutor) -> bool:
         """Look into every session that is due; whether anything came."""

@@ -43,7 +43,7 @@ def main() -> int:
         # whatever else goes wrong, ends every wait of theirs.
         with ThreadPoolExecutor(THREADS) as pool, Client() as client:
             for answer in pool.map(lambda question: ask(client, sys.argv[1], question), questions):
-                print(json.dumps(answer), flush=True)
+                print(json.dumps(answer, ensure_ascii=False), flush=True)
                 failures += answer["outcome"] in ("timed_out", "failed")
     except ParlantSyncError as error:  # the server is gone, the token is wrong: true of all questions
         print(f"ask_many: {error}", file=sys.stderr)

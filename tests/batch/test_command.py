@@ -126,7 +126,7 @@ def test_other_endings(server: FakeServer, command: Command, questions: Question
     assert (code, err) == (6, f"parlant-sync: no agent 'nobody there' on {server.base_url}; {again} lists them\n")
     server.fail_next("/agents/a", 404, "<html>nothing here</html>", times=None)
     code, _, err = command(questions([{"message": "a", "agent_id": "a"}]), *options)
-    assert (code, "there may be no Parlant server at this address" in err) == (6, True)
+    assert (code, "there may be no Parlant server at this address" in err) == (3, True)
     assert command(questions(ROWS), "--results", tmp_path / "no" / "where", "-s", server.base_url)[0] == 2
     assert command(questions(ROWS), "--results", path, "-s", "http://127.0.0.1:9")[0] == 3
     assert sorted(each.name for each in tmp_path.iterdir()) == ["questions.jsonl"], "refused, and has left files"
@@ -397,3 +397,28 @@ def test_elsewhere_than_at_a_terminal_there_is_a_line_now_and_then(monkeypatch: 
 
     _follow(App(Signals()), cast("Batch", Running()), [], {"quiet": False, "empty_fails": False, "junit": None})
     assert written == ["2/2 rows  2.0/s  429: next in 20 s"]
+
+
+def test_an_agent_may_be_given_by_its_name(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    server.agent("k2", name="The Librarian")
+    options = ["--results", tmp_path / "out.jsonl", "-s", server.base_url, "--agent-id", "the librarian"]
+    assert command(questions(ROWS[:1]), *options)[0] == 0
+    code, out, err = command(questions(ROWS[:2]), *options)  # goes on: the earlier run noted the id
+    assert (code, err) == (0, "")
+    assert "(1 by earlier runs)" in out
+    row = {"message": "x", "agent_id": "The Librarian"}
+    code, _, err = command(questions([row]), *options[:-2], "--results", tmp_path / "o.jsonl")
+    assert (code, "rows need the id: k2" in err) == (2, True)
+
+
+def test_mistakes_are_found_before_the_first_question(
+    server: FakeServer, command: Command, questions: Questions, tmp_path: Path
+) -> None:
+    options = ["--results", tmp_path / "out.jsonl", "-s", server.base_url]
+    code, _, err = command(questions(ROWS), *options, "--junit", tmp_path / "none" / "x.xml")
+    assert (code, "no such folder" in err) == (2, True)
+    code, _, err = command("reprot", tmp_path / "out.jsonl")
+    assert (code, "did you mean 'batch report'?" in err) == (2, True)
+    assert posted(server.base_url) == {}

@@ -15,6 +15,7 @@ import pytest
 
 from parlant_sync import ConfigurationError
 from parlant_sync.batch import Result, Row, TurnResult, report
+from parlant_sync.batch.results import EMPTY
 
 NASTY = '<script>alert(1)</script>|"&\x00=1+1'
 TOOL = {"tool_id": "geo:capital", "arguments": {}}
@@ -44,7 +45,7 @@ def write(tmp_path: Path) -> Write:
 
 def test_the_last_result_of_a_row_counts_and_problems_are_grouped(write: Write) -> None:
     found = report.load(write(RESULTS))
-    assert [result.id for result in found.results] == ["a", "b", NASTY, "f0", "f1", "f2", "t", "e"]
+    assert [result.id for result in found.results] == [NASTY, "a", "b", "e", "f0", "f1", "f2", "t"]
     assert [len(ids) for _, ids in found.groups] == [3, 1, 1]
     assert found.durations == [0.5, 1.0, 2.0, 3.0]
     assert found.tools == [("geo:capital", 1)]
@@ -64,7 +65,7 @@ def test_the_last_result_of_a_row_counts_and_problems_are_grouped(write: Write) 
 def test_a_table_for_spreadsheets(write: Write) -> None:
     text = report.as_csv(report.load(write(RESULTS)))
     assert text.startswith("\ufeffid,area,'=2+2,message,status,ok,")
-    first, *_, nasty, _, _, _, timed_out, _ = rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    nasty, first, *_, timed_out = rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
     assert len(rows) == 8
     assert (first["area"], first["message"], first["ok"], first["seconds"], first["tools"]) == (
         "x", "q?", "yes", "1.0", "geo:capital",
@@ -122,25 +123,41 @@ def test_junit(write: Write) -> None:
     assert failure is not None
     assert "alert(1)" in str(failure.get("message"))
     assert cases["later"].find("skipped") is not None
+    assert (cases["a"].get("time"), cases["t"].get("time")) == ("1.000", "0.000"), "the time of the turns"
+    strict = ElementTree.fromstring(report.as_junit(report.load(write(RESULTS)), rows, empty_fails=True))
+    assert strict.get("failures") == "6"
+
+
+def test_rows_are_in_the_order_of_their_ids(write: Write) -> None:
+    found = report.load(write([Result(name, "answered") for name in ("10", "r10", "9", "r9x", "r9")]))
+    assert [result.id for result in found.results] == ["9", "10", "r9", "r9x", "r10"]
 
 
 def test_what_got_worse(write: Write) -> None:
     def answered(name: str, text: str, seconds: float = 1.0, **more: Any) -> Result:
         return Result(name, "answered", text, (TurnResult("q", text, "answered", seconds),), **more)
 
-    old = [answered("same", "x"), answered("worse", "x"), Result("better", "failed"), answered("gone", "x")]
+    emptied, filled = (Result(name, "empty") for name in ("emptied", "filled"))
+    old = [
+        answered("emptied", "x"),
+        filled,
+        answered("same", "x"),
+        answered("worse", "x"),
+        Result("better", "failed"),
+        answered("gone", "x"),
+    ]
     new = [
         answered("same", "y", 2.0), answered("worse", "x", 2.0, unmet=("expected 'z'",)), answered("better", "x", 2.0),
-        answered("new", "x", 2.0),
+        answered("new", "x", 2.0), emptied, answered("filled", "x", 2.0),
     ]  # fmt: skip
     found = report.compare(report.load(write(old, "o")), report.load(write(new, "n")))
-    assert found.worse == {"worse": "not as expected: expected 'z'"}
+    assert found.worse == {"emptied": EMPTY, "worse": "not as expected: expected 'z'"}
     assert (found.better, found.changed, found.missing, found.added) == (
-        ["better"], ["same", "better"], ["gone"], ["new"],
+        ["better", "filled"], ["better", "emptied", "filled", "same"], ["gone"], ["new"],
     )  # fmt: skip
     assert (found.p50, found.p95) == ((1.0, 2.0), (1.0, 2.0))
     text = report.comparison_text(found)
-    assert text.startswith("1 row got worse, 1 better, 2 have another text\n")
+    assert text.startswith("2 rows got worse, 2 better, 4 have another text\n")
     assert "p95 1.00 s, now 2.00 s (+100%)" in text
     json.dumps(found.to_json())
 

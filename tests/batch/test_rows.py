@@ -170,8 +170,9 @@ def test_a_long_cell(tmp_path: Path) -> None:
         ("in.jsonl", b'["a"]\n', "line 1: one object a line"),
         ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8; say what it is with --encoding"),
         ("in.csv", b"question\nwhat\n", "'question': --message-column"),
+        ("in.csv", b"id,mesage\n1,what\n", "'mesage' is unknown; did you mean message"),
         ("in.csv", b"message\na,b\n", "row 2: more cells"),
-        ("in.csv", b"message,timeout\na,soon\n", "row 2: timeout"),
+        ("in.csv", b"message,timeout\na,soon\n", "row 2: timeout: a number of seconds is needed, not 'soon'"),
         ("in.csv", b"message,metadata\na,{\n", "row 2: metadata"),
         ("in.csv", b'message\n"a\n', "not CSV"),
         (
@@ -226,6 +227,8 @@ def test_what_is_ambiguous_can_be_said(tmp_path: Path) -> None:
     found = read_file(path, encoding="cp1252", delimiter="|", message_column="frage")
     assert found.rows[0].messages == ("Wo ist das Café?",)
     assert found.unused == ["no", "message (not used)"]
+    with pytest.raises(ConfigurationError, match="no column 'Question' in its first row; it has 'no', 'Frage'"):
+        read_file(path, encoding="cp1252", delimiter="|", message_column="Question")
     for wrong in ({"encoding": "latin-99"}, {"encoding": "ascii"}, {"encoding": "cp1252", "delimiter": "||"}):
         with pytest.raises(ConfigurationError):
             read_file(path, **wrong)

@@ -322,6 +322,7 @@ def test_tail_begins_where_it_is_asked_to(fake: Cli, parlant_server: FakeServer)
     assert [event["offset"] for event in fake.run(*tail, "-n", "2").json_lines] == every[-2:]
     last = fake.run(*tail, "-n", "1", "--kinds", "message").json_lines
     assert [event["data"]["message"] for event in last] == ["echo: x"]
+    assert fake.run("tail", "--session-id", session, "--timeout", "0", "--text-only", "-n", "1").out == "echo: x\n"
     assert fake.run(*tail, "-n", "0").out == ""
     assert len(fake.run(*tail, "--since", "1h").json_lines) == len(every)
     for later in ((datetime.now(timezone.utc) + timedelta(hours=1)).isoformat(), "2100-01-01T00:00Z"):

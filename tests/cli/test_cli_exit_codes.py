@@ -67,6 +67,15 @@ def test_3_failing_for_now(fake: Cli, parlant_server: FakeServer, status: int) -
     fake.run("agents").failed(3, str(status), "again")
 
 
+@pytest.mark.parametrize("status", [302, 400, 403, 404, 408, 409, 413, 422])
+def test_3_a_maintenance_page(fake: Cli, parlant_server: FakeServer, status: int) -> None:
+    elsewhere = {"Location": "https://sorry.invalid/"}
+    parlant_server.fail_next("GET /agents", status, "<html>We are down</html>", elsewhere, times=None)
+    fake.run("agents").failed(3, str(status), "We are down", "a proxy answered, not Parlant", "try again later")
+    parlant_server.fail_next("/sessions/x", status, "<html>We are down</html>", elsewhere, times=None)
+    fake.run("send", "--session-id", "x", "hi").failed(3, str(status), "We are down", "doctor")
+
+
 def test_3_another_program_answers(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.fail_next("GET /agents", 200, "<html>Welcome</html>", times=None)
     fake.run("agents").failed(3, "not with what a Parlant server sends")

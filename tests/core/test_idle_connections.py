@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import queue
 import threading
+from http.client import HTTPConnection
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from parlant_sync import Client
 from parlant_sync._http.connection import Idle
+from parlant_sync.testing import FakeServer
 
 
 def test_the_last_that_came_is_the_first_to_go() -> None:
     idle = Idle(2)
     with pytest.raises(queue.Empty):
         idle.get(block=False)
-    idle.put("a", block=False)
-    idle.put("b", block=False)
+    first, second, third = (HTTPConnection("localhost") for _ in range(3))
+    idle.put(None, block=False)
+    idle.put(first, block=False)
+    idle.put(second, block=False)
     assert idle.qsize() == 2
-    with pytest.raises(queue.Full):
-        idle.put("c", block=False)
-    assert [idle.get(block=False), idle.get(block=False), idle.qsize()] == ["b", "a", 0]
+    with patch.object(first, "close") as close:
+        idle.put(third, block=False)
+    close.assert_called_once_with()
+    assert [idle.get(block=False), idle.get(block=False), idle.qsize()] == [third, second, 0]
+
+
+def test_more_threads_than_connections_are_kept_log_no_warnings(
+    parlant_server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(70)
+
+    def request(client: Client) -> None:
+        together.wait(20)
+        client.agents()
+
+    with Client(parlant_server.base_url) as client:
+        threads = [threading.Thread(target=request, args=(client,)) for _ in range(70)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert caplog.records == []
 
 
 def test_it_never_waits() -> None:

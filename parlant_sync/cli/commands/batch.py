@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import os
 import sys
@@ -13,15 +14,15 @@ from urllib.parse import unquote
 
 import click
 
-from parlant_sync import NotFoundError
+from parlant_sync import ConfigurationError, NotFoundError
 from parlant_sync import batch as batches
 from parlant_sync.batch.input_file import Format, InputFile, read_file
 from parlant_sync.batch.progress import Failures, duration, left_line, progress_line, summary_lines
 from parlant_sync.cli import output
-from parlant_sync.cli.errors import LOCKED, REFUSED, ROWS, CommandError, usage
+from parlant_sync.cli.errors import LOCKED, ROWS, CommandError, usage
 from parlant_sync.cli.options import App, Command, RateType, Seconds, complete, option, pass_app
 from parlant_sync.cli.signals import Terminated
-from parlant_sync.cli.target import no_parlant
+from parlant_sync.cli.target import agent_called, agent_of_that_name
 from parlant_sync.cli.terminal import Waiting
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class _BatchCommand(Command):
         at = 0
         while at < len(args) and (args[at] in _WITH_VALUE or args[at].startswith("-v")):  # the common options
             at += 2 if args[at] in _WITH_VALUE else 1
+        if len(args) > at + 1 and not os.path.exists(args[at]):
+            meant = difflib.get_close_matches(args[at], ("report", "compare"), 1)
+            if meant and meant[0] != args[at]:
+                raise click.UsageError(f"no file {args[at]!r}; did you mean '{info_name} {meant[0]}'?")
         if args[at : at + 1] in (["report"], ["compare"]):
             from parlant_sync.cli.commands import batch_report
 
@@ -122,6 +127,8 @@ def batch(app: App, /, source: str, results: str | None, **options: Any) -> int 
             raise usage(f"--{name} must be a finite number of seconds")
     if results is None and not options["dry_run"]:
         raise usage("say where the results go: --results FILE")
+    if options["junit"] is not None and not os.path.isdir(os.path.dirname(options["junit"]) or "."):
+        raise usage(f"--junit {options['junit']}: there is no such folder; make it first")
     found = _read(source, options)
     rows = found.rows[: options["limit"]]
     if options["dry_run"]:
@@ -168,7 +175,8 @@ def _start(
     if executor is not None and token is not None:
         token = token()  # the file may be on this machine alone
     given = "agent_id customer_id rate timeout max_failures settle retry_failed retry_empty empty_fails name cleanup"
-    try:
+
+    def begin() -> batches.Batch:
         return batches.run(
             rows,
             results=results,
@@ -178,16 +186,20 @@ def _start(
             concurrency=options["concurrency"] or threads or 4,
             **{name: options[name] for name in given.split()},
         )
-    except NotFoundError as error:  # before a batch begins, nothing but agents is asked for
-        raise CommandError(REFUSED, _no_agent(app, error)) from error
 
-
-def _no_agent(app: App, error: NotFoundError) -> str:
-    wanted = unquote(error.path.rpartition("/")[2])
-    with app.client() as client:
-        if wanted in error.detail:
-            return f"no agent {wanted!r} on {client.base_url}; {app.again('agents')} lists them"
-        return no_parlant(app, client, error)
+    try:
+        return begin()
+    except (NotFoundError, ConfigurationError) as error:  # an agent's name is not the id that earlier runs have noted
+        with app.client() as client:
+            agent_id = agent_called(client, options["agent_id"]) if options["agent_id"] is not None else None
+            if agent_id is None:
+                if isinstance(error, NotFoundError):  # before a batch begins, nothing but agents is asked for
+                    wanted = unquote(error.path.rpartition("/")[2])
+                    meant = agent_of_that_name(app, client, wanted, error)
+                    raise usage(f"a row asks the agent {wanted!r} by its name; rows need the id: {meant}") from error
+                raise
+    options["agent_id"] = agent_id
+    return begin()
 
 
 @contextlib.contextmanager
@@ -269,7 +281,7 @@ def _report_end(running: batches.Batch, rows: list[batches.Row], failures: Failu
     if options["junit"] is not None:
         from parlant_sync.cli.commands.batch_report import write_junit
 
-        write_junit(options["junit"], options["results"], rows)
+        write_junit(options["junit"], options["results"], rows, empty_fails=options["empty_fails"])
 
 
 def _preview(app: App, found: InputFile, rows: list[batches.Row], results: str | None, options: dict[str, Any]) -> None:

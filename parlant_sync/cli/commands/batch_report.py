@@ -90,9 +90,9 @@ def compare(app: App, /, old: str, new: str) -> int | None:
     return ROWS if found.worse else None
 
 
-def write_junit(path: str, results: str, rows: Sequence[Row]) -> None:
+def write_junit(path: str, results: str, rows: Sequence[Row], *, empty_fails: bool) -> None:
     """The results as a JUnit report: the file is there whole, or as it was."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(reports.as_junit(_load(results), rows), "utf-8", newline="\n")
+    temporary.write_text(reports.as_junit(_load(results), rows, empty_fails=empty_fails), "utf-8", newline="\n")
     os.replace(temporary, target)

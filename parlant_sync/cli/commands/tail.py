@@ -95,7 +95,7 @@ def tail(
     if lines is not None and since is not None and typed("lines") == typed("since"):
         raise usage("give -n or --since, not both")
     start = _Start(lines, _since(since))
-    shown = _Shown(_names("--kinds", kinds, KINDS), _names("--sources", sources, SOURCES), not no_preambles)
+    shown = _Shown(_names("--kinds", kinds, KINDS), _names("--sources", sources, SOURCES), not no_preambles, text_only)
     put: _Put = _print_text if text_only else _printer(app, all_sessions)
     if command is not None or forward_to is not None:
         deliver = (
@@ -127,18 +127,19 @@ class _Shown:
     kinds: frozenset[str] | None
     sources: frozenset[str] | None
     preambles: bool
+    text_only: bool
 
     def wants(self, event: Event) -> bool:
         return (
-            (self.kinds is None or event.kind in self.kinds)
+            (not self.text_only or event.message is not None)
+            and (self.kinds is None or event.kind in self.kinds)
             and (self.sources is None or event.source in self.sources)
             and (self.preambles or not event.is_preamble)
         )
 
 
 def _print_text(_: str, event: Event) -> None:
-    if event.message is not None:
-        output.answer(event.message)
+    output.answer(event.message or "")
 
 
 def _printer(app: App, with_session: bool) -> _Put:
