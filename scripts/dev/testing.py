@@ -130,7 +130,7 @@ def on_pythons(steps: Steps, options: argparse.Namespace, unit: Sequence[str], p
             continue
         folder = environments.ROOT / ".venvs" / name
         try:
-            each = environments.ensure(folder, [*arguments, "-e", ".[test]"], python=found, pip=python, day=today)
+            each = environments.ensure(folder, [*arguments, "-e", ".[unit]"], python=found, pip=python, day=today)
         except environments.SetupError as error:
             steps.left_out(title, str(error), ok=False)
             continue

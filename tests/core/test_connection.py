@@ -181,6 +181,8 @@ def test_a_label_that_is_too_long() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+# Python 3.12 and later warn of a fork in a process with threads. This one is meant.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("shared", [False, True], ids=["ours", "a-factory-s"])
 def test_a_child_of_a_fork_without_hooks_uses_no_connection_of_its_parent(
     shared: bool, monkeypatch: pytest.MonkeyPatch

@@ -8,9 +8,10 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from parlant_sync.demo.server.nlp import fill, item
-
 pydantic = pytest.importorskip("pydantic")  # comes with parlant only
+pytest.importorskip("parlant")
+
+from parlant_sync.demo.server.nlp import fill, item  # noqa: E402
 
 
 class Colour(Enum):
