@@ -8,15 +8,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 from parlant_sync import errors
-from parlant_sync._api.calls import unread
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.event_hub import LogStart
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._single_owner import SingleOwner
-from parlant_sync._turns.streaming import BY_LIST, BY_READ, StreamedMessage
+from parlant_sync._turns.streaming import BY_LIST, MessageReader, StreamedMessage
 from parlant_sync.events import Event
 
 _UNDECIDED = -1
@@ -97,6 +95,7 @@ class EventReader:
         self._done = False
         self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
         self._growing: StreamedMessage | None = None
+        self._messages = MessageReader(api, session_id)
 
     @property
     def cursor(self) -> int:
@@ -196,8 +195,8 @@ class EventReader:
                     if self._partial:
                         return found
             growing = self._growing
-            if growing is not None and growing.wants_a_look:
-                if self._look(growing, idle):
+            if growing is not None and growing.is_due:
+                if self._refresh(growing, idle):
                     idle = Deadline(self._timeout)
             elif found is None and not self._ready and idle.expired():
                 raise StopIteration
@@ -256,7 +255,8 @@ class EventReader:
 
     @property
     def _every(self) -> float:
-        return BY_READ if self._partial and self._api.single_reads else BY_LIST
+        """In how many seconds a growing message is read again. Only ``partial`` shows the difference."""
+        return self._messages.every() if self._partial else BY_LIST
 
     def _watch(self, found: Event) -> None:
         self._growing = growing = StreamedMessage(found, self._every)
@@ -265,28 +265,23 @@ class EventReader:
             growing.stale = before.stale
         self._position.growing = growing
 
-    def _look(self, growing: StreamedMessage, idle: Deadline) -> bool:
-        """Read the message again; True where it has grown. What is to be given lands in ``_ready``."""
-        limit = idle.between(LEAST, self._api.transport.settings.request_timeout)
-        try:
-            now = self._api.reread(self._session_id, growing.event, deadline=Deadline(limit))
-        except errors.ParlantSyncError as error:
-            if not unread(error) and not isinstance(error, errors.SessionClosed):
-                raise
-            growing.put_off(self._every)
-            return False  # the next look tries again: a message is not given half for a passing trouble
-        grew = growing.grew(now, self._every)
-        if not now.is_partial or growing.over or growing.stale.expired():
-            self._ready.append(now)
+    def _refresh(self, growing: StreamedMessage, idle: Deadline) -> bool:
+        """Read the message again; return whether it has grown. What is to be given goes into ``_ready``.
+
+        If it cannot be read, the next look tries again: no message is given half because of a short failure.
+        """
+        grew = self._messages.refresh(growing, idle, self._every)
+        if grew is not None and growing.is_final:
+            self._ready.append(growing.event)
             self._growing = None
-            self._feed.put_back(growing.held)  # there may be one among them that grows as well
+            self._feed.put_back(growing.held)  # one of them may grow as well
         elif grew and self._partial:
-            self._ready.append(now)
-        return grew
+            self._ready.append(growing.event)
+        return bool(grew)
 
     def _hold(self, growing: StreamedMessage, event: Event, idle: Deadline) -> None:
-        """An event behind the growing message: it waits, and may say that the message is as whole as it gets."""
+        """Keep an event behind the growing message back. It may show that the message will not grow any more."""
         growing.held.append(event)
         if growing.is_followed_by(event) or growing.is_cut_by(event):
             growing.over = True
-            self._look(growing, idle)
+            self._refresh(growing, idle)

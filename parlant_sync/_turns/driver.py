@@ -7,14 +7,13 @@ import time
 from parlant_sync import errors
 from parlant_sync._api.calls import unread
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._tracing import Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
-from parlant_sync._turns.streaming import BY_LIST, BY_READ
+from parlant_sync._turns.streaming import MessageReader, StreamedMessage
 from parlant_sync._turns.tracker import TurnTracker
 from parlant_sync._turns.transcript import Transcript
 from parlant_sync._turns.turn_queue import TurnTicket
@@ -51,7 +50,8 @@ class TurnDriver:
         self.request = request
         self.session_id = session_id
         self.where = f"session {session_id} on {api.transport.base_url}"
-        self.transcript = Transcript(tracker)
+        self._messages = MessageReader(api, session_id)
+        self.transcript = Transcript(tracker, self._messages.every)
         self.outcome: Reply | errors.ParlantSyncError | None = None
         self.left = False
         self._api = api
@@ -145,7 +145,7 @@ class TurnDriver:
         elif self._quiet.expired():
             self._end_quiet()
         if growing is not None and growing is told.growing and growing.due.expired():
-            told.grow(self._reread(growing.event, patient=False), self._every)
+            self._refresh(growing)
         if tracker.over:
             self._conclude()
 
@@ -153,11 +153,10 @@ class TurnDriver:
         told = self.transcript
         growing = told.growing
         if growing is not None and growing.is_followed_by(event) and event.status != "cancelled":
-            last = self._last_reading(growing.event, event)
-            if last is None:
+            if not self._read_to_end(growing, event):
                 return
-            told.end_growth(last)
-        if told.take(event, self._every):
+            told.end_growth()
+        if told.take(event):
             self._last_event_at = time.monotonic()
             quiet_for = self.tracker.quiet_for
             self._quiet = Deadline(None if quiet_for is None else quiet_for - self._age(event))
@@ -189,42 +188,22 @@ class TurnDriver:
 
     # -- streamed messages
 
-    @property
-    def _every(self) -> float:
-        return BY_READ if self._api.single_reads else BY_LIST
+    def _refresh(self, growing: StreamedMessage) -> None:
+        self._messages.refresh(growing, self._deadline)
+        self.transcript.show_growth()
 
-    def _last_reading(self, growing: Event, event: Event) -> Event | None:
-        """The message at its end; None if the session was closed meanwhile, which the feed says next."""
+    def _read_to_end(self, growing: StreamedMessage, event: Event) -> bool:
+        """``event`` follows the message. Return False if the session was closed, which the feed reports next."""
         try:
-            return self._reread(growing, patient=True)
+            self._messages.finish(growing, self._deadline, self._poller.stop_signal)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
             self._feed.back_to(event.offset)  # the event was taken, but not used yet
             if self._poller.stop_signal.is_set():
-                return None
+                return False
             raise self._out_of_time() from error
-
-    def _reread(self, event: Event, *, patient: bool) -> Event:
-        """The message as it is now. ``patient``: repeat until that is known; else, if it cannot be read, as before."""
-
-        def once() -> Event:
-            return self._api.reread(self.session_id, event, deadline=self._step_deadline())
-
-        try:
-            if not patient:
-                return once()
-            return retrying(
-                once,
-                deadline=self._deadline,
-                attempts=float("inf"),
-                may_retry=unread,
-                stop=self._poller.stop_signal,
-            )
-        except errors.ParlantSyncError as error:
-            if patient or not unread(error):
-                raise
-            return event
+        return True
 
     def _step_deadline(self) -> Deadline:
         return Deadline(self._deadline.between(_LAST_LOOK, self._api.transport.settings.request_timeout))
@@ -234,7 +213,8 @@ class TurnDriver:
     def _conclude(self) -> None:
         tracker, told = self.tracker, self.transcript
         if told.growing is not None:  # the turn was stopped in the middle of a message
-            told.end_growth(self._reread(told.growing.event, patient=False))
+            self._refresh(told.growing)
+            told.end_growth()
         if tracker.looks_unfinished:
             self._look_again()
         if tracker.refusal is not None:
@@ -291,7 +271,7 @@ class TurnDriver:
     def _out_of_time(self) -> errors.TurnTimeout:
         told = self.transcript
         if told.growing is not None:
-            told.grow(self._reread(told.growing.event, patient=False), self._every)
+            self._refresh(told.growing)
         then = "session.reply_to(error.event) continues to wait" if self.request is not None else "give it more time"
         return errors.TurnTimeout(
             f"{self.where}: the turn was not over in time ({self._why_not_over()}); {then}",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from parlant_sync._turns.streaming import StreamedMessage
+from parlant_sync._turns.streaming import BY_LIST, StreamedMessage
 from parlant_sync._turns.tracker import TurnTracker, matched
 from parlant_sync.events import Event, Reply, Value
 
@@ -24,8 +25,10 @@ class Update(Value):
 class Transcript:
     """Fed the events after the message in offset order. Not thread-safe."""
 
-    def __init__(self, tracker: TurnTracker) -> None:
+    def __init__(self, tracker: TurnTracker, every: Callable[[], float] = lambda: BY_LIST) -> None:
+        """``every``: in how many seconds a streamed message that was just met is to be read again."""
         self.tracker = tracker
+        self._every = every
         # In the order in which a caller gets them: a streamed message when it is complete.
         self.log: list[Event] = []
         self.pieces: list[str] = []
@@ -42,8 +45,8 @@ class Transcript:
         self.updates = []
         self.tracker = self.tracker.anew()
 
-    def take(self, event: Event, every: float) -> bool:
-        """The next event; return whether it belongs to the turn. Read a streamed message again in ``every`` seconds."""
+    def take(self, event: Event) -> bool:
+        """Take the next event; return whether it belongs to the turn."""
         restarts = self.tracker.restarts
         belongs = self.tracker.feed(event)
         if restarts != self.tracker.restarts:
@@ -59,7 +62,8 @@ class Transcript:
             self.growing.held.append(event)
         elif event.is_partial:
             self._shown = ""
-            self.grow(event, every)
+            self.growing = StreamedMessage(event, self._every())
+            self.show_growth()
         else:
             self.log.append(event)
             if event.is_preamble:
@@ -81,28 +85,29 @@ class Transcript:
 
     # -- streamed messages
 
-    def grow(self, event: Event, every: float) -> None:
-        """The growing message, as it was just read."""
-        if not event.is_partial:
-            self.end_growth(event)
-            return
+    def show_growth(self) -> None:
+        """The growing message was read again."""
         if self.growing is None:
-            self.growing = StreamedMessage(event, every)
-        else:
-            self.growing.grew(event, every)
+            return
+        event = self.growing.event
+        if not event.is_partial:
+            self.end_growth()
+            return
         self._final[event.offset] = event
         self._show(event)
 
-    def end_growth(self, event: Event) -> None:
-        """The streamed message is complete, or will not grow any more."""
+    def end_growth(self) -> None:
+        """The growing message is complete, or will not grow any more."""
+        growing, self.growing = self.growing, None
+        if growing is None:
+            return
+        event = growing.event
         self._show(event)
         self._final[event.offset] = event
-        growing, self.growing = self.growing, None
         self.log.append(event)
         if event.is_preamble:
             self.updates.append(Update("preamble", event.message or "", event))
-        if growing is not None:
-            self.log.extend(growing.held)
+        self.log.extend(growing.held)
 
     def _show(self, event: Event) -> None:
         text = event.message or ""

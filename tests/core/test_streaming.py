@@ -69,23 +69,23 @@ def test_what_is_much_younger_cuts_it() -> None:
 
 def test_it_is_read_again_from_time_to_time(clock: Clock) -> None:
     message = StreamedMessage(half(), 1.0)
-    assert not message.wants_a_look
+    assert not message.is_due
     clock.now = 1.0
-    assert message.wants_a_look
-    assert not message.grew(half(), 1.0)  # and once more in as long, though it has not grown
-    assert not message.wants_a_look
+    assert message.is_due
+    assert not message.store(half(), 1.0)  # and once more in as long, though it has not grown
+    assert not message.is_due
     clock.now = 2.0
-    assert message.wants_a_look
+    assert message.is_due
 
 
 def test_one_that_grows_is_not_stale(clock: Clock) -> None:
     message = StreamedMessage(half(), 1.0)
     clock.now = streaming.STALE - 1
-    assert message.grew(half("a b "), 1.0)
+    assert message.store(half("a b "), 1.0)
     assert message.event.message == "a b "
     clock.now = streaming.STALE + 1
     assert not message.stale.expired()
-    assert not message.grew(half("a b "), 1.0)
+    assert not message.store(half("a b "), 1.0)
     clock.now = 2 * streaming.STALE - 1
     assert message.stale.expired()
 
@@ -93,11 +93,11 @@ def test_one_that_grows_is_not_stale(clock: Clock) -> None:
 def test_a_stale_one_that_cannot_be_read_is_not_asked_for_all_the_time(clock: Clock) -> None:
     message = StreamedMessage(half(), 1.0)
     clock.now = streaming.STALE
-    assert message.wants_a_look
+    assert message.is_due
     message.put_off(1.0)
-    assert not message.wants_a_look
+    assert not message.is_due
     clock.now += 1.0
-    assert message.wants_a_look
+    assert message.is_due
     assert message.stale.expired()
 
 
@@ -105,6 +105,6 @@ def test_trouble_does_not_make_it_any_younger(clock: Clock) -> None:
     message = StreamedMessage(half(), 1.0)
     clock.now = streaming.STALE - 0.5
     message.put_off(1.0)
-    assert not message.wants_a_look
+    assert not message.is_due
     clock.now = streaming.STALE
     assert message.stale.expired()

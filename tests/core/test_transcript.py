@@ -34,13 +34,19 @@ PREAMBLE = {"tags": ["__preamble__"]}
 def told() -> Transcript:
     """Of a turn that has begun."""
     transcript = Transcript(TurnTracker(event(0, "message", {"message": "q"}, source="customer", trace="<main>")))
-    transcript.take(status(1, "acknowledged"), 1.0)
+    transcript.take(status(1, "acknowledged"))
     return transcript
 
 
 def take(told: Transcript, *events: Event) -> None:
     for each in events:
-        told.take(each, 1.0)
+        told.take(each)
+
+
+def grow(told: Transcript, fresh: Event) -> None:
+    assert told.growing is not None
+    told.growing.store(fresh, 1.0)
+    told.show_growth()
 
 
 def offsets(told: Transcript) -> list[int]:
@@ -50,7 +56,7 @@ def offsets(told: Transcript) -> list[int]:
 def test_what_stands_behind_a_growing_message_comes_after_it(told: Transcript) -> None:
     take(told, streamed(2, "a "), status(3, "typing"), message(4, "later"))
     assert (offsets(told), told.pieces) == ([1], ["a "])
-    told.grow(streamed(2, "a b", whole=True), 1.0)
+    grow(told, streamed(2, "a b", whole=True))
     assert (offsets(told), told.pieces, told.growing) == ([1, 2, 3, 4], ["a ", "b"], None)
     assert [each.message for each in told.reply(None, 0.0).messages] == ["a b", "later"]
 
@@ -58,9 +64,9 @@ def test_what_stands_behind_a_growing_message_comes_after_it(told: Transcript) -
 def test_a_second_streamed_message_begins_anew(told: Transcript) -> None:
     """Though it begins with what the first one was, or with something else."""
     take(told, streamed(2, "one"))
-    told.grow(streamed(2, "one", whole=True), 1.0)
+    grow(told, streamed(2, "one", whole=True))
     take(told, streamed(3, "one more"))
-    told.grow(streamed(3, "one more time", whole=True), 1.0)
+    grow(told, streamed(3, "one more time", whole=True))
     assert told.pieces == ["one", "\n\none more", " time"]
     assert "".join(told.pieces) == told.reply(None, 0.0).text
     assert told.restarts == 0
@@ -68,15 +74,15 @@ def test_a_second_streamed_message_begins_anew(told: Transcript) -> None:
 
 def test_a_message_that_is_written_anew_begins_the_pieces_again(told: Transcript) -> None:
     take(told, message(2, "first"), streamed(3, "hal"))
-    told.grow(streamed(3, "something else"), 1.0)
+    grow(told, streamed(3, "something else"))
     assert (told.pieces, told.restarts) == (["first\n\nsomething else"], 1)
-    told.grow(streamed(3, "something else", whole=True), 1.0)
+    grow(told, streamed(3, "something else", whole=True))
     assert "".join(told.pieces) == told.reply(None, 0.0).text
 
 
 def test_a_growing_preamble_is_no_text(told: Transcript) -> None:
     take(told, streamed(2, "Hm", **PREAMBLE))
-    told.grow(streamed(2, "Hmm...", whole=True, **PREAMBLE), 1.0)
+    grow(told, streamed(2, "Hmm...", whole=True, **PREAMBLE))
     assert told.pieces == []
     reply = told.reply(None, 0.0)
     assert (reply.text, [each.message for each in reply.preambles]) == ("", ["Hmm..."])
