@@ -72,16 +72,17 @@ class Deadline:
     def expired(self) -> bool:
         return self._at <= self._clock()
 
-    def bound(self, limit: float | None) -> float | None:
+    def bound(self, limit: float | None = None) -> float | None:
         """The shorter of ``limit`` and the time left, in the form that waits of the standard library take."""
-        left = self.remaining() if limit is None else min(limit, self.remaining())
+        left = self._at - self._clock()
+        if limit is not None and limit < left:
+            left = limit
         # The longest wait that every platform takes; a caller that waits without end comes round again.
-        return None if math.isinf(left) else min(left, threading.TIMEOUT_MAX)
+        return None if left == math.inf else min(max(left, 0.0), threading.TIMEOUT_MAX)
 
     def for_socket(self) -> float | None:
         """The time left as a socket's timeout, of which 0.0 would mean something else there."""
-        left = self.bound(SOCKET_MAX)
-        return None if math.isinf(self._at) else left
+        return None if self._at == math.inf else self.bound(SOCKET_MAX)
 
     def between(self, least: float, most: float) -> float:
         """The time left, but at least ``least`` and at most ``most`` seconds: what one step of a call may take."""
@@ -90,5 +91,8 @@ class Deadline:
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"
 
+
+# Without end.
+NEVER = Deadline(None)
 
 _AT = operator.attrgetter("_at")

@@ -80,7 +80,6 @@ class OpenSession:
             hub=self.hub,
             poller=self.poller,
             turn_queue=turn_queue,
-            check=functools.partial(_check_process, self.hub),
         )
         self.position = Position(self.hub.first)
         self._finalizer = weakref.finalize(self, self.poller.abandon)
@@ -165,8 +164,3 @@ def _notify(ref: weakref.ref[OpenSession], on_change: Callable[[OpenSession], No
     opened = ref()
     if opened is not None:
         on_change(opened)
-
-
-def _check_process(hub: EventHub) -> None:
-    if hub.inherited:
-        hub.check()

@@ -133,6 +133,8 @@ class Settings:
             check_token(token)
         self.token = token
         self.auth = _check_auth(auth)
+        # A server may make a guest of an anonymous client (Parlant 4.0).
+        self.anonymous = token is None and auth is None and not authorized
         self.verify = verify if isinstance(verify, bool) else _check_path("verify", verify)
         self.cert = _check_cert(cert)
         self.proxies = dict(proxies or {})

@@ -28,5 +28,5 @@ class SingleOwner:
         return self.by.get("thread", me) != me
 
     def let_go(self) -> None:
-        if not self.taken():
+        if self.by.get("thread") == threading.get_ident():
             self.by = {}

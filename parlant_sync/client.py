@@ -16,7 +16,6 @@ from parlant_sync import _validation as check
 from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.codec import segment
-from parlant_sync._http.guest_token import GuestToken
 from parlant_sync._http.transport import Transport
 from parlant_sync._open_session import OpenSession
 from parlant_sync._registry import Registry
@@ -90,20 +89,10 @@ class Client:
             backlog_limit=backlog_limit,
             session_factory=session_factory,
         )
-        self._guest = self._guest_token()
         self._transport = Transport(self._settings)
         self._api = RestApi(self._transport)
         self._registry = Registry(self.base_url)
         _process.watch(self)
-
-    def _guest_token(self) -> GuestToken | None:
-        """What authenticates an anonymous client once the server has given it a token; None for all others."""
-        settings = self._settings
-        authorized = any(name.lower() == "authorization" for name in settings.headers)
-        if settings.token is not None or settings.auth is not None or authorized:
-            return None
-        settings.auth = guest = GuestToken()
-        return guest
 
     def __repr__(self) -> str:
         registry = getattr(self, "_registry", None)
@@ -124,7 +113,8 @@ class Client:
 
         Only it gives access to the sessions of this client. Keep it, and pass it as ``token=`` to the next client.
         """
-        return None if self._guest is None else self._guest.value
+        guest = self._transport.guest
+        return None if guest is None else guest.value
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -172,7 +162,7 @@ class Client:
         return self._handle(self._registry.add(self._opened(info, 0, 0)))
 
     def _create(self, body: dict[str, Any], allow_greeting: bool) -> SessionInfo:
-        guest = self._guest
+        guest = self._transport.guest
         while True:
             used = self.guest_token
             try:

@@ -188,24 +188,27 @@ class Event(Value):
     @property
     def message(self) -> str | None:
         """The text of a message event, else None."""
-        return self._field("message", "message")
-
-    def _field(self, kind: str, name: str) -> str | None:
-        """A text in the data of an event of this kind; else None."""
         raw = self.raw
-        data = raw.get("data") if raw.get("kind") == kind else None
-        found = data.get(name) if isinstance(data, dict) else None
+        data = raw.get("data") if raw.get("kind") == "message" else None
+        found = data.get("message") if isinstance(data, dict) else None
         return found if isinstance(found, str) else None
 
     @property
     def status(self) -> str | None:
         """``"acknowledged"``, ``"typing"``, ``"processing"``, ``"ready"``, ``"cancelled"``, ``"error"``, else None."""
-        return self._field("status", "status")
+        raw = self.raw
+        data = raw.get("data") if raw.get("kind") == "status" else None
+        found = data.get("status") if isinstance(data, dict) else None
+        return found if isinstance(found, str) else None
 
     @property
     def stage(self) -> str | None:
         """The stage of a status event: ``"completed"`` on the last ``ready`` of a turn, from 3.2 on."""
-        return _text(_mapping(_mapping(self.data).get("data")).get("stage")) if self.kind == "status" else None
+        raw = self.raw
+        data = raw.get("data") if raw.get("kind") == "status" else None
+        inner = data.get("data") if isinstance(data, dict) else None
+        found = inner.get("stage") if isinstance(inner, dict) else None
+        return found if isinstance(found, str) else None
 
     @property
     def participant(self) -> Mapping[str, Any]:
@@ -215,7 +218,7 @@ class Event(Value):
     @property
     def is_preamble(self) -> bool:
         """Whether this is the agent's "Let me check...", which is not part of the answer."""
-        return self.kind == "message" and PREAMBLE_TAG in self._tags
+        return self.raw.get("kind") == "message" and PREAMBLE_TAG in self._tags
 
     @property
     def flagged(self) -> bool:
@@ -230,22 +233,28 @@ class Event(Value):
     @property
     def _tags(self) -> tuple[str, ...]:
         """``tags``; from Parlant 4.0 on they are called ``groups``."""
-        data = _mapping(self.data)
-        lists = (data.get("tags"), data.get("groups"))
-        return tuple(tag for tags in lists if isinstance(tags, list) for tag in tags if isinstance(tag, str))
+        found: list[str] = []
+        data = self.raw.get("data")
+        if isinstance(data, dict):
+            for tags in (data.get("tags"), data.get("groups")):
+                if isinstance(tags, list):
+                    found += [tag for tag in tags if isinstance(tag, str)]
+        return tuple(found)
 
     @property
     def is_partial(self) -> bool:
         """Whether this is a streamed message that is not complete: its ``chunks`` do not end with null (WIRE.md)."""
-        if self.kind != "message":
-            return False
-        chunks = _mapping(self.data).get("chunks")
+        raw = self.raw
+        data = raw.get("data") if raw.get("kind") == "message" else None
+        chunks = data.get("chunks") if isinstance(data, dict) else None
         return isinstance(chunks, list) and (not chunks or chunks[-1] is not None)
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The calls of a tool event, each with ``tool_id``, ``arguments`` and ``result``; else empty."""
-        calls = _mapping(self.data).get("tool_calls") if self.kind == "tool" else None
+        raw = self.raw
+        data = raw.get("data") if raw.get("kind") == "tool" else None
+        calls = data.get("tool_calls") if isinstance(data, dict) else None
         return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
     @property

@@ -69,6 +69,7 @@ class EventReader:
         poller: Poller,
         feed: EventFeed,
         position: Position,
+        messages: MessageReader,
         check: Callable[[], None],
         list_once: Callable[[int], list[Event]],
         listed: bool,
@@ -95,7 +96,7 @@ class EventReader:
         self._done = False
         self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
         self._growing: StreamedMessage | None = None
-        self._messages = MessageReader(api, session_id)
+        self._messages = messages
 
     @property
     def cursor(self) -> int:
@@ -249,7 +250,7 @@ class EventReader:
                     self._listed = True
                 return self._feed.pop()
             growing = self._growing
-            return self._feed.get(idle if growing is None else Deadline(idle.bound(growing.due.bound(None))))
+            return self._feed.get(idle if growing is None else Deadline.earliest(idle, growing.due))
 
     # -- streamed messages
 

@@ -139,8 +139,8 @@ class Turn:
 
     def reply(self) -> Reply:
         """Block until the turn is over, and return what it said."""
-        while self._drive(text=False, to_end=True):
-            pass
+        if self._driver.outcome is None:
+            self._drive(text=False, to_end=True)
         self._raise_if_failed()
         assert isinstance(self._driver.outcome, Reply)
         return self._driver.outcome

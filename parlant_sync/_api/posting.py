@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import may_repeat, not_stored, refuses, unread
 from parlant_sync._api.rest import RestApi, events_path
-from parlant_sync._api.retry import LEAST, StopSignal, retrying
+from parlant_sync._api.retry import LEAST, StopSignal, may_repeat, not_stored, refuses, retrying, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync._tracing import Span

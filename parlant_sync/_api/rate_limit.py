@@ -35,9 +35,12 @@ class RateLimiter:
 
     def __init__(self, *, first_gap: float = FIRST_GAP, clock: Callable[[], float] = time.monotonic) -> None:
         """``first_gap``: the longest gap in seconds that a first 429 can cause."""
-        self._lock = threading.Lock()  # guards everything below; held for arithmetic only, and innermost
         self._first_gap = first_gap
         self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()  # guards everything below; held for arithmetic only, and innermost
         self._times: deque[float] = deque(maxlen=5000)  # when the latest went, while nothing limited them
         self._paused_until = -math.inf
         self._next = -math.inf  # the first time that was not handed out yet
@@ -46,6 +49,10 @@ class RateLimiter:
         self._pause = FIRST_RATE_PAUSE
         self._changed_at = -math.inf
         self._tightened_at = -math.inf
+
+    def drop_inherited(self) -> None:
+        """In a forked child, where a thread of the parent may hold the lock: begin anew."""
+        self._begin()
 
     def wait(self, stop: StopSignal, deadline: Deadline | None = None) -> bool:
         """Wait for a turn. Return whether the request may go now.

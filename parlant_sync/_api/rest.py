@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from parlant_sync import errors
-from parlant_sync._api.calls import ATTEMPTS, ApiCalls, may_repeat
+from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
+from parlant_sync._api.retry import LEAST, StopSignal, may_pass, may_repeat, retrying
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import guest_token
-from parlant_sync._http.codec import is_segment, segment
-from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, unique
+from parlant_sync._http.auth import GUEST_HEADER
+from parlant_sync._http.codec import is_segment, parsed, segment
+from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, Transport, unique
 from parlant_sync.events import (
     Agent,
     Event,
@@ -26,6 +29,8 @@ from parlant_sync.events import (
 logger = logging.getLogger(__name__)
 
 _PAGE = 100
+ATTEMPTS = 3
+_T = TypeVar("_T")
 
 
 def session_path(session_id: str) -> str:
@@ -36,8 +41,139 @@ def events_path(session_id: str) -> str:
     return f"{session_path(session_id)}/events"
 
 
-class RestApi(ApiCalls):
-    """Typed calls over one transport. Thread-safe. Each raises what ``Transport.request`` raises."""
+class RestApi:
+    """The calls of one owner (a client, a session) over one transport. Thread-safe.
+
+    Each raises what ``Transport.request`` raises.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.calls = RunningRequests()
+        self._stop = StopSignal()
+        # All owners of one client share what follows, because the server is the same.
+        self.list_limiter = RateLimiter()  # of event lists, polls among them
+        self.post_limiter = RateLimiter(first_gap=FIRST_POST_GAP)
+        self._server = _Server()
+
+    def scoped(self, calls: RunningRequests, stop: StopSignal) -> RestApi:
+        """The same for another owner: its requests are among ``calls``, and ``stop`` ends their pauses."""
+        other = copy.copy(self)
+        other.calls, other._stop = calls, stop
+        return other
+
+    def stop(self, cause: errors.ParlantSyncError) -> None:
+        """End what runs and refuse what comes: all of it raises a copy of ``cause``. One-way."""
+        self.calls.stop(cause)
+        self._stop.set()
+
+    def drop_inherited(self) -> None:
+        """In a forked child: forget the parent's connections without telling their peers, and its 429s."""
+        self.list_limiter.drop_inherited()
+        self.post_limiter.drop_inherited()
+        self.transport.drop_inherited()
+
+    @property
+    def single_reads(self) -> bool:
+        """Whether the server shows single events: until it refuses that, as a production policy does."""
+        return self._server.single_reads
+
+    # -- one request, with its retries
+
+    def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
+        """One request among those of the owner. Raises what ``Transport.request`` raises."""
+        return self.transport.request(method, path, calls=self.calls, **options)
+
+    def again(
+        self,
+        once: Callable[[], _T],
+        may_retry: Callable[[BaseException], bool],
+        *,
+        deadline: Deadline,
+        attempts: int = ATTEMPTS,
+    ) -> _T:
+        try:
+            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, stop=self._stop)
+        except Exception as error:
+            if self.calls.cause is not None and may_retry(error):
+                self.calls.check()  # ended in a pause: there would have been another attempt
+            raise
+
+    def read(self, answer: HttpAnswer, method: str, path: str, parse: Callable[[Any], _T]) -> _T:
+        """The value of an answer. Raises TransportError if it is empty, ProtocolError if it is not what it must be."""
+        what = f"{method} {self.transport.base_url}{path}: {answer.status}"
+        if not answer.body:
+            raise errors.TransportError(f"{what}, but with an empty body: something on the way cut it off; try again")
+        try:
+            return parsed(answer.body, parse)
+        except ValueError as error:
+            raise errors.ProtocolError(
+                f"{what}, but not with what a Parlant server sends: "
+                f"{type(error).__name__ if isinstance(error, UnicodeError) else str(error)[:200]}; "
+                f"is {self.transport.base_url} the server itself?"
+            ) from None
+
+    def get(
+        self,
+        path: str,
+        parse: Callable[[Any], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> _T:
+        """A GET, repeated after failures that may pass, all within ``deadline`` (default: ``request_timeout``)."""
+        return self.get_answer(
+            path,
+            lambda answer: self.read(answer, "GET", path, parse),
+            params=params,
+            deadline=deadline,
+            attempts=attempts,
+        )
+
+    def get_answer(
+        self,
+        path: str,
+        read: Callable[[HttpAnswer], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: Deadline | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> _T:
+        """The same for an answer that is read in another way."""
+        limit = self.transport.settings.request_timeout
+        deadline = deadline or Deadline(limit)
+        failed = False
+
+        def once() -> _T:
+            nonlocal failed
+            # A cache on the way may have kept the failure.
+            fresh = {**(params or {}), "_": unique()} if failed else params
+            failed = True
+            left = deadline.between(LEAST, limit)
+            return read(self.request("GET", path, params=fresh, read_timeout=left))
+
+        return self.again(once, may_pass, deadline=deadline, attempts=attempts)
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        parse: Callable[[Any], _T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        body_expected: bool = False,
+    ) -> _T:
+        """A request that changes something: repeated only if the server certainly did not take it."""
+        failure = Failure()
+
+        def once() -> _T:
+            answer = self.request(method, path, params=params, body=body, failure=failure)
+            return self.read(answer, method, path, parse) if answer.body or body_expected else parse(None)
+
+        deadline = Deadline(self.transport.settings.request_timeout)
+        return self.again(once, lambda error: may_repeat(error, failure), deadline=deadline)
 
     # -- events
 
@@ -84,7 +220,7 @@ class RestApi(ApiCalls):
                     raise
                 logger.debug("session %s: single events cannot be read (%s); listing instead", session_id, error.status)
                 if error.status != 404:  # which may be this event's alone
-                    self.single_reads = False
+                    self._server.single_reads = False
         for found in self.list_events(session_id, event.offset, deadline=deadline, attempts=1):
             if found.id == event.id:
                 return found
@@ -128,7 +264,7 @@ class RestApi(ApiCalls):
 
         def once() -> tuple[SessionInfo, str | None]:
             answer = self.request("POST", "/sessions", params=params, body=body, failure=failure)
-            return self.read(answer, "POST", "/sessions", read_session), answer.headers.get(guest_token.HEADER)
+            return self.read(answer, "POST", "/sessions", read_session), answer.headers.get(GUEST_HEADER)
 
         deadline = Deadline(self.transport.settings.request_timeout)
         return self.again(once, lambda error: may_repeat(error, failure), deadline=deadline)
@@ -176,7 +312,7 @@ class RestApi(ApiCalls):
 
     def is_fluid(self, agent_id: str, *, deadline: Deadline) -> bool | None:
         """Whether the agent's composition mode is "fluid"; read once per client. None if it cannot be read now."""
-        known = self.composition_modes.get(agent_id)
+        known = self._server.composition_modes.get(agent_id)
         path = f"/agents/{agent_id}"
         if known is None:
             try:
@@ -185,7 +321,7 @@ class RestApi(ApiCalls):
                 logger.debug("%s: the agent's composition mode cannot be read: %s", path, error)
             if not isinstance(known, str):
                 return None
-            self.composition_modes[agent_id] = known
+            self._server.composition_modes[agent_id] = known
         return known == "fluid"
 
     def server_info(self) -> ServerInfo:
@@ -229,6 +365,14 @@ class RestApi(ApiCalls):
             return self.get("/openapi.json", parse, attempts=1)
         except (errors.ApiError, errors.ProtocolError):
             return None
+
+
+class _Server:
+    """What was learnt of the server, by whichever request."""
+
+    def __init__(self) -> None:
+        self.single_reads = True
+        self.composition_modes: dict[str, str] = {}  # by the ids of agents
 
 
 def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:

@@ -228,7 +228,7 @@ class _OurRedirects:
         self.shared = False
 
     def __call__(self, resp: requests.Response) -> Any:
-        return None if interrupt.current() is not None else self._given(resp)
+        return None if interrupt.here.slot is not None else self._given(resp)
 
 
 def adopt(session: requests.Session, url: str, cookies: CookieJar) -> bool:

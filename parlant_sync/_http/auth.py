@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from parlant_sync.errors import TransportError
 
 if TYPE_CHECKING:
     from parlant_sync._http.interrupt import RunningRequest
+
+# With which a server gives an anonymous client its token.
+GUEST_HEADER = "X-Parlant-Guest-Token"
 
 
 class TokenSource(AuthBase):
@@ -41,6 +45,43 @@ class TokenSource(AuthBase):
 
     def __repr__(self) -> str:
         return "TokenSource([redacted])"
+
+
+class GuestToken(AuthBase):
+    """The token that a Parlant 4.0 server in production gives an anonymous client. False until then.
+
+    Thread-safe; its repr hides the token.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}  # at most one entry, written by single dict operations
+
+    def __call__(self, request: Any) -> Any:
+        token = self.value
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def __repr__(self) -> str:
+        return "GuestToken([redacted])" if self else "GuestToken()"
+
+    @property
+    def value(self) -> str | None:
+        return self._kept.get(GUEST_HEADER)
+
+    def keep(self, token: str) -> bool:
+        """Keep the first token. False if another one is kept already. One that cannot be sent is ignored."""
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            return True
+        return self._kept.setdefault(GUEST_HEADER, token) == token
+
+    def forget(self, token: str) -> None:
+        """The server does not accept this token any more."""
+        if self.value == token:
+            self._kept.pop(GUEST_HEADER, None)
 
 
 def _no_auth(request: Any) -> Any:

@@ -126,14 +126,17 @@ def _depth(body: bytes) -> int:
 
 def is_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """Whether lists and objects are in each other more than ``limit`` deep, or without end."""
-    level = {id(value): value}  # each only once, however often it is referred to
+    level: list[Any] = [value]
     for _ in range(limit + 1):
-        containers = [each for each in level.values() if isinstance(each, (dict, list, tuple))]
+        containers: dict[int, Any] = {}  # each only once, however often it is referred to
+        for each in level:
+            if isinstance(each, (dict, list, tuple)):
+                containers[id(each)] = each
         if not containers:
             return False
-        level = {
-            id(inner): inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)
-        }
+        level = []
+        for each in containers.values():
+            level += each.values() if isinstance(each, dict) else each
     return True
 
 

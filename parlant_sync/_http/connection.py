@@ -19,7 +19,7 @@ from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family
 
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.interrupt import RunningRequest, current
+from parlant_sync._http.interrupt import RunningRequest, here
 
 # Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
 REUSE_WITHIN = 2.0
@@ -80,7 +80,7 @@ class _WholeLines(io.BufferedReader):
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        slot = current()
+        slot = here.slot
         if slot is not None and slot.deadline is not None:
             stream: Any = self.fp
             self.fp = _WholeLines(_TimedRaw(stream.detach(), sock, slot, slot.deadline), _BUFFER)
@@ -88,7 +88,7 @@ class _TimedResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         """Promise: no secret in a log record; no socket left open."""
         super().begin()
-        if current() is None or self.msg is None:
+        if here.slot is None or self.msg is None:
             return
         # urllib3 would log what stands behind a line that is not a header, which may be a token of ours.
         self.msg.defects.clear()
@@ -130,7 +130,7 @@ class PublishingConnection:
 
     def _new_conn(self) -> Any:
         """Promise: after the time of a request, or its stop, nothing of it is sent; and a handshake can be ended."""
-        slot = current()
+        slot = here.slot
         if slot is None:
             return super()._new_conn()  # type: ignore[misc]
         slot.check()
@@ -194,7 +194,7 @@ class PublishingConnection:
         """Promise: uncertain only if a byte was sent; and sending has the request's time, not that of connecting."""
         if self.sock is None and self.auto_open:
             self.connect()
-        slot = current()
+        slot = here.slot
         if slot is None or self._connecting:
             return super().send(data)  # type: ignore[misc]
         if not slot.sent and slot.deadline is not None and slot.deadline.expired():
@@ -215,7 +215,7 @@ class PublishingConnection:
 
     def close(self) -> None:
         """Promise: stopping a request touches no descriptor that was closed and given out again."""
-        slot = current()
+        slot = here.slot
         sock = None if slot is None else slot.unpublish(self.sock)
         super().close()  # type: ignore[misc]
         # A body that is still being read keeps it open.
@@ -226,7 +226,7 @@ class PublishingConnection:
         return self._pid == os.getpid()
 
     def _publish(self) -> None:
-        slot = current()
+        slot = here.slot
         if slot is not None:
             slot.publish(self.sock)
 
@@ -298,7 +298,7 @@ class FreshPool:
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
         OpenTelemetry) take only keywords."""
-        if current() is not None and len(args) < 5:
+        if here.slot is not None and len(args) < 5:
             kwargs["retries"] = _ONCE
         return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
@@ -307,7 +307,7 @@ class FreshPool:
         conn = super()._get_conn(timeout)  # type: ignore[misc]
         if not isinstance(conn, PublishingConnection):
             return conn
-        slot = current()
+        slot = here.slot
         if slot is not None:
             slot.seen = True
         stale = conn.idle_since is not None and time.monotonic() - conn.idle_since > REUSE_WITHIN

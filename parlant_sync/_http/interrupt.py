@@ -25,12 +25,13 @@ _REAL: Any = _socket.socket  # also while gevent or eventlet have replaced ``soc
 # Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
 CAN_WAKE = sys.platform != "win32"
 
-# ``here.slot``: the slot of the request that this thread makes.
-here = threading.local()
+
+class _Here(threading.local):
+    slot: RunningRequest | None = None
 
 
-def current() -> RunningRequest | None:
-    return getattr(here, "slot", None)
+# ``here.slot``: the request that this thread makes now, if it makes one.
+here = _Here()
 
 
 def real(sock: Any) -> socket.socket | None:
@@ -71,7 +72,7 @@ class RunningRequest:
 
     def __enter__(self) -> RunningRequest:
         self.seen = self.sent = False
-        self._outer, here.slot = current(), self
+        self._outer, here.slot = here.slot, self
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,8 +175,8 @@ class RunningRequests:
     def enter(self, slot: RunningRequest) -> None:
         """A request begins. Raises what they were stopped with. Whoever calls it takes ``slot`` out of ``running``."""
         self.running.add(slot)
-        # After adding: whoever stops them from now on finds it.
-        self.check()
+        if self.cause is not None:  # after adding: a stop() from now on finds it
+            self.check()
 
     def check(self) -> None:
         ended = self.ended()

@@ -19,9 +19,8 @@ import requests
 from parlant_sync import errors
 from parlant_sync._deadline import SOCKET_MAX, Deadline
 from parlant_sync._http import adapter, error_mapping, interrupt, redaction, tls
-from parlant_sync._http.auth import RequestAuth, TokenSource
+from parlant_sync._http.auth import GuestToken, RequestAuth, TokenSource
 from parlant_sync._http.codec import encode
-from parlant_sync._http.guest_token import GuestToken
 from parlant_sync._version import __version__
 
 if TYPE_CHECKING:
@@ -137,7 +136,10 @@ class Transport:
         self._proxy = requests.utils.select_proxy(self.base_url, self._common.proxies)
         self._tls = tls.server_context(settings)
         self._proxy_tls = tls.proxy_context(settings, self._proxy, self._tls)
+        self._tls_arguments = tls.arguments(settings)
         self._token = TokenSource(settings.token, self.base_url) if settings.token is not None else None
+        # The token that the server gives an anonymous client; None for all other clients.
+        self.guest = GuestToken() if settings.anonymous else None
         # Guards _calls and _closed: one is kept, none after the end. Reentrant: a signal handler may close the client.
         self._lock = threading.RLock()
         self._calls: requests.Session | None = None
@@ -164,8 +166,7 @@ class Transport:
 
     def secrets(self) -> list[str]:
         """What must not show in any text of a server: the caller's headers and the token."""
-        guest = self.settings.auth
-        sent = self._token.header if self._token is not None else guest.value if isinstance(guest, GuestToken) else None
+        sent = self._token.header if self._token is not None else self.guest.value if self.guest is not None else None
         token = {"Authorization": sent} if sent is not None else {}
         return redaction.secrets_of({**self.settings.headers, **token})
 
@@ -198,7 +199,7 @@ class Transport:
 
     def _arguments(self, session: requests.Session, headers: dict[str, Any]) -> dict[str, Any]:
         """The arguments of each request. A caller's session is not altered: it may be in other use as well."""
-        found = tls.arguments(self.settings)
+        found: dict[str, Any] = dict(self._tls_arguments)
         if self.settings.session_factory is not None:
             headers = {**self._own_headers(session.headers), **headers}
             found["proxies"] = dict(self.settings.proxies)  # a copy: requests adds the environment's
@@ -266,7 +267,7 @@ class Transport:
         headers: dict[str, Any] = {}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        outer = interrupt.current()
+        outer = interrupt.here.slot
         auth: RequestAuth | None = None
         try:
             if calls is not None:
@@ -275,7 +276,7 @@ class Transport:
             left = min(deadline.remaining(), SOCKET_MAX)
             with slot:
                 slot.deadline = deadline
-                auth = RequestAuth(self._token or self.settings.auth or session.auth, slot, self.base_url)
+                auth = RequestAuth(self._token or self.guest or self.settings.auth or session.auth, slot, self.base_url)
                 response = session.request(
                     method,
                     self.base_url + path,

@@ -10,9 +10,8 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from parlant_sync._api.calls import unread
-from parlant_sync._api.retry import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, jittered
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, jittered, unread
+from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import ParlantSyncError, RateLimitedError, SessionClosed
@@ -60,7 +59,9 @@ class EventFeed:
         self.offset = offset
 
     def leave(self) -> None:
-        """Give only what has arrived, and then end. From any thread."""
+        """Give only what has arrived, and then end. Idempotent; from any thread."""
+        if self._left is not None:
+            return
         self._left = SessionClosed("this reader was closed; iter_events() continues where it stopped")
         if not self._hub.inherited:
             self._hub.leave(self._mailbox)
@@ -86,9 +87,10 @@ class EventFeed:
         Raises ``FeedEnded`` after the last one, and the final errors of a list (401, 403, 404).
         """
         while True:
-            event = self.pop()
-            if event is not None:
-                return event
+            if self._pending:
+                event = self.pop()
+                if event is not None:
+                    return event
             if not self._fill(deadline):
                 return None
 
@@ -119,8 +121,13 @@ class EventFeed:
         if self._hub.place.epoch != self._epoch:
             self._pending.clear()  # of an old numbering; this feed is behind
         while self._pending:
-            event = self._next_pending()
-            if event is not None:
+            try:
+                event = self._pending.popleft()
+            except BaseException:
+                self._let_go()  # interrupted: the event may be out of the queue and lost
+                raise
+            if event.offset >= self.offset:
+                self.offset = event.offset + 1
                 return event
         return None
 
@@ -129,17 +136,6 @@ class EventFeed:
         """Which numbering of the server ``offset`` belongs to."""
         return self._epoch
 
-    def _next_pending(self) -> Event | None:
-        try:
-            event = self._pending.popleft()
-        except BaseException:
-            self._let_go()  # interrupted: the event may be out of the queue and lost
-            raise
-        if event.offset < self.offset:
-            return None
-        self.offset = event.offset + 1
-        return event
-
     def _ending(self) -> ParlantSyncError | None:
         return self._hub.ending or self._left
 
@@ -147,30 +143,28 @@ class EventFeed:
         """Wait for more events. Returns False if the deadline has passed."""
         mailbox = self._mailbox
         # Checked before the wait: what ends the session later also nudges this mailbox.
-        ending = self._ending()
-        if mailbox.is_behind():
+        ending = self._hub.ending or self._left
+        if mailbox.behind:
             if self._hub.ending is not None:
                 raise FeedEnded(self._hub.ending)
             # If the reader has left while it was behind, the server still has what had arrived.
             return self._catch_up(deadline, attempts=1 if ending is not None else float("inf"))
+        overdue = self._hub.overdue
+        until = deadline if overdue is NEVER else Deadline.earliest(deadline, overdue)
         try:
-            self._pending.extend(mailbox.take(deadline.bound(self._overdue()) if ending is None else 0))
+            self._pending.extend(mailbox.take(until.bound() if ending is None else 0))
         except queue.Empty:
-            if mailbox.is_behind():
+            if self._mailbox.behind:
                 return True
             if ending is not None:
                 raise FeedEnded(ending) from None
+            if self._hub.take_overdue():
+                self._ask_again()
             return not deadline.expired()
         except BaseException:
             self._let_go()  # interrupted: a batch may be out of the mailbox and lost
             raise
         return True
-
-    def _overdue(self) -> float | None:
-        """Seconds until the running poll is overdue; None if it is not expected to deliver anything by now."""
-        if self._hub.take_overdue():
-            self._ask_again()
-        return self._hub.overdue.bound(None)
 
     def _catch_up(self, deadline: Deadline, lister: Lister | None = None, *, attempts: float = float("inf")) -> bool:
         lister = lister or self._lister

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from parlant_sync._api.retry import StopSignal
-from parlant_sync._deadline import Deadline
+from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import ForkedProcessError, NotFoundError, ParlantSyncError, copy_for_waiter
 from parlant_sync.events import Event, Mode
@@ -63,7 +63,7 @@ class EventHub:
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()  # guards everything below; held for nothing slower than a queue's put
         self.first = LogStart(start)
-        self._place = LogPosition(start or 0)
+        self.place = LogPosition(start or 0)  # written under the lock, by one store
         self._bases = [0]  # where each epoch was noticed
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
@@ -74,12 +74,9 @@ class EventHub:
         self.handed_over: Mode | None = None
         self._posted = -1
         self._grace = DELIVERED_WITHIN
-        self._overdue = Deadline(None)
+        # When the poll should have delivered what was posted here. Written under the lock, by one store.
+        self.overdue = NEVER
         self._last_created: object = None
-
-    @property
-    def place(self) -> LogPosition:
-        return self._place
 
     @property
     def start(self) -> int | None:
@@ -88,17 +85,18 @@ class EventHub:
     def begin(self, offset: int) -> int:
         """Let polling begin at ``offset``, if that was not decided before. Returns where it begins."""
         with self._lock:
-            if self.first.offset is None:
-                self.first.offset = offset
-                self._place = LogPosition(offset)
             start = self.first.offset
-        self.stop_signal.cut()  # the poller may wait for this
-        return start
+            if start is not None:
+                return start
+            self.first.offset = offset
+            self.place = LogPosition(offset)
+        self.stop_signal.cut()  # the poller waits for this
+        return offset
 
     @property
     def ending(self) -> ParlantSyncError | None:
         """Why no more events will come; None while the session goes on."""
-        if self.inherited:
+        if self._pid != os.getpid():
             return ForkedProcessError(
                 f"{self._where} was opened by process {self._pid}, before the fork; open it in this process with "
                 "client.session(id)"
@@ -110,8 +108,13 @@ class EventHub:
         """Whether this is a forked child, where another thread of the parent may hold the locks."""
         return self._pid != os.getpid()
 
+    def check_process(self) -> None:
+        """Raise in a forked child."""
+        if self._pid != os.getpid():
+            self.check()
+
     def check(self) -> None:
-        """Raise what has ended the session, if anything has."""
+        """Raise what has ended the session, if anything has; also in a forked child."""
         ending = self.ending
         if ending is not None:
             raise copy_for_waiter(ending) from ending
@@ -144,15 +147,14 @@ class EventHub:
 
         Raises in a forked child.
         """
-        if self.inherited:
-            self.check()
+        self.check_process()
         with self._lock:
             self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
             self._mailboxes.append(weakref.ref(mailbox))
             begun = self.first.offset is not None
-            if offset is None or (begun and offset == self._place.next and epoch == self._place.epoch):
+            if offset is None or (begun and offset == self.place.next and epoch == self.place.epoch):
                 mailbox.catch_up()
-            return self._place
+            return self.place
 
     def leave(self, mailbox: Mailbox) -> None:
         with self._lock:
@@ -165,9 +167,9 @@ class EventHub:
         """
         with self._lock:
             self.answers += 1
-            if self._causes or asked.epoch != self._place.epoch:
+            if self._causes or asked.epoch != self.place.epoch:
                 return 0
-            start = self._place.next
+            start = self.place.next
             fresh = events if not events or events[0].offset >= start else [e for e in events if e.offset >= start]
             for ref in self._mailboxes:
                 mailbox = ref()
@@ -176,17 +178,17 @@ class EventHub:
             if not fresh:
                 return 0
             if fresh[-1].offset >= self._posted:
-                self._overdue, self._grace = Deadline(None), DELIVERED_WITHIN
+                self.overdue, self._grace = NEVER, DELIVERED_WITHIN
             self._agent_status = _last_status(fresh) or self._agent_status
             self.handed_over = _last_mode(fresh) or self.handed_over
             self._last_created = fresh[-1].raw.get("creation_utc")
-            self._place = LogPosition(fresh[-1].offset + 1, self._place.epoch, self._place.base)
+            self.place = LogPosition(fresh[-1].offset + 1, self.place.epoch, self.place.base)
             return len(fresh)
 
     def latest(self) -> int:
         """The offset after the last event that was polled or posted here."""
         with self._lock:
-            return max(self._place.next, self._posted + 1)
+            return max(self.place.next, self._posted + 1)
 
     def note_posted(self, posted: int, known: LogPosition) -> bool:
         """An event posted here has this offset. ``known`` was the place before it was sent.
@@ -196,25 +198,20 @@ class EventHub:
         """
         with self._lock:
             self._posted = posted
-            if posted >= self._place.next:
-                self._overdue = Deadline(self._grace)
+            if posted >= self.place.next:
+                self.overdue = Deadline(self._grace)
                 self._nudge()  # readers that wait already have to know until when
             return self._is_below(posted, known)
 
-    @property
-    def overdue(self) -> Deadline:
-        """When the poll should have delivered what was posted here; without end if nothing is missing."""
-        return self._overdue
-
     def take_overdue(self) -> bool:
         """Whether the running poll is overdue. Returns True to one caller, who makes the poller ask again."""
-        if not self._overdue.expired():
+        if not self.overdue.expired():
             return False
         with self._lock:
-            if self._causes or not self._overdue.expired():
+            if self._causes or not self.overdue.expired():
                 return False
             self._grace *= 2
-            self._overdue = Deadline(self._grace)
+            self.overdue = Deadline(self._grace)
             return True
 
     def renumber(self, start: int, known: LogPosition) -> bool:
@@ -226,7 +223,7 @@ class EventHub:
             if not self._is_below(start, known):
                 return False
             self._bases.append(start)
-            self._place = LogPosition(start, self._place.epoch + 1, start)
+            self.place = LogPosition(start, self.place.epoch + 1, start)
             for ref in self._mailboxes:
                 mailbox = ref()
                 if mailbox is not None:
@@ -240,7 +237,7 @@ class EventHub:
 
     def _is_below(self, offset: int, known: LogPosition) -> bool:
         """Whether an event of the newest numbering is below everything known of it. The lock is held."""
-        place = self._place
+        place = self.place
         return offset < (known.next if known.epoch == place.epoch else place.base)
 
     def on_end(self, listener: Listener) -> Listener:

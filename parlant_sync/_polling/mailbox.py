@@ -42,7 +42,8 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         self.mutex: Any = threading.RLock()  # guards the queue and all below; held inside the hub's lock
         self._new_conditions()
         self._look_up = False  # wakes the reader without an event
-        self._behind = True
+        # Whether events were let go that only the server still has. Another thread may change that at any time.
+        self.behind = True
         self._overflowed = False
 
     def _new_conditions(self) -> None:
@@ -80,7 +81,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         A reader that is behind gets no events, only a nudge.
         """
         with self.mutex:
-            if self._behind:
+            if self.behind:
                 self.nudge()
                 return
             if not batch:
@@ -104,10 +105,6 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         return 1.0 if self._overflowed else self.waiting / self.maxsize
 
     # -- for the reader
-
-    def is_behind(self) -> bool:
-        """Whether events were let go that only the server still has. Another thread may change that at any time."""
-        return self._behind
 
     def take(self, timeout: float | None) -> Sequence[Event]:
         """Return the next batch; an empty one means that there is something else to look at.
@@ -137,7 +134,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         """Clear the mailbox, and accept events again. The reader lists from its own offset next."""
         with self.mutex:
             self.queue.clear()
-            self._look_up = self._behind = self._overflowed = False
+            self._look_up = self.behind = self._overflowed = False
 
     @_repaired
     def nudge(self) -> None:
@@ -148,7 +145,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
 
     def _empty(self) -> None:
         """The mutex is held."""
-        self._behind = True
+        self.behind = True
         self.queue.clear()
         self._look_up = True
         self.not_empty.notify_all()

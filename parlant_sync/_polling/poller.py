@@ -14,9 +14,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import is_final
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import jittered
+from parlant_sync._api.retry import is_final, jittered
 from parlant_sync._deadline import Deadline
 from parlant_sync._http import interrupt
 from parlant_sync._http.transport import PollConnection
@@ -49,40 +48,6 @@ class Use:
         self._poller.unuse(self)
 
 
-class _Users:
-    """Who uses the session. For one thread at a time, under the poller's lock.
-
-    Weakly referenced, so a user whose ``__exit__`` was interrupted stops counting once it is freed.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._users: list[weakref.ref[object]] = []
-        self._last_seen = clock()
-
-    def add(self, user: object) -> None:
-        self._users = [*self._living(), weakref.ref(user)]
-
-    def remove(self, user: object) -> None:
-        users = self._living()
-        if (ref := weakref.ref(user)) in users:
-            users.remove(ref)
-        self._users = users
-        self._last_seen = self._clock()
-
-    def idle(self) -> float | None:
-        """For how many seconds the session has had no user; None while it has one."""
-        self._users = self._living()
-        now = self._clock()
-        if self._users:
-            self._last_seen = now  # in case a user is freed without ``remove``
-            return None
-        return now - self._last_seen
-
-    def _living(self) -> list[weakref.ref[object]]:
-        return [ref for ref in self._users if ref() is not None]
-
-
 class Poller:
     """Polls one session into its hub. Starts when first used, and again after it was parked. Thread-safe.
 
@@ -113,13 +78,15 @@ class Poller:
         self._clock = clock
         self._alarms = PollLog(session_id, clock)
         self._pausing = False  # after a failure, or after a 429; written by the poller's thread
-        # Guards _state, _thread, _line, _users. Reentrant: a collection while it is held may run a user's __del__
-        # that closes this session.
+        # Guards _state, _thread, _line, _users and _last_used. Reentrant: a collection while it is held may run a
+        # user's __del__ that closes this session.
         self._lock: Any = threading.RLock()
         self._state = "new"
         self._thread: threading.Thread | None = None
         self._line: PollConnection | None = None
-        self._users = _Users(clock)
+        # Who uses the session. Weakly, so a user whose ``__exit__`` was interrupted stops counting once it is freed.
+        self._users: dict[int, weakref.ref[object]] = {}
+        self._last_used = clock()
 
     @property
     def state(self) -> str:
@@ -142,7 +109,7 @@ class Poller:
                 # Checked under the lock that parks it, so that a user who is not counted yet never relies on a thread
                 # that is about to park.
                 if not start or not self._needs_start():
-                    self._users.add(user)
+                    self._users[id(user)] = weakref.ref(user)
                     break
             spare = self._api.transport.line()  # outside the lock: it may call the caller's session factory
         if spare is not None:
@@ -152,7 +119,17 @@ class Poller:
 
     def unuse(self, user: object) -> None:
         with self._lock:
-            self._users.remove(user)
+            self._users.pop(id(user), None)
+            self._last_used = self._clock()
+
+    def _idle(self) -> float | None:
+        """For how many seconds the session has had no user; None while it has one. The lock is held."""
+        now = self._clock()
+        self._users = {key: ref for key, ref in self._users.items() if ref() is not None}
+        if self._users:
+            self._last_used = now  # in case a user is freed without ``unuse``
+            return None
+        return now - self._last_used
 
     def _needs_start(self) -> bool:
         """The lock is held."""
@@ -310,7 +287,7 @@ class Poller:
         # A poll that began while the session was in use must not delay its parking for long.
         longest = min(longest, max(1, math.ceil(self._idle_timeout)))
         with self._lock:
-            idle = self._users.idle()
+            idle = self._idle()
             if idle is None:
                 return longest
             if idle < self._idle_timeout:

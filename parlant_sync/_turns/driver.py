@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from parlant_sync import errors
-from parlant_sync._api.calls import unread
 from parlant_sync._api.rest import RestApi
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import unread
+from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.poller import Poller, Use
@@ -40,6 +40,7 @@ class TurnDriver:
         poller: Poller,
         feed: EventFeed,
         tracker: TurnTracker,
+        messages: MessageReader,
         deadline: Deadline,
         request: Event | None = None,
         ticket: TurnTicket | None = None,
@@ -50,8 +51,8 @@ class TurnDriver:
         self.request = request
         self.session_id = session_id
         self.where = f"session {session_id} on {api.transport.base_url}"
-        self._messages = MessageReader(api, session_id)
-        self.transcript = Transcript(tracker, self._messages.every)
+        self._messages = messages
+        self.transcript = Transcript(tracker, messages.every)
         self.outcome: Reply | errors.ParlantSyncError | None = None
         self.left = False
         self._api = api
@@ -60,14 +61,14 @@ class TurnDriver:
         self._deadline = deadline
         self._ticket = ticket
         self._post_error = post_error
-        self._begin_by = begin_by or Deadline(None)
+        self._begin_by = begin_by or NEVER
         self._begin = feed.offset
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
-        self._quiet = Deadline(None)
+        self._quiet = NEVER
         self._span = Span("turn", session_id=session_id)
         if ticket is not None:
-            ticket.running = (tracker.anew(), feed.offset)
+            ticket.running = (tracker, feed.offset)
             ticket.leave_unattended()
 
     @property
@@ -112,25 +113,27 @@ class TurnDriver:
         """Interrupted, perhaps in the middle of an event. The server still has all of them."""
         if self.outcome is None:
             self.transcript.start_over()
-            self._quiet = Deadline(None)
+            self._quiet = NEVER
             self._feed.back_to(self._begin)
 
     def _step(self, text: bool, until: Deadline | None) -> None:
         if self.left:
             raise self._was_left()
-        told, tracker = self.transcript, self.tracker
+        told = self.transcript
+        tracker = told.tracker
         waits_for_begin = self._post_error is not None and tracker.trace is None and tracker.restarts == 0
         growing = told.growing if text else None
-        ends = [self._deadline, self._quiet]
+        ends = [self._deadline]
+        if self._quiet is not NEVER:
+            ends.append(self._quiet)
         if until is not None:
             ends.append(until)
         if growing is not None:
             ends.append(growing.due)
         elif waits_for_begin:
             ends.append(self._begin_by)
-        tick = Deadline.earliest(*ends)
         try:
-            event = self._feed.get(tick)
+            event = self._feed.get(ends[0] if len(ends) == 1 else Deadline.earliest(*ends))
         except FeedEnded as end:
             if self.left:
                 raise self._was_left() from None
@@ -158,8 +161,8 @@ class TurnDriver:
             told.end_growth()
         if told.take(event):
             self._last_event_at = time.monotonic()
-            quiet_for = self.tracker.quiet_for
-            self._quiet = Deadline(None if quiet_for is None else quiet_for - self._age(event))
+            quiet_for = told.tracker.quiet_for
+            self._quiet = NEVER if quiet_for is None else Deadline(quiet_for - self._age(event))
 
     def _age(self, event: Event) -> float:
         """For how many seconds the server has had ``event``, as far as that is known."""
@@ -180,7 +183,7 @@ class TurnDriver:
                 raise
             self._quiet = Deadline(SECOND_LOOK)  # ask again
             return
-        self._quiet = Deadline(None)
+        self._quiet = NEVER
         if any(event.trace_id == self.tracker.trace for event in newer):
             self._feed.back_to(last + 1)
         else:

@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.calls import unread
 from parlant_sync._api.posting import MessagePoster
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST
+from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
@@ -23,6 +22,7 @@ from parlant_sync._settings import Settings
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.finder import FoundTurn, TurnFinder
+from parlant_sync._turns.streaming import MessageReader
 from parlant_sync._turns.tracker import STAGED, TurnFacts, TurnTracker
 from parlant_sync._turns.transcript import Transcript
 from parlant_sync._turns.turn_queue import UNATTENDED, TurnQueue, TurnTicket, TurnWatch, Wake
@@ -42,8 +42,16 @@ def _created(text: object) -> datetime | None:
     return Event({"offset": 0, "creation_utc": text}).created
 
 
+def _give_up(ticket: TurnTicket | None, feed: EventFeed | None) -> None:
+    """The turn does not start: let the next one run, and take no more events."""
+    if ticket is not None:
+        ticket.release()
+    if feed is not None:
+        feed.leave()
+
+
 class TurnStarter:
-    """What the calls of one session begin with. Thread-safe. ``check`` raises in a forked process."""
+    """What the calls of one session begin with. Thread-safe."""
 
     def __init__(
         self,
@@ -54,29 +62,25 @@ class TurnStarter:
         hub: EventHub,
         poller: Poller,
         turn_queue: TurnQueue,
-        check: Callable[[], None],
     ) -> None:
         self._session_id = session_id = info.id
         self._agent_id = info.agent_id
         self.abilities = ServerAbilities.of(info.raw)
         self.delivery = MessagePoster(session_id, api, poller.stop_signal)
         self.where = f"session {session_id} on {settings.base_url}"
+        self.messages = MessageReader(api, session_id)
         self._api = api
         self._settings = settings
         self._hub = hub
         self._poller = poller
         self._turn_queue = turn_queue
-        self.check_process = check
+        # Raises what has ended the session, if anything has; also in a forked child.
+        self.check: Callable[[], None] = hub.check
         self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
         # For next_turn(), one thread at a time: where it looks, and the traces of turns that it has seen.
         self._finding = SingleOwner()
         self._next_from: int | None = None
         self._seen_traces: set[str] = set()
-
-    def check(self) -> None:
-        """Raises in a forked process, and what has ended the session where something has."""
-        self.check_process()
-        self._hub.check()
 
     def using(self) -> Use:
         """For turns and readers, which need the poller."""
@@ -179,11 +183,11 @@ class TurnStarter:
         self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, interrupt: bool = False
     ) -> Turn:
         """Post, and follow the turn that answers. ``interrupt``: without waiting for the turn that runs."""
-        started = time.monotonic()
-        ticket = self._enter(deadline, started, interrupt=interrupt)
+        ticket: TurnTicket | None = None
         feed: EventFeed | None = None
         try:
             with self.using():
+                ticket = self._enter(deadline, interrupt=interrupt)
                 place = self._hub.place
                 feed = self.feed(None, deadline)  # before the post, so that no event is missed
                 event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
@@ -191,13 +195,11 @@ class TurnStarter:
                 feed.start_at(event.offset + 1)
                 if found or (self._hub.start or 0) > event.offset + 1:
                     feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
-            # If the session was closed meanwhile: the message is stored, and the turn says the rest.
-            tracker = TurnTracker(event, self._facts(deadline))
-            return self._turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
+                # If the session was closed meanwhile: the message is stored, and the turn says the rest.
+                tracker = TurnTracker(event, self._facts(deadline))
+                return self._turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
         except BaseException as error:
-            ticket.release()
-            if feed is not None:
-                feed.leave()
+            _give_up(ticket, feed)
             if isinstance(error, errors.TransportError | errors.ApiError):
                 self.check()  # if close() has cut the post short, that is the reason
             raise
@@ -254,10 +256,11 @@ class TurnStarter:
         if guidelines:
             body["guidelines"] = body["rules"] = guidelines  # 4.0 calls them rules; each version ignores the other name
         started = time.monotonic()
-        ticket = self._enter(deadline, started)
+        ticket: TurnTicket | None = None
         feed: EventFeed | None = None
         try:
             with self.using():
+                ticket = self._enter(deadline)
                 place = self._hub.place
                 feed = self.feed(None, deadline)
                 feed.start_at(self._latest_in_time(deadline, started))
@@ -281,23 +284,21 @@ class TurnStarter:
                     if not failure.sent:
                         raise
                     post_error = error
-            facts = self._facts(deadline)
-            tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
-            turn = self._turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
-            self._triggered.append(turn._driver.transcript)
-            return turn
+                facts = self._facts(deadline)
+                tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
+                turn = self._turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
+                self._triggered.append(turn._driver.transcript)
+                return turn
         except BaseException:
-            ticket.release()
-            if feed is not None:
-                feed.leave()
+            _give_up(ticket, feed)
             raise
 
-    def _enter(self, deadline: Deadline, started: float, *, interrupt: bool = False) -> TurnTicket:
+    def _enter(self, deadline: Deadline, *, interrupt: bool = False) -> TurnTicket:
+        """Wait until the turn may begin. Raises what has ended the session meanwhile, and TurnTimeout."""
         if interrupt:
-            self.check()
             return self._turn_queue.interrupt(deadline)
-        with self.using():
-            ticket = self._turn_queue.enter(deadline, self._watch)
+        started = time.monotonic()
+        ticket = self._turn_queue.enter(deadline, self._watch)
         try:
             self.check()
         except BaseException:
@@ -355,6 +356,7 @@ class TurnStarter:
             poller=self._poller,
             feed=feed,
             tracker=tracker,
+            messages=self.messages,
             deadline=deadline,
             request=request,
             ticket=ticket,
@@ -362,7 +364,7 @@ class TurnStarter:
             begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
             posted_here=posted_here,
         )
-        return Turn(driver, check=self.check_process, cancel=self.cancel)
+        return Turn(driver, check=self._hub.check_process, cancel=self.cancel)
 
     # -- turns that no call requested
 
@@ -393,7 +395,7 @@ class TurnStarter:
         while True:
             with self.using():
                 try:
-                    event = feed.get(Deadline(finder.quiet.bound(deadline.bound(None))))
+                    event = feed.get(Deadline.earliest(finder.quiet, deadline))
                 except FeedEnded as end:
                     raise errors.copy_for_waiter(end.cause) from end.cause
             found = finder.feed(event) if event is not None else finder.look()

@@ -6,9 +6,8 @@ A turn reads one again for its text, and an event reader before it gives the mes
 from __future__ import annotations
 
 from parlant_sync import errors
-from parlant_sync._api.calls import unread
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, StopSignal, retrying
+from parlant_sync._api.retry import LEAST, StopSignal, retrying, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync.events import Event
 

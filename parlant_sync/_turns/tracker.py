@@ -91,11 +91,13 @@ class TurnTracker:
         """Take the next event; return whether it belongs to the turn. After the end, only an ``error`` does."""
         if self.over:
             return self._feed_late(event)
+        kind = event.kind
         if self.trace is None:
-            return self._feed_waiting(event)
-        if event.trace_id == self.trace and not _is_customer_message(event):
-            return self._feed_own(event)
-        self._notice_customer(event)
+            return self._feed_waiting(event, kind)
+        if kind == "message" and event.source == "customer":
+            self._newer.append(event.trace_id)
+        elif event.trace_id == self.trace:
+            return self._feed_own(event, kind)
         if self._is_quiet_at(event):
             self.end_quiet()
         elif self.events and self._is_new_turn(event):
@@ -126,24 +128,21 @@ class TurnTracker:
             and event.trace_id != ANONYMOUS_TRACE
         )
 
-    def _notice_customer(self, event: Event) -> None:
-        if _is_customer_message(event):
-            self._newer.append(event.trace_id)
-
-    def _feed_waiting(self, event: Event) -> bool:
-        if event.kind == "message" and event.source in HUMAN_SOURCES:
+    def _feed_waiting(self, event: Event, kind: str) -> bool:
+        if kind == "message" and event.source in HUMAN_SOURCES:
             self.human = event
             self.over = self._looks_done = True
             self.events.append(event)
             return True
         if self._unannounced and event.source == "ai_agent" and event.trace_id != ANONYMOUS_TRACE:
             self._begin_trace(event.trace_id)
-            return self._feed_own(event)
+            return self._feed_own(event, kind)
         if self._is_new_turn(event):
             any_trace = not self._own_trace or bool(self._newer or self._left)
             if any_trace or _is_trace_of(self._own_trace, event.trace_id):
                 return self._begin(event)
-        self._notice_customer(event)
+        if kind == "message" and event.source == "customer":
+            self._newer.append(event.trace_id)
         return False
 
     def _begin(self, event: Event) -> bool:
@@ -164,13 +163,13 @@ class TurnTracker:
         self.quiet_for = None
         self.restarts += 1
 
-    def _feed_own(self, event: Event) -> bool:
+    def _feed_own(self, event: Event, kind: str) -> bool:
         self.events.append(event)
-        if event.source == "system" and event.kind == "message":
+        if kind == "message" and event.source == "system":
             return True  # 4.0: a summary of the session, not a part of the answer
         self.quiet_for = None
-        status = event.status
-        if event.kind == "message":
+        status = event.status if kind == "status" else None
+        if kind == "message":
             self._feed_message(event)
         elif status in ("typing", "processing"):
             self._working = True
@@ -245,10 +244,6 @@ class TurnTracker:
         return True
 
 
-def _is_customer_message(event: Event) -> bool:
-    return event.kind == "message" and event.source == "customer"
-
-
 def _is_trace_of(message: str, turn: str) -> bool:
     """Whether a customer's message and a turn have one trace. 3.0 adds a suffix: "abc" and "abc::process"."""
     return turn == message or turn.startswith(message + "::")
@@ -264,15 +259,20 @@ def _is_streamed(event: Event) -> bool:
 
 def _status_data(event: Event) -> dict[str, Any] | None:
     """The data inside a status event's data; None if it has none at all."""
-    found = event.data.get("data") if isinstance(event.data, dict) else None
+    data = event.raw.get("data")
+    found = data.get("data") if isinstance(data, dict) else None
     return found if isinstance(found, dict) else None
 
 
-def matched(events: list[Event], name: str) -> tuple[str, ...]:
-    """The ids in the field ``name`` of the last ``ready``: ``"matched_guidelines"`` and its like (3.2 and later)."""
-    for event in reversed(events):
-        if event.status == "ready":
-            items = (_status_data(event) or {}).get(name)
-            items = items if isinstance(items, list) else []
-            return tuple(i["id"] for i in items if isinstance(i, dict) and isinstance(i.get("id"), str))
-    return ()
+def matched(ready: Event | None) -> list[tuple[str, ...]]:
+    """The ids of the guidelines, the journeys and the journey states that matched, from a turn's last ``ready``.
+
+    Empty before Parlant 3.2.
+    """
+    data = None if ready is None else _status_data(ready)
+    found: list[tuple[str, ...]] = []
+    for name in ("matched_guidelines", "matched_journeys", "matched_journey_states"):
+        items = None if data is None else data.get(name)
+        ids = [i.get("id") for i in items if isinstance(i, dict)] if isinstance(items, list) else []
+        found.append(tuple(i for i in ids if isinstance(i, str)) if ids else ())
+    return found

@@ -53,22 +53,23 @@ class Transcript:
             self._restart()
         if not belongs:
             return False
-        if event.kind == "status":
+        kind = event.kind
+        if kind == "status":
             self.updates.append(Update("status", event.status or "", event))
-        elif event.kind == "tool":
+        elif kind == "tool":
             names = ", ".join(str(call.get("tool_id")) for call in event.tool_calls)
             self.updates.append(Update("tool", names, event))
         if self.growing is not None:
             self.growing.held.append(event)
-        elif event.is_partial:
+        elif kind == "message" and event.is_partial:
             self._shown = ""
             self.growing = StreamedMessage(event, self._every())
             self.show_growth()
         else:
             self.log.append(event)
-            if event.is_preamble:
+            if kind == "message" and event.is_preamble:
                 self.updates.append(Update("preamble", event.message or "", event))
-            elif event.kind == "message" and event.source != "system":
+            elif kind == "message" and event.source != "system":
                 self._say(event.message or "", event)
         return True
 
@@ -133,12 +134,28 @@ class Transcript:
     # -- the reply
 
     def _answers(self) -> list[Event]:
-        if self.tracker.human is not None:
-            return [self.tracker.human]
-        return [e for e in self._events() if e.kind == "message" and not e.is_preamble and e.source != "system"]
+        return self._parts(self._events())[0]
 
     def _events(self) -> list[Event]:
-        return [self._final.get(e.offset, e) for e in self.tracker.events]
+        final = self._final
+        return [final.get(e.offset, e) for e in self.tracker.events] if final else list(self.tracker.events)
+
+    def _parts(self, events: list[Event]) -> tuple[list[Event], list[Event], list[dict[str, Any]]]:
+        """The messages of the answer, the preambles, and the tool calls."""
+        messages: list[Event] = []
+        preambles: list[Event] = []
+        calls: list[dict[str, Any]] = []
+        for event in events:
+            kind = event.kind
+            if kind == "message":
+                if event.is_preamble:
+                    preambles.append(event)
+                elif event.source != "system":
+                    messages.append(event)
+            elif kind == "tool":
+                calls += event.tool_calls
+        human = self.tracker.human
+        return (messages if human is None else [human]), preambles, calls
 
     def reply(self, request: Event | None, waited: float) -> Reply:
         """What the turn has said so far, or all of it if it is over.
@@ -147,20 +164,22 @@ class Transcript:
         """
         tracker = self.tracker
         events = self._events()
-        messages = tuple(self._answers())
-        calls: list[dict[str, Any]] = [call for e in events for call in e.tool_calls]
+        messages, preambles, calls = self._parts(events)
+        ready = next((event for event in reversed(events) if event.status == "ready"), None)
         answered: Literal["answered", "empty"] = "answered" if messages else "empty"
         posted = request.created if request is not None else None
         ended = events[-1].created if events else None
+        texts = [message.message for message in messages]
+        guidelines, journeys, states = matched(ready)
         return Reply(
-            text="\n\n".join(m.message for m in messages if m.message),
+            text="\n\n".join(text for text in texts if text),
             outcome="human" if tracker.human is not None else "cancelled" if tracker.cancelled else answered,
-            messages=messages,
-            preambles=tuple(e for e in events if e.is_preamble),
+            messages=tuple(messages),
+            preambles=tuple(preambles),
             tool_calls=tuple(calls),
-            matched_guidelines=matched(events, "matched_guidelines"),
-            matched_journeys=matched(events, "matched_journeys"),
-            matched_journey_states=matched(events, "matched_journey_states"),
+            matched_guidelines=guidelines,
+            matched_journeys=journeys,
+            matched_journey_states=states,
             events=tuple(events),
             request=request,
             trace_id=tracker.trace or (tracker.human.trace_id if tracker.human else ""),

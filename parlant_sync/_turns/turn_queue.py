@@ -32,14 +32,16 @@ class TurnTicket:
         self.released = False
         self.attended = True  # a thread waits in the turn, or for it
         self.patience = deadline  # how long the turn is kept for its caller while nobody attends it
-        self.running: tuple[TurnTracker, int] | None = None  # a fresh tracker of the turn, and the offset to feed from
+        self.running: tuple[TurnTracker, int] | None = None  # the turn's tracker, and the offset that it begins at
         self.wake: Wake = queue.SimpleQueue()
         self._queue = waiting
 
     def release(self) -> None:
         """Idempotent. Takes no lock, so that a finalizer may call it."""
-        self.released = True
-        _nudge(self._queue)
+        if not self.released:
+            self.released = True
+            if len(self._queue) > 1:
+                _nudge(self._queue)
 
     def leave_unattended(self) -> None:
         """No thread waits in the turn for now."""

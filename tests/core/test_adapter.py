@@ -225,7 +225,7 @@ def test_ours_are_taught_from_the_start() -> None:
     for proxies in ({}, {"http": "http://127.0.0.1:1"}):
         assert isinstance(adapter.get_connection_with_tls_context(request, True, proxies=proxies), FreshPool)
         adapter.close()
-    assert interrupt.current() is None
+    assert interrupt.here.slot is None
 
 
 @pytest.mark.parametrize(

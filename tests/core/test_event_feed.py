@@ -180,7 +180,7 @@ def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.
             for _ in range(2):
                 server.add()
                 server.poll()
-            assert mailbox.is_behind()
+            assert mailbox.behind
             raise
 
     monkeypatch.setattr(mailbox, "take", late)

@@ -43,12 +43,12 @@ def test_every_reader_gets_every_event_once() -> None:
 
 def test_a_reader_elsewhere_is_behind() -> None:
     hub = EventHub(5)
-    assert not join(hub, 5).is_behind()
-    assert join(hub, 4).is_behind()
-    assert join(hub, 6).is_behind()
+    assert not join(hub, 5).behind
+    assert join(hub, 4).behind
+    assert join(hub, 6).behind
     other = Mailbox(10)
     hub.join(other, 5, epoch=7)
-    assert other.is_behind()
+    assert other.behind
 
 
 def test_forgotten_readers_are_forgotten() -> None:
@@ -74,7 +74,7 @@ def test_numbering_that_goes_back() -> None:
     assert hub.renumber(0, known)
     assert hub.place.next == 0
     assert hub.place.base == 0
-    assert box.is_behind()
+    assert box.behind
     # What was asked in the old numbering says nothing about the new one.
     assert hub.deliver(batch(3, 4), known) == 0
     assert hub.deliver(batch(0), hub.place) == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parlant_sync import AuthenticationError, Client, NotFoundError, PermissionDeniedError
-from parlant_sync._http.guest_token import GuestToken
+from parlant_sync._http.auth import GuestToken
 from parlant_sync.testing import FakeServer
 
 

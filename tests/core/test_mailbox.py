@@ -34,7 +34,7 @@ def test_it_is_a_queue_that_counts_events() -> None:
 def test_behind_until_caught_up() -> None:
     box = Mailbox(10)
     box.offer(batch(1))
-    assert box.is_behind()
+    assert box.behind
     assert box.waiting == 0
     box.catch_up()
     box.offer(batch(2, 3))
@@ -51,7 +51,7 @@ def test_too_much_is_let_go() -> None:
     box.offer(batch(3))
     assert box.waiting == 3
     box.offer(batch(4))
-    assert box.is_behind()
+    assert box.behind
     assert box.waiting == 0
     assert box.take(0) == ()  # what makes the reader look up
     box.offer(batch(5))
@@ -64,7 +64,7 @@ def test_a_large_batch_for_an_idle_reader_is_kept() -> None:
     """It is in memory anyway; to let go of it would mean to fetch it twice."""
     box = ready()
     box.offer(batch(1, 2, 3, 4, 5))
-    assert not box.is_behind()
+    assert not box.behind
     assert len(box.take(0)) == 5
 
 
@@ -72,7 +72,7 @@ def test_let_go_and_nudge() -> None:
     box = ready()
     box.offer(batch(1))
     box.let_go()
-    assert box.is_behind()
+    assert box.behind
     assert box.take(0) == ()
     box.nudge()
     box.nudge()
@@ -80,7 +80,7 @@ def test_let_go_and_nudge() -> None:
     with pytest.raises(queue.Empty):
         box.take(0)
     box.catch_up()
-    assert not box.is_behind()
+    assert not box.behind
 
 
 def test_a_nudge_comes_after_the_events() -> None:
@@ -127,7 +127,7 @@ def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
     other.start()
     other.join(5)
     assert not other.is_alive()
-    assert (box.is_behind(), box.waiting) == (True, 0)
+    assert (box.behind, box.waiting) == (True, 0)
     box.catch_up()
     box.offer(batch(3))
     assert (box.waiting, len(box.take(5)), box.waiting) == (1, 1, 0)

@@ -528,12 +528,16 @@ class Moving(EventHub):
 
     @property
     def place(self) -> LogPosition:
-        found = super().place
+        found = self.now
         waker, self.poller = self.poller, None
         if waker is not None:
             assert self.renumber(2, found)
             waker.poll_now()
         return found
+
+    @place.setter
+    def place(self, place: LogPosition) -> None:
+        self.now = place
 
 
 def test_a_kick_just_before_the_request_is_not_lost() -> None:
@@ -570,28 +574,23 @@ def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
 # -- who uses it
 
 
-def users(clock: Clock) -> Any:
-    return poller(FakeApi(), clock=clock)._users
-
-
 def test_idle_since_the_last_user_has_gone() -> None:
-    clock = Clock()
-    found, one, two = users(clock), Somebody(), Somebody()
+    clock, one, two = Clock(), Somebody(), Somebody()
+    p = poller(FakeApi(), clock=clock)
     clock.now = 5
-    assert found.idle() == 5
-    found.add(one)
-    found.add(two)
-    found.add(two)  # as often as it comes, it has to go
+    assert p._idle() == 5
+    p.use(one, start=False)
+    p.use(two, start=False)
     clock.now = 7
-    for user in (one, two):
-        found.remove(user)
-        assert found.idle() is None
+    assert p._idle() is None
+    p.unuse(one)
+    assert p._idle() is None
     clock.now = 9
-    found.remove(two)
-    found.remove(two)  # an interrupt had taken its coming
-    assert found.idle() == 0
+    p.unuse(two)
+    p.unuse(two)  # an interrupt had taken its coming
+    assert p._idle() == 0
     clock.now = 10
-    assert found.idle() == 1
+    assert p._idle() == 1
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -611,13 +610,13 @@ def test_an_interrupted_user_does_not_count(moment: str, step: str, monkeypatch:
     monkeypatch.setattr(p, step, interrupted)
     try:
         with Use(p):
-            assert p._users.idle() is None
+            assert p._idle() is None
             clock.now = 3
         pytest.fail("no interrupt")
     except KeyboardInterrupt:
         pass
     clock.now = 10
-    assert p._users.idle() in (10, 7)
+    assert p._idle() in (10, 7)
 
 
 # -- foreign code

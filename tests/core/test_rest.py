@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from parlant_sync import Client, errors
-from parlant_sync._api.calls import may_repeat, not_taken
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, StopSignal
+from parlant_sync._api.retry import LEAST, StopSignal, may_repeat, not_taken
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer
@@ -154,7 +153,7 @@ def test_a_post_that_was_cut_is_known_to_have_gone(server: FakeServer) -> None:
 
 def test_what_was_learnt_of_the_server_is_shared(server: FakeServer) -> None:
     with Client(server.base_url) as client:
-        client._api.scoped(RunningRequests(), StopSignal()).single_reads = False
+        client._api.scoped(RunningRequests(), StopSignal())._server.single_reads = False
         assert not client._api.scoped(RunningRequests(), StopSignal()).single_reads
 
 

@@ -143,8 +143,8 @@ def test_an_interrupted_start_gives_its_place_to_the_next(
     """Also where its exception, and so its frames, are held: as in a notebook, which has ``sys.last_value``."""
     starter, checks = session._starter, [lambda: None, interrupt]
     if where == "the gate":
-        check = starter.check_process
-        starter.check_process = lambda: (checks.pop(0) if checks else check)()
+        check = starter.check
+        starter.check = lambda: (checks.pop(0) if checks else check)()
     else:
         monkeypatch.setattr(starter._api, "create_event", lambda *_, **__: interrupt())
     with pytest.raises(KeyboardInterrupt) as held:

@@ -448,13 +448,9 @@ def test_acknowledged_again_by_a_tool_is_the_same_turn() -> None:
     assert (tracker.trace, tracker.restarts) == ("t1", 0)
 
 
-def test_what_matched_is_that_of_the_last_ready() -> None:
+def test_what_matched() -> None:
     s = Script()
     ids = [{"id": "g1"}, {"id": "g2"}, {"no": "id"}, "odd"]
-    events = [
-        s.status("ready", "t", matched_guidelines=[{"id": "old"}]),
-        s.status("ready", "t", matched_guidelines=ids),
-    ]
-    assert matched(events, "matched_guidelines") == ("g1", "g2")
-    assert matched(events, "matched_journeys") == ()
-    assert matched([], "matched_journeys") == ()
+    assert matched(s.status("ready", "t", matched_guidelines=ids)) == [("g1", "g2"), (), ()]
+    assert matched(s.status("ready", "t", matched_journeys="odd", matched_journey_states=ids)) == [(), (), ("g1", "g2")]
+    assert matched(s.status("ready", "t")) == matched(None) == [(), (), ()]

@@ -15,7 +15,7 @@ import responses
 import urllib3
 
 from parlant_sync import Client, errors
-from parlant_sync._api import calls
+from parlant_sync._api import retry
 from parlant_sync._http import interrupt
 from parlant_sync._http.transport import Failure
 
@@ -222,12 +222,12 @@ def test_a_proxy_s_page_is_temporary(mocked: responses.RequestsMock, client: Cli
         client.agents()
     assert caught.value.status == status
     assert not caught.value.from_parlant
-    assert not calls.is_final(caught.value)
+    assert not retry.is_final(caught.value)
     mocked.get(f"{URL}/agents", status=status, json=DETAIL)
     with pytest.raises(errors.ApiError) as caught:
         client.agents()
     assert caught.value.from_parlant
-    assert calls.is_final(caught.value)
+    assert retry.is_final(caught.value)
 
 
 def test_no_cache_may_keep_an_answer(mocked: responses.RequestsMock, client: Client) -> None:
@@ -483,6 +483,6 @@ def test_an_interrupt_at_the_end_of_a_request(
     monkeypatch.setattr(interrupt.RunningRequest, "__exit__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.agents()
-    assert interrupt.current() is None
+    assert interrupt.here.slot is None
     assert not client._api.calls.running
     monkeypatch.undo()
