@@ -97,7 +97,7 @@ def test_the_token_is_in_no_text(server: FakeServer, caplog: pytest.LogCaptureFi
         texts = [
             repr(client),
             repr(session),
-            repr(client._guest),
+            repr(client._transport.guest),
             str(refused.value),
             refused.value.detail,
             caplog.text,
