@@ -165,7 +165,11 @@ class Transcript:
         tracker = self.tracker
         events = self._events()
         messages, preambles, calls = self._parts(events)
-        ready = next((event for event in reversed(events) if event.status == "ready"), None)
+        ready: Event | None = None
+        for event in reversed(events):
+            if event.status == "ready":
+                ready = event
+                break
         answered: Literal["answered", "empty"] = "answered" if messages else "empty"
         posted = request.created if request is not None else None
         ended = events[-1].created if events else None
