@@ -86,7 +86,7 @@ class OpenSession:
         self._finalizer.atexit = False  # type: ignore[misc]
 
     def session(self, make: Callable[[], Session]) -> Session:
-        """The one ``Session`` that callers have of this; made by ``make`` if nobody has one now."""
+        """The one ``Session`` that callers have of this; made by ``make`` if there is none now."""
         if self.hub.inherited:
             return make()
         with self._lock:

@@ -33,7 +33,7 @@ _clients: dict[int, weakref.ref[Hooked]] = {}
 
 
 def watch(client: Hooked) -> None:
-    """Close ``client`` at exit, and renew it in forked children, for as long as anybody refers to it."""
+    """Close ``client`` at exit, and renew it in forked children, for as long as it is referred to."""
     global _armed
     key = id(client)
 
@@ -57,7 +57,7 @@ def _living() -> list[Hooked]:
 def _at_exit() -> None:
     clients = _living()
     for client in clients:
-        # Wakes its pollers; nothing is printed, nothing raised: there is nobody left to tell.
+        # Wakes its pollers; nothing is printed or raised, because no caller is left.
         try:
             client._end_at_exit(EXIT_GRACE / len(clients))
         except Exception:

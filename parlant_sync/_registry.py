@@ -235,7 +235,7 @@ class Registry:
             session.end_close(deadline)
 
     def stop_pollers(self, deadline: Deadline) -> None:
-        """At exit: wake and join all pollers, and notify nobody."""
+        """At exit: wake and join all pollers. Waiting callers are not notified."""
         book = self._book
         with book.lock:
             pollers = [session.poller for session in self._all(book)]

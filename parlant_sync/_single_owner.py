@@ -1,4 +1,4 @@
-"""Who is inside of what only one thread may be inside of: only ever tried, never waited for."""
+"""A guard for what only one thread may be inside of: a second thread fails at once instead of waiting."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 
 
 class SingleOwner:
-    """No lock: an interrupt could come between its acquire and the ``try`` that releases it.
+    """Taken by one thread at a time, and by that thread as often as it likes.
 
-    The claim of a thread is its own again.
+    It is not a lock: an interrupt could come between the acquire and the ``try`` that releases it.
     """
 
     __slots__ = ("by",)
@@ -18,12 +18,12 @@ class SingleOwner:
         self.by: dict[str, int] = {}
 
     def take(self) -> bool:
-        """False where another thread is inside."""
+        """Enter; return False if another thread is inside."""
         me = threading.get_ident()
         return self.by.setdefault("thread", me) == me
 
     def taken(self) -> bool:
-        """Whether another thread is inside."""
+        """Return whether another thread is inside."""
         me = threading.get_ident()
         return self.by.get("thread", me) != me
 

@@ -46,9 +46,9 @@ class Client:
     it is, and closed with the client (one that is returned again is shared, and yours to close). Its adapters' own
     retries do not count here; an adapter that is no ``HTTPAdapter`` must not repeat a POST. Durations are seconds:
     ``poll_wait`` (one long poll, rounded up to whole seconds), ``connect_timeout``, ``request_timeout`` (any other
-    request), ``turn_timeout`` (the default of ``send()`` and its kin; None waits without end), ``close_timeout``,
-    ``idle_timeout`` (a session unused for so long stops polling until its next use; None never). ``backlog_limit``:
-    events that may wait for one reader before it reads them again from the server instead.
+    request), ``turn_timeout`` (the default of all calls that wait for a turn; None waits without limit),
+    ``close_timeout``, ``idle_timeout`` (a session unused for so long stops polling until its next use; None never).
+    ``backlog_limit``: events that may wait for one reader before it reads them again from the server instead.
 
     Raises ConfigurationError for what cannot work. Nothing is sent before the first call.
     """
@@ -174,7 +174,7 @@ class Client:
             except errors.NotFoundError as error:
                 raise _unknown_customer(error, body, self.base_url) from None
             else:
-                # If another thread has become a guest meanwhile, this session belongs to a guest that nobody is.
+                # If another thread has become a guest meanwhile, this session is another guest's: create a new one.
                 if guest is None or token is None or guest.keep(token):
                     return info
 
@@ -320,7 +320,7 @@ class Client:
         self.close()
 
     def _end_at_exit(self, timeout: float) -> None:
-        """For the exit hook: pollers end. Daemon threads that wait are told nothing: they are about to be frozen."""
+        """For the exit hook: end the pollers. Waiting daemon threads are not notified: Python will freeze them."""
         self._registry.stop_pollers(Deadline(timeout))
 
     def _drop_inherited(self) -> None:

@@ -124,10 +124,10 @@ class MessagePoster:
                 if not_stored(error, failure):
                     if tries > 1 and type(error) is errors.TransportError:
                         took = time.monotonic() - started
-                        told = errors.TransportError(
+                        tried = errors.TransportError(
                             f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)"
                         )
-                        raise told from error
+                        raise tried from error
                     raise
                 with self._lock:
                     _remember(self._doubtful, key, (message, since))

@@ -352,7 +352,7 @@ class RestApi:
         except errors.ProtocolError:
             return "not a Parlant server's"
         except errors.ApiError:
-            return None  # 3.0 has no such page, a production server shows it to nobody
+            return None  # 3.0 has no such page, a production server does not show it
 
     def _version(self) -> str | None:
         def parse(value: Any) -> str | None:

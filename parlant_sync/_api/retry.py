@@ -28,6 +28,12 @@ def jittered(attempt: int) -> float:
     return random.uniform(SHORTEST_PAUSE, min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(attempt, 30)))
 
 
+def pause_after(error: BaseException, failures: int, pauses: Callable[[int], float] | None = None) -> float:
+    """The pause in seconds after ``error``, the n-th failure in a row: what the server asked for, if that is longer."""
+    wish = getattr(error, "retry_after", None) or 0.0
+    return max((pauses or jittered)(failures), min(wish, LONGEST_RETRY_AFTER))
+
+
 class StopSignal:
     """Ends every wait of one owner (a session, a client) for good. Thread-safe.
 
@@ -97,14 +103,12 @@ def retrying(
     Raises the last failure. ``pauses`` gives the seconds to wait after the n-th failure (default: ``jittered``); a
     longer ``retry_after`` of the failure counts instead. When ``stop`` is set in a pause, one last call follows.
     """
-    pauses = pauses or jittered
 
     def over(failures: int) -> bool:
         return failures >= attempts or deadline.remaining() <= LEAST or stop.is_set()
 
-    def pause_after(error: Any, failures: int) -> float:
-        wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
-        return min(max(pauses(failures), wish), deadline.remaining() - LEAST)
+    def pause(error: Any, failures: int) -> float:
+        return min(pause_after(error, failures, pauses), deadline.remaining() - LEAST)
 
     # The first call needs no tenacity, whose import takes longer than a request.
     try:
@@ -116,12 +120,12 @@ def retrying(
             import tenacity
         except Exception:  # the failure may be that this process can open no file
             raise error from None
-        pause = pause_after(error, 1)
-    stop.wait(pause)
+        first_pause = pause(error, 1)
+    stop.wait(first_pause)
     runner = tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_retry),
         stop=lambda state: over(state.attempt_number + 1),
-        wait=lambda state: pause_after(state.outcome and state.outcome.exception(), state.attempt_number + 1),
+        wait=lambda state: pause(state.outcome and state.outcome.exception(), state.attempt_number + 1),
         sleep=tenacity.sleep_using_event(stop),  # type: ignore[arg-type]
         reraise=True,
     )

@@ -283,7 +283,7 @@ def _teach_proxies(adapter: Any) -> None:
 
 def close(session: requests.Session) -> None:
     """Close a session with its idle connections. Its own ``close()`` only forgets the pools, which then live as long as
-    anybody holds an exception of theirs: a frame of its traceback holds the pool."""
+    one of their exceptions: a frame of its traceback holds the pool."""
     if getattr(session.get_redirect_target, "shared", False):
         return
     for adapter in session.adapters.values():

@@ -159,7 +159,7 @@ def is_segment(value: str) -> bool:
 
 
 def encode(body: Any) -> bytes:
-    """``body`` as JSON. Raises ``ConfigurationError`` for what has no JSON, or what nobody could read again."""
+    """``body`` as JSON. Raises ``ConfigurationError`` for what has no JSON, or what could not be read again."""
     # It comes back inside a list of events. Checked first, because json.dumps needs the stack as well.
     if is_deep(body, MAX_DEPTH - 10):
         raise errors.ConfigurationError(f"what is to be posted is nested more than {MAX_DEPTH - 10} deep")

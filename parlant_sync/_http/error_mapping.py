@@ -240,7 +240,7 @@ def check_urllib3() -> None:
 
 
 def retry_after(value: str | None) -> float | None:
-    """A Retry-After header in seconds; None where it is missing (WIRE.md), a date, or nonsense."""
+    """A Retry-After header in seconds; None if it is missing (WIRE.md), a date, or not a number."""
     try:
         seconds = float(value or "")
     except ValueError:

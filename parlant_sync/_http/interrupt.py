@@ -62,7 +62,7 @@ class RunningRequest:
         self._pid = os.getpid()
         # The request that this one is made in: a token callable may ask a server, too.
         self._outer: RunningRequest | None = None
-        self.seen = False  # a pool of ours took the request, and so would have told of its bytes
+        self.seen = False  # a pool of ours took the request, and so reports its bytes in ``sent``
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
 
@@ -130,7 +130,7 @@ class RunningRequest:
         self._shut()
 
     def stop_without_lock(self) -> None:
-        """``stop()`` for finalizers, which may run in any thread, whoever holds the lock."""
+        """``stop()`` for finalizers, which may run in any thread, whichever thread holds the lock."""
         self._stopped = True
         if self._pid == os.getpid():
             _shut(self._sock)
@@ -173,7 +173,7 @@ class RunningRequests:
         self.cause: ParlantSyncError | None = None  # why they were ended; what later requests fail with, too
 
     def enter(self, slot: RunningRequest) -> None:
-        """A request begins. Raises what they were stopped with. Whoever calls it takes ``slot`` out of ``running``."""
+        """A request begins. Raises what they were stopped with. The caller takes ``slot`` out of ``running``."""
         self.running.add(slot)
         if self.cause is not None:  # after adding: a stop() from now on finds it
             self.check()
@@ -184,7 +184,7 @@ class RunningRequests:
             raise ended
 
     def ended(self) -> BaseException | None:
-        """What they were stopped with, a copy for whoever asks."""
+        """A copy of what they were stopped with; None if they were not."""
         return None if self.cause is None else copy_for_waiter(self.cause)
 
     def stop(self, cause: ParlantSyncError) -> None:

@@ -101,7 +101,7 @@ class PollConnection:
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> HttpAnswer:
         """Parlant's own 504 is an answer here, the usual one: nothing new. A proxy's is a ServerError."""
         asked = dict(params)
-        if asked == self._last:  # a cache on the way may have kept the last answer, be it a 504
+        if asked == self._last:  # a cache on the way may have kept the last answer, a 504 included
             params = {**params, "_": unique()}
         self._last = asked
         return self._transport.request(

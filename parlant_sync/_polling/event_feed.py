@@ -10,7 +10,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from parlant_sync._api.retry import LONGEST_RETRY_AFTER, SHORTEST_PAUSE, jittered, unread
+from parlant_sync._api.retry import SHORTEST_PAUSE, pause_after, unread
 from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
@@ -191,19 +191,19 @@ class EventFeed:
                 attempt += 1
                 if attempt >= attempts:
                     raise
-                limited = isinstance(error, RateLimitedError)
-                wish = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER)
-            self._pause(Deadline(deadline.bound(max(jittered(attempt), wish))), at_least=wish if limited else 0.0)
+                pause = pause_after(error, attempt)
+                # A 429 is obeyed to its end, also if a poll succeeds meanwhile.
+                least = pause if isinstance(error, RateLimitedError) and error.retry_after else SHORTEST_PAUSE
+            self._pause(Deadline(deadline.bound(pause)), Deadline(least))
             ending = self._ending()
             if ending is not None:
                 raise FeedEnded(ending)
             if deadline.expired():
                 return False
 
-    def _pause(self, until: Deadline, *, at_least: float) -> None:
+    def _pause(self, until: Deadline, least: Deadline) -> None:
         """Wait after a list that failed. Ends early if the session ends, or if a poll succeeds meanwhile."""
         answers = self._hub.answers
-        least = Deadline(max(SHORTEST_PAUSE, at_least))
         while self._ending() is None and not until.expired():
             answered = self._hub.answers != answers
             if answered and least.expired():

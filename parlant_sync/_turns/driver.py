@@ -78,8 +78,9 @@ class TurnDriver:
     def leave(self) -> None:
         """Give up waiting. From any thread."""
         self.left = True
-        self._span.end()
-        self._let_go()
+        if self.outcome is None:
+            self._span.end()
+            self._let_go()
 
     def drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> None:
         """Take one step towards the outcome, which is not known yet, or all of them if ``to_end``.
@@ -119,10 +120,10 @@ class TurnDriver:
     def _step(self, text: bool, until: Deadline | None) -> None:
         if self.left:
             raise self._was_left()
-        told = self.transcript
-        tracker = told.tracker
+        transcript = self.transcript
+        tracker = transcript.tracker
         waits_for_begin = self._post_error is not None and tracker.trace is None and tracker.restarts == 0
-        growing = told.growing if text else None
+        growing = transcript.growing if text else None
         ends = [self._deadline]
         if self._quiet is not NEVER:
             ends.append(self._quiet)
@@ -147,21 +148,21 @@ class TurnDriver:
             raise self._post_error
         elif self._quiet.expired():
             self._end_quiet()
-        if growing is not None and growing is told.growing and growing.due.expired():
+        if growing is not None and growing is transcript.growing and growing.due.expired():
             self._refresh(growing)
         if tracker.over:
             self._conclude()
 
     def _take(self, event: Event) -> None:
-        told = self.transcript
-        growing = told.growing
+        transcript = self.transcript
+        growing = transcript.growing
         if growing is not None and growing.is_followed_by(event) and event.status != "cancelled":
             if not self._read_to_end(growing, event):
                 return
-            told.end_growth()
-        if told.take(event):
+            transcript.end_growth()
+        if transcript.take(event):
             self._last_event_at = time.monotonic()
-            quiet_for = told.tracker.quiet_for
+            quiet_for = transcript.tracker.quiet_for
             self._quiet = NEVER if quiet_for is None else Deadline(quiet_for - self._age(event))
 
     def _age(self, event: Event) -> float:
@@ -214,10 +215,10 @@ class TurnDriver:
     # -- the end
 
     def _conclude(self) -> None:
-        tracker, told = self.tracker, self.transcript
-        if told.growing is not None:  # the turn was stopped in the middle of a message
-            self._refresh(told.growing)
-            told.end_growth()
+        tracker, transcript = self.tracker, self.transcript
+        if transcript.growing is not None:  # the turn was stopped in the middle of a message
+            self._refresh(transcript.growing)
+            transcript.end_growth()
         if tracker.looks_unfinished:
             self._look_again()
         if tracker.refusal is not None:
@@ -272,9 +273,9 @@ class TurnDriver:
             pass  # the turn is over in any case; whether an error would have followed stays unknown
 
     def _out_of_time(self) -> errors.TurnTimeout:
-        told = self.transcript
-        if told.growing is not None:
-            self._refresh(told.growing)
+        transcript = self.transcript
+        if transcript.growing is not None:
+            self._refresh(transcript.growing)
         then = "session.reply_to(error.event) continues to wait" if self.request is not None else "give it more time"
         return errors.TurnTimeout(
             f"{self.where}: the turn was not over in time ({self._why_not_over()}); {then}",

@@ -155,7 +155,7 @@ class TurnStarter:
             logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
 
     def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
-        """The first offset that was given anew, as far as it can be told; None where none was."""
+        """Return the first offset that the server has used again, as far as that is known; None if there is none."""
         before = _created(self._hub.last_created)
         if found and (before is None or event.created is None or event.created <= before):
             return None  # an old message, found by a key that was used again

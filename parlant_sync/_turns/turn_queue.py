@@ -31,7 +31,7 @@ class TurnTicket:
         self.deadline = deadline
         self.released = False
         self.attended = True  # a thread waits in the turn, or for it
-        self.patience = deadline  # how long the turn is kept for its caller while nobody attends it
+        self.patience = deadline  # how long the turn is kept for its caller while no thread waits in it
         self.running: tuple[TurnTracker, int] | None = None  # the turn's tracker, and the offset that it begins at
         self.wake: Wake = queue.SimpleQueue()
         self._queue = waiting
@@ -103,8 +103,8 @@ class TurnQueue:
     def enter(self, deadline: Deadline, watch: Watch | None = None) -> TurnTicket | None:
         """Wait until the turn before is over, or has no caller any more; return the ticket for the next turn.
 
-        None if ``deadline`` passed first, or if the queue was closed. ``watch`` tells of a turn that nobody attends
-        when it is over; after ``UNATTENDED`` seconds it is replaced in any case.
+        None if ``deadline`` passed first, or if the queue was closed. ``watch`` shows when a turn
+        in which no thread waits is over; after ``UNATTENDED`` seconds it is replaced in any case.
         """
         mine = TurnTicket(self._queue, deadline)
         self._queue.append(self._reference(mine))

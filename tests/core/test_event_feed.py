@@ -119,7 +119,7 @@ def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
         return 60.0
 
     thread = threading.Thread(target=feed.leave)
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", pause)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
     with pytest.raises(FeedEnded):
         feed.get(Deadline(None))
     thread.join()
@@ -190,7 +190,7 @@ def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.
 
 
 def test_a_failing_list_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
     server = Server(3, start=3)
     server.failures = [TransportError("down")] * 3
     event = server.feed(0).get(Deadline(30))
@@ -246,7 +246,7 @@ def test_a_pause_between_lists_ends_with_the_session(monkeypatch: pytest.MonkeyP
         server.hub.end(SessionClosed("closed"))
         return 60.0
 
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", pause)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
     server.failures = [TransportError("down")] * 99
     with pytest.raises(FeedEnded):
         server.feed(0).get(Deadline(None))
@@ -294,7 +294,7 @@ def test_numbering_that_goes_back_twice_between_two_looks() -> None:
 @pytest.mark.parametrize("status", [302, 304, 400, 408, 410, 425, 451])
 def test_an_odd_answer_to_a_list_does_not_end_it(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy's, as likely as not; the poller bears it, too. What ends a session ends a reader."""
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
     server = Server(2, start=2)
     server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
     assert drain(server.feed(0)) == []  # no time for another try
@@ -308,7 +308,7 @@ def test_an_odd_answer_to_a_list_does_not_end_it(status: int, monkeypatch: pytes
 
 
 def test_a_list_that_was_refused_for_now_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 0.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
     server = Server(2, start=2)
     server.failures = [RateLimitedError("slow down", status=429, retry_after=30.0)]
     assert server.feed(0).get(Deadline(0.05)) is None
@@ -393,7 +393,7 @@ def test_a_poll_that_succeeds_ends_the_pause_of_a_reader(
     failure: Exception, woken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to 10 s otherwise, while the server answers. What a 429 asked for is waited for all the same."""
-    monkeypatch.setattr("parlant_sync._polling.event_feed.jittered", lambda attempt: 20.0)
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 20.0)
     server = Server(1, start=1)
     server.failures = [failure]
     feed = server.feed(0)
