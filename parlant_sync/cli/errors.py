@@ -36,6 +36,8 @@ def exit_code(error: BaseException) -> int:
         if isinstance(error, kinds):
             return code
     if isinstance(error, errors.ApiError):
+        if error.status in (401, 403, 404) and not error.from_parlant:
+            return UNREACHED  # the page of a proxy, perhaps during a restart of the server behind it
         # Redirects and statuses that nobody foresaw; 408 and 425 are the two of 4xx that pass by themselves.
         return UNREACHED if error.status in (408, 425) or is_page(error) else REFUSED
     return UNEXPECTED

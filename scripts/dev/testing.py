@@ -6,7 +6,9 @@ import argparse
 import datetime
 import json
 import re
+import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,12 @@ from dev.steps import Steps
 
 # Demo server and tests start the server with this interpreter instead of their own.
 SERVER_PYTHON = "PARLANT_SYNC_SERVER_PYTHON"
+# Tests of packages that change sockets, TLS or urllib3 run in the environment of this interpreter.
+PATCHED_PYTHON = "PARLANT_SYNC_PATCHED_PYTHON"
+PATCHES = (  # those of docs/compatibility.md
+    "gevent eventlet pyopenssl opentelemetry-instrumentation-urllib3 opentelemetry-instrumentation-requests vcrpy "
+    "requests-cache sentry-sdk ddtrace elastic-apm newrelic truststore time-machine requests-mock"
+).split()
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 SLOW = "(real or slow)"
 _EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
@@ -85,7 +93,8 @@ def side_by_side(pytest_arguments: Sequence[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
-    python = environments.project("test") if options.unit else environments.project("demo", "test")
+    extras = ["test"] if options.unit else ["demo", "test", *(["uwsgi"] if options.full and can_build() else [])]
+    python = environments.project(*extras)
     steps = Steps()
     if not names_a_path(pytest_arguments):
         steps.run("ruff check", [str(python), "-m", "ruff", "check", "--no-fix", "."])
@@ -96,7 +105,7 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     steps.pytest("unit tests", python, unit)
     if not options.unit:
         slow = [*parallel, *selection(SLOW, options.full), "--durations=10", "--durations-min=5", *pytest_arguments]
-        steps.pytest("contract, process and docs tests", python, slow)
+        steps.pytest("contract, process and docs tests", python, slow, patched(steps, python) if options.full else None)
     for name in options.servers:
         title = f"contract tests on Parlant {name}"
         if options.within is not None and steps.seconds > 60 * options.within:
@@ -112,6 +121,21 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     if options.pythons:
         on_pythons(steps, options, unit, python)
     return steps
+
+
+def patched(steps: Steps, python: Path) -> dict[str, str]:
+    """Makes the environment with ``PATCHES``. If it cannot be installed, the tests that need it are skipped."""
+    try:
+        folder = environments.ROOT / ".venvs" / "patched"
+        return {PATCHED_PYTHON: str(environments.ensure(folder, ["-e", ".[test]", *PATCHES], pip=python))}
+    except environments.SetupError as error:
+        steps.left_out("tests with packages that patch others", str(error))
+        return {}
+
+
+def can_build() -> bool:
+    """True if uWSGI, of which there are no wheels, can be built here."""
+    return shutil.which("cc") is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def on_pythons(steps: Steps, options: argparse.Namespace, unit: Sequence[str], python: Path) -> None:

@@ -81,6 +81,12 @@ def test_3_another_program_answers(fake: Cli, parlant_server: FakeServer) -> Non
     fake.run("agents").failed(3, "not with what a Parlant server sends")
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_3_the_page_of_a_proxy(fake: Cli, parlant_server: FakeServer, status: int) -> None:
+    parlant_server.fail_next("GET /agents", status, "<html>no backend</html>", times=None)
+    fake.run("agents").failed(3, str(status))
+
+
 def test_6_redirects(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.fail_next("GET /agents", 308, "", {"Location": "https://elsewhere.invalid/"}, times=None)
     fake.run("agents").failed(6, "308", "final address")

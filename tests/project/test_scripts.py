@@ -199,6 +199,26 @@ def test_one_file_is_run_without_linters_and_without_the_server(monkeypatch: pyt
     assert extras == [("test",)]
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_full_makes_the_environment_of_the_patched_tests(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    def ensure(folder: Path, requirements: list[str], **_: object) -> Path:
+        if not works:
+            raise environments.SetupError("the index is not reachable")
+        assert "gevent" in requirements
+        return folder / "python"
+
+    asked: list[dict[str, str] | None] = []
+    monkeypatch.setattr(environments, "ensure", ensure)
+    monkeypatch.setattr(environments, "project", lambda *names: Path("python"))
+    monkeypatch.setattr(
+        steps.Steps, "_execute", lambda self, name, command, extra=None: asked.append(extra) or (0, 0.0)
+    )
+    found = testing.run(*testing.parse(["--full", "tests/process/test_process_patched.py"]))
+    python = environments.ROOT / ".venvs/patched/python"
+    assert asked[-1] == ({testing.PATCHED_PYTHON: str(python)} if works else {})
+    assert any("left out, the index is not reachable" in result.name for result in found.results) is not works
+
+
 def test_floors_become_pins() -> None:
     needed = ["requests>=2.33.0", "urllib3<3,>=2.8", "click >= 8.3.3", "tenacity"]
     needed += ['prometheus-client>=0.21; extra == "prometheus"', 'pytest>=9; extra == "test"']
