@@ -40,7 +40,7 @@ def summary_lines(summary: Summary) -> list[str]:
         counts.append(f"{summary.unmet} not as expected")
     if summary.left:
         counts.append(f"{summary.left} not finished")
-    lines = [f"{summary.rows} rows: {', '.join(counts) or 'none asked'}"]
+    lines = [f"{summary.rows} {_rows(summary.rows)}: {', '.join(counts) or 'none asked'}"]
     if summary.skipped:
         lines[0] += f" ({summary.skipped} by earlier runs)"
     if summary.p50 is not None and summary.p95 is not None:
@@ -60,8 +60,8 @@ def summary_lines(summary: Summary) -> list[str]:
 def left_line(summary: Summary) -> str:
     """What to do about rows that are not finished; empty if there are none."""
     left = summary.left
-    are = "is" if left == 1 else "are"
-    return f"{left} of {summary.rows} rows {are} left: run the same command again to go on" if left else ""
+    of = f"{summary.rows} {_rows(summary.rows)} {'is' if left == 1 else 'are'}"
+    return f"{left} of {of} left: run the same command again to go on" if left else ""
 
 
 def _rows(count: int) -> str:

@@ -197,6 +197,8 @@ class Runner:
             text = f"no answer from the server for {silent:.0f} s"
         if not text and not self._asking and not self._opening and (left := self._queues.next_wake()) is not None:
             text = f"{self._queues.delayed} messages may be on their way: looking in {left:.0f} s"
+        if not text and not self._queues.left and (left := len(self._unneeded) + self._deleting):
+            text = f"{left} sessions to delete"
         self.waiting_for = text
 
     # -- open

@@ -491,6 +491,25 @@ def test_sessions_have_the_batch_s_label_and_go_if_that_is_wanted(server: FakeSe
     assert left == {given, failed}, "that of a failed row is kept, to look into"
 
 
+def test_deleting_sessions_is_shown(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, delete = threading.Event(), worker.delete
+
+    def later(client: ps.Client, session_id: str) -> None:
+        gate.wait(20)
+        delete(client, session_id)
+
+    monkeypatch.setattr(worker, "delete", later)
+    with ask(server, ["a", "b"], results=tmp_path / "r.jsonl", cleanup=True) as batch:
+        assert {next(batch).status, next(batch).status} == {"answered"}
+        deadline = time.monotonic() + 10
+        while batch.waiting_for != "2 sessions to delete":
+            assert time.monotonic() < deadline, batch.waiting_for
+            assert batch.next(0.05) is None
+        gate.set()
+        assert list(batch) == []
+    assert server.sessions == {}
+
+
 def test_a_retry_that_was_cut_short_goes_on(server: FakeServer, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     server.agent("a", shared=True).fails("boom").echoes().waits("gate")
