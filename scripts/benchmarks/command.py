@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import report, svg
+from benchmarks import growth, report, svg
 from benchmarks.rows import Row
 from benchmarks.running import Bench, BenchError
 
@@ -28,6 +28,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs/performance.md")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw bars")
+    parser.add_argument("--growth", type=Path, metavar="FOLDER", help="only draw how cost grows: three plots")
     parser.add_argument("--quick", action="store_true", help="everything once and small: shows that it works, no more")
     parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
     parser.add_argument("--runs", type=_runs, default=FEWEST_RUNS, metavar="N", help=f"at least {FEWEST_RUNS}")
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     started = time.monotonic()
     with Bench(quick=options.quick, runs=options.runs, say=say) as bench:
+        if options.growth is not None:
+            for file in growth.draw(bench, options.growth):
+                say(f"drawn: {file}")
+            return 0
         for name in options.only or SCENARIOS:
             say(f"{name} ...")
             measure: Callable[[Bench], list[Row]] = importlib.import_module(f"benchmarks.{name}").measure

@@ -66,12 +66,16 @@ class Sampler:
         self._over.set()
         self._thread.join()
 
+    def series(self) -> list[tuple[int, int]]:
+        """At most 60 samples: how many events had passed, and the memory (KiB)."""
+        return self._samples[:: max(1, len(self._samples) // 60)]
+
     def peak(self, first: float, last: float) -> float:
         """The most memory (KiB) while the events from ``first`` to ``last`` passed."""
         return max((size for passed, size in self._samples if first <= passed <= last), default=0)
 
 
-def flood(contestant: str, url: str, total: int, **_: Any) -> dict[str, float]:
+def flood(contestant: str, url: str, total: int, **_: Any) -> dict[str, Any]:
     """The most memory (KiB) while the first half of the events passed, and while the second half did."""
     name = f"flood.{total}.{_BATCH}.{_KEPT}.{time.monotonic_ns()}"
     if contestant == OURS:
@@ -87,10 +91,10 @@ def flood(contestant: str, url: str, total: int, **_: Any) -> dict[str, float]:
         given += _AFTER
         time.sleep(_REST)
     sampler.stop()
-    return {"start": start, "end": sampler.peak(0, total), "given": given}
+    return {"start": start, "end": sampler.peak(0, total), "given": given, "series": sampler.series()}
 
 
-def _ours(url: str, name: str, total: int) -> dict[str, float]:
+def _ours(url: str, name: str, total: int) -> dict[str, Any]:
     from parlant_sync import Client
 
     given = last = 0
@@ -106,4 +110,5 @@ def _ours(url: str, name: str, total: int) -> dict[str, float]:
             if last >= total:
                 break
         sampler.stop()
-    return {"early": sampler.peak(0, total / 2), "end": sampler.peak(total / 2, total), "given": given}
+    peaks = {"early": sampler.peak(0, total / 2), "end": sampler.peak(total / 2, total)}
+    return {**peaks, "given": given, "series": sampler.series()}

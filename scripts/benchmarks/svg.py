@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -47,6 +48,42 @@ def _group(parts: list[str], row: Row, y: int) -> int:
         parts.append(_text(_LEFT + length + 6, y + 12, f"{number(value)} {row.unit}"))
         y += _BAR + _GAP
     return y + 12
+
+
+def lines(
+    title: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]], *, logarithmic: bool = False
+) -> str:
+    """One line for each of ``series``, with its values at the points if there are few."""
+    width, height, left, top, bottom = 760, 420, 70, 60, 370
+    places = [point for points in series.values() for point in points]
+    scale: Callable[[float], float] = (lambda value: math.log10(max(value, 1e-3))) if logarithmic else float
+    xs, ys = [scale(x) for x, _ in places], [scale(y) for _, y in places]
+    low = min(ys) - 0.1 if logarithmic else 0.0
+    wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) * 1.05 - low) or 1.0
+
+    def at(point: tuple[float, float]) -> tuple[float, float]:
+        x = left + (width - left - 190) * (scale(point[0]) - min(xs)) / wide
+        return x, bottom - (bottom - top) * (scale(point[1]) - low) / high
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="system-ui, sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        _text(12, 24, title + (" (both axes logarithmic)" if logarithmic else ""), size=15, bold=True),
+        f'<path d="M{left} {top}V{bottom}H{width - 190}" stroke="#8a8f98" fill="none"/>',
+        _text((left + width - 190) / 2, height - 10, x_label, anchor="middle", colour="#57606a"),
+    ]
+    for x in sorted({x for x, _ in places} if logarithmic else {0, max(x for x, _ in places)}):
+        parts.append(_text(at((x, max(places)[1]))[0], bottom + 16, f"{x:,.0f}", anchor="middle"))
+    for (name, points), colour in zip(series.items(), _COLOURS.values(), strict=False):
+        found = [at(point) for point in points]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in found)
+        parts.append(f'<path d="M{path}" stroke="{colour}" stroke-width="2" fill="none"/>')
+        parts.append(_text(found[-1][0] + 8, found[-1][1] + 4, f"{name}: {number(points[-1][1])}", colour=colour))
+        if len(points) < 10:
+            for (x, y), point in zip(found[:-1], points, strict=False):
+                parts.append(_text(x, y - 6, number(point[1]), colour=colour, anchor="middle"))
+    return "\n".join([*parts, "</svg>", ""])
 
 
 def _text(
