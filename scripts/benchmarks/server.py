@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
             # The agent's id says what kind of session is wanted.
             state.created += 1
             state.note("create")
-            self.json(201, self._info(f"{value['agent_id']}.{state.created}"))
+            kept = {name: value[name] for name in ("title", "metadata", "labels") if value.get(name) is not None}
+            self.json(201, {**self._info(f"{value['agent_id']}.{state.created}"), **kept})
         elif len(parts) == 2 and method == "GET":
             state.note("read")
             self.json(200, self._info(parts[1]))
