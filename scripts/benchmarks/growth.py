@@ -56,7 +56,7 @@ def _sessions(bench: Bench) -> str:
     for count in counts:
         try:
             found = bench.work("idle.idle", OURS, count=count, window=1.0, wait=600)
-            polled = bench.work("growth.polls", OURS, count=count, wait=bench.pick(max(5, count // 50), 1))
+            polled = bench.work("growth.polls", OURS, count=count, wait=bench.pick(max(5, count // 200), 1))
         except BenchError as error:
             bench.say(f"{count} sessions failed: {error}")
             continue
