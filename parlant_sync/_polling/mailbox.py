@@ -47,9 +47,8 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         self._overflowed = False
 
     def _new_conditions(self) -> None:
-        self.not_empty = threading.Condition(self.mutex)
-        self.not_full = threading.Condition(self.mutex)
-        self.all_tasks_done = threading.Condition(self.mutex)
+        # One for all: only the reader ever waits, and only for ``not_empty``. Each has a queue of its own, over 1 KiB.
+        self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
 
     # -- what queue.Queue calls, with the mutex held
 
