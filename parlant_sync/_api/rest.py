@@ -13,7 +13,7 @@ from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
 from parlant_sync._api.retry import LEAST, StopSignal, may_pass, may_repeat, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.auth import GUEST_HEADER
-from parlant_sync._http.codec import is_segment, parsed, segment
+from parlant_sync._http.codec import decode_json, is_segment, segment
 from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, Transport, unique
 from parlant_sync.events import (
@@ -105,7 +105,7 @@ class RestApi:
         if not answer.body:
             raise errors.TransportError(f"{what}, but with an empty body: something on the way cut it off; try again")
         try:
-            return parsed(answer.body, parse)
+            return parse(decode_json(answer.body))
         except ValueError as error:
             raise errors.ProtocolError(
                 f"{what}, but not with what a Parlant server sends: "

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from parlant_sync import errors
-
-_T = TypeVar("_T")
 
 # The extra "speed". It only ever gives what json gives: see ``_decoded``.
 _fast_loads: Callable[[bytes], Any] | None
@@ -47,25 +44,6 @@ _lenient_decoder = json.JSONDecoder(parse_constant=str, parse_int=_lenient_int)
 
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.S)
-
-
-# Bytes. From here on the garbage collector is paused while a body is read.
-_LARGE = 1024 * 1024
-
-
-def parsed(body: bytes, parse: Callable[[Any], _T]) -> _T:
-    """``parse(decode_json(body))``. Raises what these raise.
-
-    The garbage collector goes through everything again whenever there is a quarter more, which takes a third of the
-    time of a long history. None of what is made here is garbage, so it rests meanwhile, for a tenth of a second.
-    """
-    if len(body) < _LARGE or not gc.isenabled():
-        return parse(decode_json(body))
-    try:
-        gc.disable()
-        return parse(decode_json(body))
-    finally:
-        gc.enable()  # CPython handles a signal only after this call, never before it
 
 
 def decode_json(body: bytes) -> Any:

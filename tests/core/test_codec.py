@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 import sys
@@ -236,22 +235,3 @@ def test_orjson_gives_what_json_gives_for_anything(seed: int, monkeypatch: pytes
         assert_same(
             body[:at] + bytes(dice.choices(b'[]{}",:\\-.eE019 \xff', k=dice.randrange(3))) + body[at + 1 :], monkeypatch
         )
-
-
-def test_the_garbage_collector_rests_while_a_long_body_is_read() -> None:
-    long = json.dumps(["x" * 100] * 20_000).encode()
-
-    def fail(value: Any) -> None:
-        raise ValueError(gc.isenabled())
-
-    for body, runs in ((b"[]", True), (long, False)):
-        assert codec.parsed(body, lambda value: gc.isenabled()) is runs
-        with pytest.raises(ValueError, match=str(runs)):
-            codec.parsed(body, fail)
-        assert gc.isenabled()
-    gc.disable()  # a caller who wants it off keeps it off
-    try:
-        codec.parsed(long, len)
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
