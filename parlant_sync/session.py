@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class _Default:
-    """Stands for "the client's default" where None means something of its own."""
+    """Stands for "the client's default" if None has another meaning."""
 
     def __repr__(self) -> str:
         return "<the client's turn_timeout>"

@@ -163,14 +163,13 @@ class RestApi:
         parse: Callable[[Any], _T],
         *,
         params: Mapping[str, Any] | None = None,
-        body_expected: bool = False,
     ) -> _T:
         """A request that changes something: repeated only if the server certainly did not take it."""
         failure = Failure()
 
         def once() -> _T:
             answer = self.request(method, path, params=params, body=body, failure=failure)
-            return self.read(answer, method, path, parse) if answer.body or body_expected else parse(None)
+            return self.read(answer, method, path, parse) if answer.body else parse(None)
 
         deadline = Deadline(self.transport.settings.request_timeout)
         return self.again(once, lambda error: may_repeat(error, failure), deadline=deadline)
@@ -368,7 +367,7 @@ class RestApi:
 
 
 class _Server:
-    """What was learnt of the server, by whichever request."""
+    """What the requests of a client have learnt about its server."""
 
     def __init__(self) -> None:
         self.single_reads = True

@@ -40,7 +40,7 @@ _KEEPALIVE = [
 
 
 class _TimedRaw(io.RawIOBase):
-    """Promise: an answer has one time limit, to its last byte. A read timeout alone starts anew with every byte."""
+    """Promise: an answer has one time limit, to its last byte. A read timeout alone starts again with every byte."""
 
     def __init__(self, raw: Any, sock: Any, slot: RunningRequest, deadline: Deadline) -> None:
         self._raw = raw
@@ -203,7 +203,7 @@ class PublishingConnection:
         if slot.deadline is None or not isinstance(data, (bytes, bytearray)):
             return super().send(data)  # type: ignore[misc]
         view = memoryview(data)
-        for at in range(0, len(view), _TLS_RECORD):  # TLS counts a timeout anew with each of its records
+        for at in range(0, len(view), _TLS_RECORD):  # TLS starts a timeout again with each of its records
             left = slot.deadline.for_socket()
             try:
                 if left == 0:

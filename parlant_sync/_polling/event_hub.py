@@ -69,14 +69,15 @@ class EventHub:
         # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
         self.deleting: ParlantSyncError | None = None
         self.answers = 0  # how many polls have succeeded
-        self._agent_status: str | None = None
+        self.agent_status: str | None = None  # written under the lock, by one store
         # The mode that a tool has set since the session was last read. Written without the lock, by one store.
         self.handed_over: Mode | None = None
         self._posted = -1
         self._grace = DELIVERED_WITHIN
         # When the poll should have delivered what was posted here. Written under the lock, by one store.
         self.overdue = NEVER
-        self._last_created: object = None
+        # When the server stored the last polled event, as the server wrote it; None if it did not say.
+        self.last_created: object = None
 
     @property
     def start(self) -> int | None:
@@ -118,15 +119,6 @@ class EventHub:
         ending = self.ending
         if ending is not None:
             raise copy_for_waiter(ending) from ending
-
-    @property
-    def agent_status(self) -> str | None:
-        return self._agent_status
-
-    @property
-    def last_created(self) -> object:
-        """When the server stored the last polled event, as the server wrote it; None if it did not say."""
-        return self._last_created
 
     @property
     def backlog(self) -> int:
@@ -179,9 +171,9 @@ class EventHub:
                 return 0
             if fresh[-1].offset >= self._posted:
                 self.overdue, self._grace = NEVER, DELIVERED_WITHIN
-            self._agent_status = _last_status(fresh) or self._agent_status
+            self.agent_status = _last_status(fresh) or self.agent_status
             self.handed_over = _last_mode(fresh) or self.handed_over
-            self._last_created = fresh[-1].raw.get("creation_utc")
+            self.last_created = fresh[-1].raw.get("creation_utc")
             self.place = LogPosition(fresh[-1].offset + 1, self.place.epoch, self.place.base)
             return len(fresh)
 

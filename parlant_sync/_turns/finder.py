@@ -41,7 +41,7 @@ class TurnFinder:
         return self._after_skipped()
 
     def look(self) -> FoundTurn | None:
-        """No event has come; a quiet period may have passed."""
+        """Call it if no event has come: a quiet period may have passed."""
         if self._skipped is not None and self.quiet.expired():
             self._skipped.end_quiet()
         return self._after_skipped()

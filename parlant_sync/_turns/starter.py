@@ -247,11 +247,11 @@ class TurnStarter:
         if held is None or held.offset != event.offset:
             raise errors.ConfigurationError(
                 f"{self.where} does not hold the message {event.id!r} at offset {event.offset}: call reply_to() of the "
-                "session that it was posted to (or send it anew, if the server has lost it)"
+                "session that it was posted to (or send it again, if the server has lost it)"
             )
 
     def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
-        """Ask the agent to speak, and follow that turn. Where the answer does not tell, the events decide."""
+        """Ask the agent to speak, and follow that turn. If the answer is a failure, the events decide."""
         body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
         if guidelines:
             body["guidelines"] = body["rules"] = guidelines  # 4.0 calls them rules; each version ignores the other name
@@ -336,7 +336,7 @@ class TurnStarter:
         except errors.ParlantSyncError as error:
             if deadline.remaining() > LEAST or not unread(error):
                 raise
-            why = "nothing was posted, for the server did not say in time where its events end"
+            why = "nothing was posted, because the server did not answer in time where its events end"
             raise self._nothing_posted(why, started) from error
 
     def _turn(

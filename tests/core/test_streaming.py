@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from parlant_sync import _deadline
+from parlant_sync import NotFoundError, SessionClosed, TransportError, _deadline
+from parlant_sync._api.retry import StopSignal
+from parlant_sync._deadline import Deadline
 from parlant_sync._turns import streaming
-from parlant_sync._turns.streaming import StreamedMessage
+from parlant_sync._turns.streaming import MessageReader, StreamedMessage
 from parlant_sync.events import Event
 
 BEGUN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -108,3 +111,49 @@ def test_trouble_does_not_make_it_any_younger(clock: Clock) -> None:
     assert not message.is_due
     clock.now = streaming.STALE
     assert message.stale.expired()
+
+
+class Api:
+    """Answers each read with the next of ``answers``, or raises it."""
+
+    transport = SimpleNamespace(settings=SimpleNamespace(request_timeout=30.0))
+    single_reads = True
+
+    def __init__(self, *answers: Event | Exception) -> None:
+        self.answers = list(answers)
+
+    def reread(self, session_id: str, event: Event, *, deadline: Deadline) -> Event:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def reader_of(*answers: Event | Exception) -> MessageReader:
+    return MessageReader(Api(*answers), "s")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trouble", [TransportError("reset"), SessionClosed("closed")])
+def test_a_message_that_cannot_be_read_now_stays_as_it_is_and_is_read_later(clock: Clock, trouble: Exception) -> None:
+    message = StreamedMessage(half(), 1.0)
+    clock.now = 1.0
+    assert reader_of(trouble).refresh(message, Deadline(5), 2.0) is None
+    assert (message.event, message.is_due, message.is_final) == (half(), False, False)
+    clock.now = 3.0
+    assert message.is_due
+    assert reader_of(half("a b ")).refresh(message, Deadline(5)) is True
+    assert reader_of(half("a b ")).refresh(message, Deadline(5)) is False
+
+
+def test_what_ends_the_session_is_raised() -> None:
+    with pytest.raises(NotFoundError):
+        reader_of(NotFoundError("gone", status=404)).refresh(StreamedMessage(half(), 1.0), Deadline(5))
+
+
+def test_a_message_is_read_to_its_end_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+    message = StreamedMessage(half(), 1.0)
+    reader_of(TransportError("reset"), TransportError("reset"), half("a b ")).finish(message, Deadline(5), StopSignal())
+    assert message.event.message == "a b "
+    with pytest.raises(TransportError):  # no time for another attempt
+        reader_of(TransportError("reset"), half("c")).finish(message, Deadline(0), StopSignal())
