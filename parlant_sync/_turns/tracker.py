@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
 
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:
-EMPTY_QUIET = 3.0  # after a `ready` that may be the end, or only the end of a preamble that there is not
+# after a `ready` that may be the end, or only the end of a preamble that there is not; and after a `cancelled`
+# that may be an older turn's
+EMPTY_QUIET = 3.0
 HOOK_QUIET = 10.0  # after the message of a hook, which may have stopped the engine
 TOOL_QUIET = 10.0  # after a `ready` while tools may run: a tool's, or the end of a turn that called none
 _TOOL_STAGES = frozenset({"Fetching data", "Considering tools"})
@@ -75,6 +77,7 @@ class TurnTracker:
         self._working = self._prompted  # the engine has begun: no hook speaks before it any more
         self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
+        self._stopped = False  # perhaps the turn of an older message, for which the next one was about to begin
         self._message_since_ready = False
         self._in_tools = False  # tools run, which may send any status themselves
         self._looks_done = False
@@ -104,7 +107,7 @@ class TurnTracker:
             self.end_quiet()
         elif self.events and not self._prompted and self._is_new_turn(event):
             # A prompted turn runs beside those of messages, and no message stops it.
-            if self.quiet_for is not None and self._answered:
+            if self.quiet_for is not None and self._answered and not self._stopped:
                 self.end_quiet()  # a turn that still ran would have sent `cancelled` first
             else:
                 self._leave()  # 3.0 may stop a turn silently between two of its messages
@@ -114,6 +117,7 @@ class TurnTracker:
     def end_quiet(self) -> None:
         """The quiet period has passed, and the server has nothing more on this trace."""
         self.over = self._looks_done = True
+        self.cancelled = self._stopped
         self.quiet_for = None
 
     def _is_quiet_at(self, event: Event) -> bool:
@@ -180,7 +184,8 @@ class TurnTracker:
             self._in_tools = status == "processing" and event.stage in _TOOL_STAGES
             self._answering = self._answering or (status == "processing" and event.stage == "Interpreting")
         elif status == "ready":
-            self._feed_ready(event)
+            if not self._stopped:
+                self._feed_ready(event)
         elif status == "error":
             if self._is_engine_error(event):
                 self.error = event
@@ -189,8 +194,14 @@ class TurnTracker:
             if len(self._newer) > self._newer_answered:
                 self._leave()
                 return True
-            self.over = self.cancelled = self._looks_done = True
-        if self._answered and not self._working and not self.over:
+            # Without traces of its own, a message that was posted right after another one may have met the beginning
+            # of the older one's turn.
+            self._stopped = not self._own_trace and not self._facts.bare_errors
+            if not self._stopped:
+                self.over = self.cancelled = self._looks_done = True
+        if self._stopped:
+            self.quiet_for = EMPTY_QUIET
+        elif self._answered and not self._working and not self.over:
             self.quiet_for = HOOK_QUIET
         return True
 

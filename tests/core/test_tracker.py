@@ -308,6 +308,23 @@ def test_the_turn_of_a_message_runs_beside_a_triggered_turn() -> None:
     assert (tracker.over, said(tracker)) == (True, ["proactive"])
 
 
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("next_begins", [True, False])
+def test_a_message_may_meet_the_beginning_of_an_older_ones_turn(staged: bool, next_begins: bool) -> None:
+    """Recorded on 3.1.2: two messages at once, and then both turns, of which the first is cancelled for the second."""
+    s = Script()
+    tracker = TurnTracker(s.customer("second"), TurnFacts(staged, fluid=True))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("cancelled", "t1"))
+    feed(tracker, s.status("ready", "t1", **({"stage": "completed"} if staged else {})))
+    assert (tracker.over, tracker.quiet_for) == (False, EMPTY_QUIET)
+    if next_begins:
+        feed(tracker, s.status("acknowledged", "t2"), s.status("typing", "t2"), s.says("answer", "t2"))
+        assert (said(tracker), tracker.trace, tracker.restarts) == (["answer"], "t2", 1)
+    else:
+        tracker.end_quiet()
+    assert (tracker.cancelled, tracker.over) == (not next_begins, not next_begins)
+
+
 def test_unknown_things_are_tolerated() -> None:
     s = Script()
     tracker = TurnTracker(s.customer("q"))
