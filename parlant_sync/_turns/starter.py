@@ -382,14 +382,21 @@ class TurnStarter:
                 found = self._find(feed, finder, deadline)
                 feed.back_to(found.offset)
                 turn = self._turn(feed, found.tracker, deadline, request=found.request)
-                reply = turn.reply()
+                try:
+                    reply = turn.reply()
+                except errors.AgentError as error:  # over as well: the next call must not find it again
+                    self._go_on_after(error.partial, finder)
+                    raise
             finally:
                 feed.leave()
-            self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
-            self._next_from = reply.events[-1].offset + 1
+            self._go_on_after(reply, finder)
             return reply
         finally:
             self._finding.let_go()
+
+    def _go_on_after(self, reply: Reply, finder: TurnFinder) -> None:
+        self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
+        self._next_from = reply.events[-1].offset + 1
 
     def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
         while True:
