@@ -45,7 +45,7 @@ def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def find_python(version: str) -> str | None:
-    """The path of a Python of this version (``"3.12"``) on PATH, under ~/.pyenv or in .interpreters; None if none runs."""
+    """The path of a Python of this version (``"3.12"``) on PATH, under ~/.pyenv or in .interpreters; else None."""
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
