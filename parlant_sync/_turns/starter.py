@@ -23,7 +23,7 @@ from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.finder import FoundTurn, TurnFinder
 from parlant_sync._turns.streaming import MessageReader
-from parlant_sync._turns.tracker import STAGED, TurnFacts, TurnTracker
+from parlant_sync._turns.tracker import TurnFacts, TurnTracker
 from parlant_sync._turns.transcript import Transcript
 from parlant_sync._turns.turn_queue import UNATTENDED, TurnQueue, TurnTicket, TurnWatch, Wake
 from parlant_sync.events import Event, Reply, ServerAbilities, SessionInfo
@@ -230,7 +230,7 @@ class TurnStarter:
     def _facts(self, deadline: Deadline) -> TurnFacts:
         """What the end of a turn depends on. On 3.0 and 3.1, the first turn with an agent reads the agent."""
         if self.abilities.labels:
-            return STAGED
+            return TurnFacts(bare_errors=self.abilities.cancel)
         limit = Deadline(deadline.between(LEAST, _READ_AGENT))
         return TurnFacts(staged=False, fluid=self._api.is_fluid(self._agent_id, deadline=limit))
 
@@ -382,14 +382,21 @@ class TurnStarter:
                 found = self._find(feed, finder, deadline)
                 feed.back_to(found.offset)
                 turn = self._turn(feed, found.tracker, deadline, request=found.request)
-                reply = turn.reply()
+                try:
+                    reply = turn.reply()
+                except errors.AgentError as error:  # over as well: the next call must not find it again
+                    self._go_on_after(error.partial, finder)
+                    raise
             finally:
                 feed.leave()
-            self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
-            self._next_from = reply.events[-1].offset + 1
+            self._go_on_after(reply, finder)
             return reply
         finally:
             self._finding.let_go()
+
+    def _go_on_after(self, reply: Reply, finder: TurnFinder) -> None:
+        self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
+        self._next_from = reply.events[-1].offset + 1
 
     def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
         while True:

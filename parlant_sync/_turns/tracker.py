@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
 
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:
-EMPTY_QUIET = 3.0  # after a `ready` that may be the end, or only the end of a preamble that there is not
+# after a `ready` that may be the end, or only the end of a preamble that there is not; and after a `cancelled`
+# that may be an older turn's
+EMPTY_QUIET = 3.0
 HOOK_QUIET = 10.0  # after the message of a hook, which may have stopped the engine
+TOOL_QUIET = 10.0  # after a `ready` while tools may run: a tool's, or the end of a turn that called none
 _TOOL_STAGES = frozenset({"Fetching data", "Considering tools"})
 _NOT_THE_AGENT = frozenset({"system", "customer", "customer_ui"})
 
@@ -21,11 +24,13 @@ class TurnFacts(NamedTuple):
     """What must be known of the server and the agent to see the end of a turn.
 
     ``staged``: the server marks the end (3.2 and later). ``fluid``: the agent's composition mode, needed only if the
-    server is not staged; None if it is not known.
+    server is not staged; None if it is not known. ``bare_errors``: the engine's ``error`` has no data, comes alone and
+    is the end (4.0).
     """
 
     staged: bool = True
     fluid: bool | None = None
+    bare_errors: bool = False
 
 
 STAGED = TurnFacts()
@@ -69,10 +74,10 @@ class TurnTracker:
     def _begin_trace(self, trace: str | None) -> None:
         self.trace = trace
         self.events: list[Event] = []
-        self._errors_come_alone = False
         self._working = self._prompted  # the engine has begun: no hook speaks before it any more
         self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
+        self._stopped = False  # perhaps the turn of an older message, for which the next one was about to begin
         self._message_since_ready = False
         self._in_tools = False  # tools run, which may send any status themselves
         self._looks_done = False
@@ -100,8 +105,9 @@ class TurnTracker:
             return self._feed_own(event, kind)
         if self._is_quiet_at(event):
             self.end_quiet()
-        elif self.events and self._is_new_turn(event):
-            if self.quiet_for is not None and self._answered:
+        elif self.events and not self._prompted and self._is_new_turn(event):
+            # A prompted turn runs beside those of messages, and no message stops it.
+            if self.quiet_for is not None and self._answered and not self._stopped:
                 self.end_quiet()  # a turn that still ran would have sent `cancelled` first
             else:
                 self._leave()  # 3.0 may stop a turn silently between two of its messages
@@ -111,6 +117,7 @@ class TurnTracker:
     def end_quiet(self) -> None:
         """The quiet period has passed, and the server has nothing more on this trace."""
         self.over = self._looks_done = True
+        self.cancelled = self._stopped
         self.quiet_for = None
 
     def _is_quiet_at(self, event: Event) -> bool:
@@ -152,8 +159,6 @@ class TurnTracker:
         # Without traces of their own, messages and turns are matched by their order.
         own = [number for number, trace in enumerate(self._newer, 1) if _is_trace_of(trace, event.trace_id)]
         self._newer_answered = own[-1] if own else len(self._left)
-        # 4.0: statuses can come without data; there, an error is the last event, and no `ready` comes before it.
-        self._errors_come_alone = self._facts.staged and _status_data(event) is None
         return True
 
     def _leave(self) -> None:
@@ -171,13 +176,16 @@ class TurnTracker:
         status = event.status if kind == "status" else None
         if kind == "message":
             self._feed_message(event)
+        elif event.kind == "tool":
+            self._in_tools = False  # results come when all tools have run
         elif status in ("typing", "processing"):
             self._working = True
             self._looks_done = False  # the agent meant to say more
             self._in_tools = status == "processing" and event.stage in _TOOL_STAGES
             self._answering = self._answering or (status == "processing" and event.stage == "Interpreting")
         elif status == "ready":
-            self._feed_ready(event)
+            if not self._stopped:
+                self._feed_ready(event)
         elif status == "error":
             if self._is_engine_error(event):
                 self.error = event
@@ -186,8 +194,14 @@ class TurnTracker:
             if len(self._newer) > self._newer_answered:
                 self._leave()
                 return True
-            self.over = self.cancelled = self._looks_done = True
-        if self._answered and not self._working and not self.over:
+            # Without traces of its own, a message that was posted right after another one may have met the beginning
+            # of the older one's turn.
+            self._stopped = not self._own_trace and not self._facts.bare_errors
+            if not self._stopped:
+                self.over = self.cancelled = self._looks_done = True
+        if self._stopped:
+            self.quiet_for = EMPTY_QUIET
+        elif self._answered and not self._working and not self.over:
             self.quiet_for = HOOK_QUIET
         return True
 
@@ -213,10 +227,15 @@ class TurnTracker:
             return
         if event.stage == "completed":
             self.over = True
-            self._looks_done = self._looks_done or self._errors_come_alone
+            self._looks_done = self._looks_done or self._facts.bare_errors
             return
-        if data or self._in_tools:
-            return  # a tool's: the engine's has no data, or a stage, and comes after the next `processing` or `typing`
+        if data:
+            return  # a tool's: the engine's has no data, or a stage
+        if self._in_tools:
+            # Probably a tool's. But the engine also reports that it fetches data if it then calls no tool.
+            if not self._facts.staged:
+                self.quiet_for = TOOL_QUIET
+            return
         said, self._message_since_ready = self._message_since_ready, False
         if said and self._answered and _is_message(self.events[-2]):
             self._looks_done = True
@@ -224,15 +243,16 @@ class TurnTracker:
             return
         if self._answering and (self._facts.fluid or not said):
             self.over = True
-        elif not said or (self._answering and self._facts.fluid is None):
+        elif not (said and self.events[-2].kind == "message") or (self._answering and self._facts.fluid is None):
+            # The `ready` of a message comes right after it. Any other may be the end of a turn in which only a hook or
+            # a tool spoke.
             self.quiet_for = EMPTY_QUIET
 
     def _is_engine_error(self, event: Event) -> bool:
         data = _status_data(event)
         if data is not None:
             return "exception" in data
-        # On 3.x, it is a tool's: `emit_status("error")`. No tool runs in a prompted turn.
-        return self._errors_come_alone or (self._prompted and self._facts.staged)
+        return self._facts.bare_errors  # on 3.x, it is a tool's: `emit_status("error")`
 
     def _feed_late(self, event: Event) -> bool:
         if self.error is not None or event.trace_id != self.trace or event.status != "error":

@@ -45,12 +45,12 @@ def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def find_python(version: str) -> str | None:
-    """The path of a Python of this version (``"3.12"``) on PATH, under ~/.pyenv or in .pythons; None if none runs."""
+    """The path of a Python of this version (``"3.12"``) on PATH, under ~/.pyenv or in .interpreters; else None."""
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     places = [
-        *glob.glob(str(ROOT / f".pythons/{version}/python{version}")),
+        *glob.glob(str(ROOT / f".interpreters/{version}/python{version}")),
         *sorted(glob.glob(str(pyenv / f"versions/{version}.*/bin/python{version}")), reverse=True),
         shutil.which(f"python{version}"),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync._turns.tracker import EMPTY_QUIET, HOOK_QUIET, TurnFacts, TurnTracker, matched
+from parlant_sync._turns.tracker import EMPTY_QUIET, HOOK_QUIET, TOOL_QUIET, TurnFacts, TurnTracker, matched
 from parlant_sync.events import Event, read_events
 
 TRACES = Path(__file__).parents[1] / "traces"
@@ -83,7 +83,11 @@ class Recording:
     def __init__(self, name: str) -> None:
         self.trace = json.loads((TRACES / f"{name}.json").read_text())
         self.events = read_events(self.trace["final"])
-        self.facts = TurnFacts(staged=not name.startswith(("3.0", "3.1")), fluid=self.trace["agent"] == "rest")
+        self.facts = TurnFacts(
+            staged=not name.startswith(("3.0", "3.1")),
+            fluid=self.trace["agent"] == "rest",
+            bare_errors=name.startswith("4.0"),
+        )
 
     def tracker(self, offset: int | None, facts: TurnFacts) -> TurnTracker:
         requested = next((e for e in self.events if e.offset == offset), None)
@@ -296,6 +300,31 @@ def test_a_triggered_turn_is_told_by_its_trace() -> None:
     assert not tracker.looks_unfinished
 
 
+def test_the_turn_of_a_message_runs_beside_a_triggered_turn() -> None:
+    s = Script()
+    tracker = TurnTracker(trace="t1")
+    feed(tracker, s.status("typing", "t1"), s.customer("q"), s.status("acknowledged", "t2"), s.says("to q", "t2"))
+    feed(tracker, s.says("proactive", "t1"), s.status("ready", "t1", stage="completed"))
+    assert (tracker.over, said(tracker)) == (True, ["proactive"])
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("next_begins", [True, False])
+def test_a_message_may_meet_the_beginning_of_an_older_ones_turn(staged: bool, next_begins: bool) -> None:
+    """Recorded on 3.1.2: two messages at once, and then both turns, of which the first is cancelled for the second."""
+    s = Script()
+    tracker = TurnTracker(s.customer("second"), TurnFacts(staged, fluid=True))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("cancelled", "t1"))
+    feed(tracker, s.status("ready", "t1", **({"stage": "completed"} if staged else {})))
+    assert (tracker.over, tracker.quiet_for) == (False, EMPTY_QUIET)
+    if next_begins:
+        feed(tracker, s.status("acknowledged", "t2"), s.status("typing", "t2"), s.says("answer", "t2"))
+        assert (said(tracker), tracker.trace, tracker.restarts) == (["answer"], "t2", 1)
+    else:
+        tracker.end_quiet()
+    assert (tracker.cancelled, tracker.over) == (not next_begins, not next_begins)
+
+
 def test_unknown_things_are_tolerated() -> None:
     s = Script()
     tracker = TurnTracker(s.customer("q"))
@@ -314,14 +343,13 @@ def test_unknown_things_are_tolerated() -> None:
     assert said(tracker) == ["answer"]
 
 
-def test_without_data_an_error_is_the_engines_on_4_0_only() -> None:
-    """There, no status has data. On 3.x, it is that of a tool that calls ``emit_status("error")``."""
-    for data in ({"data": {}}, {}):
-        s = Script()
-        tracker = TurnTracker(s.customer("q"))
-        feed(tracker, s.event("status", {"status": "acknowledged", **data}, "t1"))
-        feed(tracker, s.event("status", {"status": "error", "data": None}, "t1"))
-        assert tracker.over == (not data)
+@pytest.mark.parametrize("bare_errors", [True, False])
+def test_without_data_an_error_is_the_engines_on_4_0_only(bare_errors: bool) -> None:
+    """On 3.x, it is that of a tool that calls ``emit_status("error")``."""
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(bare_errors=bare_errors))
+    feed(tracker, s.status("acknowledged", "t1"), s.event("status", {"status": "error"}, "t1"))
+    assert tracker.over == bare_errors
 
 
 @pytest.mark.parametrize("fluid", [True, False])
@@ -333,13 +361,37 @@ def test_a_ready_of_a_tool_is_not_the_end_before_3_2(fluid: bool) -> None:
     feed(
         tracker, s.status("processing", "t1", stage="Interpreting"), s.status("processing", "t1", stage="Fetching data")
     )
-    feed(tracker, s.status("ready", "t1"), s.event("tool", {"tool_calls": []}, "t1"), s.status("ready", "t1"))
-    assert not tracker.over
+    feed(tracker, s.status("ready", "t1"))
+    # The same events, if the engine then called no tool, and the agent had nothing to say.
+    assert (tracker.over, tracker.quiet_for) == (False, TOOL_QUIET)
+    feed(tracker, s.event("tool", {"tool_calls": []}, "t1"))
     assert tracker.quiet_for is None
     feed(tracker, s.status("typing", "t1"), s.says("answer", "t1"), s.status("ready", "t1"))
     assert tracker.over == fluid
     feed(tracker, s.status("ready", "t1"))
     assert tracker.over
+
+
+def test_a_ready_after_the_tools_results_is_the_engines() -> None:
+    """Before 3.2, the engine reports nothing between the tools' results and the end of a turn without a message."""
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged=False, fluid=False))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("processing", "t1", stage="Interpreting"))
+    feed(tracker, s.status("processing", "t1", stage="Fetching data"), s.event("tool", {"tool_calls": []}, "t1"))
+    feed(tracker, s.status("ready", "t1"))
+    assert tracker.over
+
+
+@pytest.mark.parametrize("speaker", ["hook", "tool"])
+def test_a_turn_in_which_only_a_hook_or_a_tool_spoke_ends_before_3_2(speaker: str) -> None:
+    """Recorded with strict agents on 3.0.4 and 3.1.2: one bare ``ready`` ends it, and no message is right before it."""
+    s = Script()
+    tracker = TurnTracker(s.customer("q"), TurnFacts(staged=False, fluid=False))
+    feed(tracker, s.status("acknowledged", "t1"))
+    if speaker == "tool":
+        feed(tracker, s.status("processing", "t1", stage="Fetching data"))
+    feed(tracker, s.says("spoken", "t1"), s.status("processing", "t1", stage="Articulating"), s.status("ready", "t1"))
+    assert tracker.quiet_for == EMPTY_QUIET
 
 
 @pytest.mark.parametrize("data", [{}, {"message": "down"}])

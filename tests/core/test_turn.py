@@ -670,6 +670,17 @@ def test_a_turn_that_the_agent_begins_is_the_next_turn(server: FakeServer, clien
     assert first.trace_id != second.trace_id
 
 
+def test_a_failed_turn_is_the_next_turn_once(server: FakeServer, session: Session) -> None:
+    server.agent("a").fails("boom")
+    server.agent("a").replies("fine")
+    for text in ("one", "two"):
+        server.say(session.id, text)
+        server.wait_idle()
+    with pytest.raises(AgentError, match="boom"):
+        session.next_turn(timeout=10)
+    assert session.next_turn(timeout=10).text == "fine"
+
+
 def test_the_next_turn_that_was_not_over_in_time_is_given_whole_later(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("first", then="second").waits("g", at="then")
     server.say(session.id, "theirs")

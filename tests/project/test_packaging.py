@@ -118,7 +118,8 @@ def test_the_metadata_is_complete(metadata: email.message.Message) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["Summary"]
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"demo", "prometheus", "dask", "test"}
+    users, ours = {"demo", "speed", "prometheus", "dask", "otel"}, {"docs", "test", "unit", "uwsgi"}
+    assert set(metadata.get_all("Provides-Extra", [])) == users | ours
     classifiers = metadata.get_all("Classifier", [])
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12, 13)} <= set(classifiers)
     assert "Typing :: Typed" in classifiers
