@@ -193,11 +193,15 @@ class Session:
         """
         arguments = self._arguments(message, key, metadata, moderation, participant)
         deadline = self._deadline(timeout)
-        if once:
+        if not once:
+            return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
+        if key is None:
+            raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
+        with self._starter.alone_with(key, deadline):  # of two calls with one key at the same time, one posts
             posted = self._posted_once(key, deadline)
             if posted is not None:
                 return self._starter.follow(posted, deadline)
-        return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
+            return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
 
     def post(
         self,
@@ -243,10 +247,8 @@ class Session:
             "source": source,
         }
 
-    def _posted_once(self, key: str | None, deadline: Deadline) -> Event | None:
+    def _posted_once(self, key: str, deadline: Deadline) -> Event | None:
         """What the session already holds under ``key``."""
-        if key is None:
-            raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
         if not self._starter.abilities.metadata:
             raise self._starter.unsupported("send(once=True) needs a server that keeps keys", "3.1")
         with self._starter.visiting():

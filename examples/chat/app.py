@@ -18,14 +18,13 @@ from parlant_sync.errors import InvalidRequestError
 
 # Every proxy between the browser and the agent must wait at least this long. Seconds.
 TURN_TIMEOUT = 120
-AGENTS = ("customer", "human_agent", "human_agent_on_behalf_of_ai_agent", "ai_agent")
 
 
 def create_app(client: Client | None = None, agent_id: str | None = None) -> Flask:
     app = Flask(__name__)
     # Signs the cookie. Set CHAT_SECRET_KEY to the same value in all processes, so that a restart keeps the visitors.
     app.secret_key = os.environ.get("CHAT_SECRET_KEY") or secrets.token_hex()
-    app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_HTTPONLY=True)
+    app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
     parlant = client or Client()  # one for the process; sends nothing until it is used
     agent = agent_id or os.environ.get("PARLANT_AGENT_ID", "research")
 
@@ -50,10 +49,10 @@ def create_app(client: Client | None = None, agent_id: str | None = None) -> Fla
         if "parlant" not in visitor:
             return jsonify([])
         try:
-            events = parlant.history(visitor["parlant"], kinds="message", sources=AGENTS)
+            events = parlant.history(visitor["parlant"], kinds="message")
         except NotFoundError:
             return jsonify([])
-        said = [event for event in events if not event.is_preamble]
+        said = [event for event in events if event.source != "system" and not event.is_preamble]
         return jsonify([{"who": event.source, "text": event.message} for event in said])
 
     @app.post("/messages")

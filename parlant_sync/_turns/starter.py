@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +75,7 @@ class TurnStarter:
         self._settings = settings
         self._hub = hub
         self._poller = poller
+        self._posting_once: dict[str, threading.Event] = {}  # the calls with once=True that post now, by key
         self._turn_queue = turn_queue
         # Raises what has ended the session, if anything has; also in a forked child.
         self.check: Callable[[], None] = hub.check
@@ -178,6 +181,21 @@ class TurnStarter:
             event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
             self.note_posted(event, place, deadline, found=found)
             return event
+
+    @contextlib.contextmanager
+    def alone_with(self, key: str, deadline: Deadline) -> Iterator[None]:
+        """Wait until no other call with ``once=True`` posts under ``key``."""
+        mine = threading.Event()
+        started = time.monotonic()
+        try:
+            while (other := self._posting_once.setdefault(key, mine)) is not mine:  # setdefault() is atomic
+                if not other.wait(deadline.bound(None)):
+                    raise self._nothing_posted("another call with this key was still posting", started)
+            yield
+        finally:
+            if self._posting_once.get(key) is mine:
+                del self._posting_once[key]
+            mine.set()
 
     def stream(
         self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, interrupt: bool = False

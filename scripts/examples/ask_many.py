@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from parlant_sync import AgentError, Client, ParlantSyncError, TurnTimeout
 
@@ -42,7 +43,7 @@ def main() -> int:
         # One client for all threads: it keeps their connections. It is left before the pool is, so that Ctrl-C, or
         # whatever else goes wrong, ends every wait of theirs.
         with ThreadPoolExecutor(THREADS) as pool, Client() as client:
-            for answer in pool.map(lambda question: ask(client, sys.argv[1], question), questions):
+            for answer in pool.map(partial(ask, client, sys.argv[1]), questions):
                 print(json.dumps(answer, ensure_ascii=False), flush=True)
                 failures += answer["outcome"] in ("timed_out", "failed")
     except ParlantSyncError as error:  # the server is gone, the token is wrong: true of all questions

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import AuthenticationError, Client, NotFoundError, PermissionDeniedError
+from parlant_sync import AgentError, AuthenticationError, Client, NotFoundError, PermissionDeniedError
 from parlant_sync._http.auth import GuestToken
 from parlant_sync.testing import FakeServer
 
@@ -94,7 +94,12 @@ def test_the_token_is_in_no_text(server: FakeServer, caplog: pytest.LogCaptureFi
         token = client.guest_token or "?"
         with pytest.raises(PermissionDeniedError) as refused:  # its body repeats all headers
             session.update(title="t")
+        server.agent("a").fails(f"a header was Bearer {token}")
+        with pytest.raises(AgentError) as failed:
+            session.send("hello", timeout=20)
         texts = [
+            str(failed.value),
+            failed.value.detail,
             repr(client),
             repr(session),
             repr(client._transport.guest),

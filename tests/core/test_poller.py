@@ -675,6 +675,13 @@ def test_waiters_are_notified_before_anything_is_logged(spiteful: Spiteful) -> N
     assert spiteful.count >= 2
 
 
+def test_the_end_is_notified_before_it_is_logged(spiteful: Spiteful) -> None:
+    hub = EventHub(0)
+    spiteful.told = lambda: hub.ending is not None
+    run_to_the_end(poller(FakeApi(), hub))
+    assert (spiteful.early, spiteful.count) == ([], 1)
+
+
 def test_an_error_without_a_text_is_a_failure_all_the_same() -> None:
     class Mute(Exception):
         def __str__(self) -> str:

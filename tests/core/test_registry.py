@@ -573,6 +573,18 @@ def test_resting_sessions_that_are_collected_while_they_are_listed() -> None:
     assert registry.all() == []
 
 
+def test_opened_while_the_client_was_closed() -> None:
+    registry, session = Registry(), FakeSession()
+
+    def make() -> FakeSession:
+        registry.close(Deadline(0))
+        return session
+
+    with pytest.raises(errors.SessionClosed, match="make a new Client"):
+        get(registry, make)
+    assert (session.closed, registry.all()) == (True, [])
+
+
 def test_parked_before_it_was_in_the_book() -> None:
     registry = Registry()
     session: Any = FakeSession(state="parked")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,3 +237,19 @@ def test_labels_in_a_list_of_sessions_need_a_server_that_has_them() -> None:
         assert [info.id for info in client.list_sessions()] == [session.id]
         with pytest.raises(UnsupportedByServer, match=r"list_sessions\(labels=\) needs Parlant 3.2 .* is 3.1"):
             list(client.list_sessions(labels=["x"]))
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_of_calls_with_one_key_at_the_same_time_one_posts(interrupt: bool) -> None:
+    """A page that repeats a request, a queue that delivers a task twice."""
+    with FakeServer() as server, server.client() as client, ThreadPoolExecutor() as pool:
+        server.agent("a").echoes()
+        session = client.create_session("a")
+        together = threading.Barrier(3)
+
+        def send() -> str:
+            together.wait(10)
+            return session.send("m", key="k", once=True, interrupt=interrupt, timeout=20).text
+
+        assert [call.result() for call in [pool.submit(send) for _ in range(3)]] == ["echo: m"] * 3
+        assert len(session.history(kinds="message", sources="customer")) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -486,3 +487,14 @@ def test_an_interrupt_at_the_end_of_a_request(
     assert interrupt.here.slot is None
     assert not client._api.calls.running
     monkeypatch.undo()
+
+
+def test_a_fork_that_ran_no_hook_of_python_uses_no_connection_of_the_parent(
+    client: Client, mocked: responses.RequestsMock
+) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    client.agents()
+    parents, client._transport._pid = client._transport._calls, -1
+    client.agents()
+    assert client._transport._calls is not parents
+    assert client._transport._pid == os.getpid()

@@ -234,3 +234,17 @@ def test_an_answer_that_is_delivered_twice(fake: Backend) -> None:
         proxy.answer(answer(body, b"201 Created"), "post", times=1)
         with pytest.raises(DeliveryUncertain, match="belongs to another request"):
             session.post("third")
+
+
+def test_a_connection_that_is_one_answer_behind_is_not_used_again(fake: Backend) -> None:
+    with connected(fake) as (proxy, client):
+        session = client.create_session("quick")
+        first = session.post("first")
+        (exchange,) = proxy.of("post")
+        behind = proxy.change(
+            lambda _: (answer(json.dumps(first.raw).encode(), b"201 Created"), "keep"),
+            lambda each: each.kind == "post" and each.connection == exchange.connection,
+            times=float("inf"),
+        )
+        assert [session.post(text).message for text in ("second", "third", "fourth")] == ["second", "third", "fourth"]
+        assert len(behind.exchanges) == 1

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from parlant_sync.testing import FakeServer
+
 _FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=900,700"
@@ -64,3 +66,9 @@ def gunicorn(folder: Path, log: Path, **environment: str) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+def was_cancelled(server: FakeServer) -> bool:
+    """Whether a newer message has cancelled a turn of the only session."""
+    (session_id,) = server.sessions
+    return any(e["kind"] == "status" and e["data"]["status"] == "cancelled" for e in server.events(session_id))

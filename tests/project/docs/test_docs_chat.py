@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import chromium, gunicorn, until
+from support.browser import chromium, gunicorn, until, was_cancelled
 from support.docs_blocks import ROOT
 
 from parlant_sync import Client
@@ -38,6 +39,14 @@ def test_its_own_tests(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(CHAT)], cwd=CHAT, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ passed", done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed (npm install -g pyright)")
+def test_pyright_strict() -> None:
+    command = ["pyright", "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 errors" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -138,7 +147,7 @@ def test_two_messages_that_get_one_answer_show_it_once(server: FakeServer, drive
     say(driver, "one")
     until(driver, lambda: lines(driver, "preamble"), "the preamble")
     say(driver, "two")
-    server.wait_requests("POST /events", count=2)
+    until(driver, lambda: was_cancelled(server), "the end of the first turn")
     server.release("answer")
     until(driver, lambda: lines(driver, "answer"), "the answer")
     until(driver, lambda: driver.find_element("id", "status").text == "", "the end")

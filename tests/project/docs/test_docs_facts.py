@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import docs_blocks
@@ -71,14 +73,29 @@ def test_what_older_versions_lack() -> None:
     assert re.findall(r"streaming and labels begin with (\d\.\d)\.", text) == sorted(first)
 
 
-def test_a_celery_task_is_tried_again_when_the_server_fails(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its first request on: attaching to the session is one, too."""
+@pytest.fixture
+def tasks(runner: Runner) -> Any:
+    """The Celery recipe, without a broker."""
     pytest.importorskip("celery", reason="celery is in the extra 'test'")
     (block,) = [b for b in docs_blocks.blocks(DOCS / "workers.md") if b.notes.get("file") == "tasks.py"]
     runner.run(block)
-    import tasks
+    module = importlib.import_module("tasks")
+    module.app.conf.task_always_eager = True
+    return module
 
-    tasks.app.conf.task_always_eager = True
+
+def test_a_celery_task_is_tried_again_when_the_server_fails(tasks: Any, runner: Runner) -> None:
+    """From its first request on: attaching to the session is one, too."""
     session_id = runner.server.create_session("support")
     runner.server.fail_next("GET /sessions/*", 500, times=3)  # more than the library repeats by itself
     assert tasks.ask.delay(session_id, "Hi").get() == "Hello.\n\nHow can I help?"
+
+
+def test_a_celery_task_that_is_delivered_twice_posts_once(tasks: Any, runner: Runner) -> None:
+    session_id = runner.server.create_session("support")
+    for _ in range(2):
+        again = tasks.ask.apply((session_id, "Hi"), task_id="the same")
+        assert again.get() == "Hello.\n\nHow can I help?"
+    assert tasks.ask.apply((session_id, "Hi"), task_id="another").get() == "Hello.\n\nHow can I help?"
+    posted = [e["data"]["message"] for e in runner.server.events(session_id) if e["source"] == "customer"]
+    assert posted == ["Hi", "Hi"]  # by two tasks

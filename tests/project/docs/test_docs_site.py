@@ -46,6 +46,13 @@ def test_every_public_name_has_a_reference(site: Path) -> None:
     assert names <= anchors, sorted(names - anchors)
 
 
+def test_the_reference_shows_nothing_internal(site: Path) -> None:
+    """A Session, a Turn and a reader are not made by their users."""
+    for page in (site / "reference").rglob("*.html"):
+        text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))
+        assert not re.search(r"TurnDriver|OpenSession|EventFeed|RestApi|copy_for_waiter", text), page.parent.name
+
+
 def test_docstrings_are_markdown(site: Path) -> None:
     for page in (site / "reference").rglob("*.html"):
         assert not re.search(r":(?:class|meth|attr|func):", page.read_text("utf-8")), page.parent.name
