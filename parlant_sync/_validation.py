@@ -164,7 +164,7 @@ def not_kept(
 ) -> Iterator[tuple[str, str]]:
     """What the server did not take, and the version of Parlant that takes it (WIRE.md)."""
     if customer_id is not None and info.customer_id != customer_id:
-        yield "a new customer_id", "3.1"
+        yield "customer_id", "3.1"
     if any(name not in info.metadata for name, value in (metadata or {}).items() if value is not None):
         yield "metadata", "3.1"
     if not set(labels or ()) <= set(info.labels):

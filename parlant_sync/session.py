@@ -250,7 +250,7 @@ class Session:
     def _posted_once(self, key: str, deadline: Deadline) -> Event | None:
         """What the session already holds under ``key``."""
         if not self._starter.abilities.metadata:
-            raise self._starter.unsupported("send(once=True) needs a server that keeps keys", "3.1")
+            raise self._starter.unsupported("send(once=True)", "3.1")
         with self._starter.visiting():
             limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
             return self._starter.delivery.find(key, deadline=limit)
@@ -439,7 +439,7 @@ class Session:
             if wanted is not None and others:  # another client's, added since this object was last read
                 info = self._update({"labels": {"remove": others}})
         for what, since in check.not_kept(info, metadata=metadata, labels=wanted, customer_id=customer_id):
-            raise self._starter.unsupported(f"update() of sessions with {what}", since)
+            raise self._starter.unsupported(f"update({what}=)", since)
 
     def _update(self, body: Mapping[str, Any]) -> SessionInfo:
         info = self._api.update_session(self.id, body) or self._api.read_session(self.id)

@@ -107,10 +107,21 @@ def is_page(error: errors.ApiError) -> bool:
     return not error.from_parlant and error.status not in (301, 308, 401)
 
 
+# What the library calls it: what the command calls it.
+_WORDS = {
+    "base_url": "--server",
+    "use token= or auth= instead": "use --token-file instead",
+    "send(once=True)": "--key",
+    "update(metadata=)": "--metadata",
+    "update(labels=)": "--label",
+    "list_sessions(labels=)": "--label",
+}
+
+
 def _what(error: BaseException, again: Callable[..., str], token_source: str) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, errors.ConfigurationError):
+    if isinstance(error, (errors.ConfigurationError, errors.UnsupportedByServer)):
         return _in_words_of_the_command(str(error))
     if isinstance(error, errors.TransportError):
         said = str(error).partition("; check that a Parlant server answers")[0]
@@ -118,14 +129,12 @@ def _what(error: BaseException, again: Callable[..., str], token_source: str) ->
     if isinstance(error, errors.ApiError):
         return _refused(error, again, token_source)
     if isinstance(error, errors.TurnTimeout):
-        return str(error).replace("; session.reply_to(error.event) goes on waiting", "; a longer --timeout may help")
+        return str(error).partition("; session.reply_to(")[0] + "; a longer --timeout may help"
     if isinstance(error, errors.DeliveryUncertain):
         return (
             f"the message may have been delivered or not; before sending it again, look: "
             f"{again('sessions', 'show', error.session_id)}"
         )
-    if isinstance(error, errors.AgentUnavailable) and error.retry_after is not None:
-        return f"{error}; try again in {error.retry_after:.0f} s"
     if isinstance(error, OutputFailed):
         return f"the output could not be written: {error}; make room, or write elsewhere, and run it again"
     if isinstance(error, OSError) and error.filename:
@@ -136,7 +145,7 @@ def _what(error: BaseException, again: Callable[..., str], token_source: str) ->
 
 
 def _in_words_of_the_command(text: str) -> str:
-    for api, command in (("base_url", "--server"), ("use token= or auth= instead", "use --token-file instead")):
+    for api, command in _WORDS.items():
         text = text.replace(api, command)
     return text
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from support.cli_runs import Cli
 
@@ -97,6 +100,32 @@ def test_7_delivery_uncertain(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.fail_next("POST /events", 502)
     done = fake.run("send", "--timeout", "20", "x")
     done.failed(7, "may have been delivered", "parlant-sync sessions show")
+
+
+@pytest.mark.parametrize(
+    ("version", "arguments", "code", "words"),
+    [
+        ("3.0", ("send", "x", "--session-id", "ID", "--key", "K"), 6, "--key needs Parlant 3.1"),
+        ("3.0", ("sessions", "update", "ID", "--metadata", '{"a": 1}'), 6, "--metadata needs Parlant 3.1"),
+        ("3.1", ("sessions", "update", "ID", "--label", "vip"), 6, "--label needs Parlant 3.2"),
+        ("3.1", ("sessions", "list", "--label", "vip"), 6, "--label needs Parlant 3.2"),
+        ("3.3", ("chat", "--session-id", "ID", "--timeout", "0.3"), 4, "a longer --timeout may help"),
+        ("4.0", ("send", "x", "--session-id", "ID"), 5, "the budget is used up"),
+        ("4.0", ("chat", "--session-id", "ID"), 5, "the budget is used up"),
+    ],
+)
+def test_a_failure_is_in_words_of_the_command(
+    tmp_path: Path, version: str, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    with FakeServer(version) as server:
+        agent = server.agent("support")
+        _ = agent.refuses(90) if version == "4.0" else agent.ignores()
+        session_id = server.create_session("support")
+        shown = [session_id if each == "ID" else each for each in arguments]
+        done = Cli(server.base_url, tmp_path).run(*shown, input="hello\n")
+    assert (done.code, words in done.err) == (code, True), done
+    assert not re.search(r"session\.|error\.|\w=|once=|update\(", done.err)
+    assert done.err.count("try again") <= 1
 
 
 @pytest.mark.parametrize(

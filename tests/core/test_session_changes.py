@@ -44,7 +44,7 @@ def test_what_an_old_server_has_dropped_is_told() -> None:
 
 def test_a_customer_that_was_not_taken_is_told() -> None:
     nothing: dict[str, Any] = {"metadata": None, "labels": None}
-    assert list(check.not_kept(info(customer_id="old"), **nothing, customer_id="new")) == [("a new customer_id", "3.1")]
+    assert list(check.not_kept(info(customer_id="old"), **nothing, customer_id="new")) == [("customer_id", "3.1")]
     assert list(check.not_kept(info(customer_id="new"), **nothing, customer_id="new")) == []
 
 
