@@ -123,7 +123,7 @@ class TurnTimeout(ParlantSyncError, TimeoutError):
     """The turn was not over in time. The session stays usable.
 
     ``partial`` is the ``Reply`` so far; ``event`` the message that was posted (None if none was), which
-    ``session.reply_to(event)`` goes on waiting for.
+    ``session.reply_to(event)`` continues to wait for.
     """
 
     def __init__(self, message: str, *, partial: Reply, event: Event | None = None) -> None:
