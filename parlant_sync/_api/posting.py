@@ -27,6 +27,8 @@ LOOKS = (0.0, 0.2, 0.4, 0.8, 1.6)
 # There is a look even if the caller's time ran out over the post: the caller must know what became of it.
 _GRACE = 2.0
 _REMEMBERED = 256
+# After so many looks that are redirected, as the post was, and none that is answered, the address is wrong.
+_REDIRECTS = 3
 
 
 class _NotListed(Exception):
@@ -225,6 +227,7 @@ class MessagePoster:
         limit = self._api.transport.settings.request_timeout
         until = Deadline(min(max(deadline.remaining(), _GRACE), limit))
         looks = 0  # those that the server answered: the trouble that hid the answer may hide the list as well
+        redirected = 0  # those that were redirected
 
         def look() -> Event:
             nonlocal looks
@@ -242,7 +245,13 @@ class MessagePoster:
             if isinstance(error, _NotListed):
                 return looks < len(LOOKS)
             logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
-            return unread(error) and not (_redirects(error) and _redirects(cause))
+            nonlocal redirected
+            redirected += _redirects(error)
+            return unread(error) and not wrong_address(_REDIRECTS)
+
+        def wrong_address(least: int) -> bool:
+            """One redirect of a look may be another fault of the same kind (found by the soak)."""
+            return _redirects(cause) and looks == 0 and redirected >= least
 
         try:
             return retrying(
@@ -253,9 +262,9 @@ class MessagePoster:
                 stop=self._stop,
                 pauses=lambda failures: LOOKS[looks] if looks == failures else max(LOOKS[looks], 0.5),
             )
-        except (_NotListed, errors.ParlantSyncError) as error:
-            if _redirects(error) and _redirects(cause):
-                raise cause from None  # the address is wrong: nothing behind it has seen the message
+        except (_NotListed, errors.ParlantSyncError):
+            if wrong_address(2):  # there may have been no time for more
+                raise cause from None  # nothing behind the address has seen the message
         if looks and (_is_servers_500(cause) or refuses(cause)):
             raise cause  # the server itself says that it failed, or a proxy that it refused, and the list agrees
         raise errors.DeliveryUncertain(

@@ -127,6 +127,19 @@ def test_a_page_that_refuses_a_post_is_looked_behind(server: FakeServer, session
     assert posted(server, session) == ["the one"]
 
 
+def test_a_look_that_is_redirected_once_as_well_does_not_mean_a_wrong_address(
+    server: FakeServer, session: Session
+) -> None:
+    server.fail_next(POST, 302, b"", stored=True)
+    server.fail_next(look, 302, b"", times=2)
+    assert session.send("the one").text == "echo: the one"
+    server.fail_next(POST, 302, b"")
+    server.fail_next(look, 302, b"", times=3)
+    with pytest.raises(ApiError) as caught:
+        session.send("nowhere")
+    assert (caught.value.status, posted(server, session)) == (302, ["the one"])
+
+
 @pytest.mark.parametrize("status", [302, 408, 425])
 def test_a_look_that_meets_something_odd_is_repeated(server: FakeServer, session: Session, status: int) -> None:
     server.cut_next(POST, stored=True)
