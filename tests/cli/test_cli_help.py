@@ -23,7 +23,9 @@ def test_help_at_80_columns(nowhere: Cli, page: tuple[str, ...]) -> None:
 
 
 def test_the_first_page_tells_what_one_needs(nowhere: Cli) -> None:
-    text = nowhere.run("-h").out
+    done = nowhere.run("-h", process=True)
+    assert (done.code, done.err) == (0, "")
+    text = done.out
     for word in (*COMMANDS, "Exit codes", "130", "PARLANT_SERVER", "bash_source", "zsh_source", "fish_source"):
         assert word in text
 
