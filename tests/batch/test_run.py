@@ -949,3 +949,22 @@ def test_a_batch_does_with_the_threads_that_there_are(server: FakeServer, monkey
 def test_no_thread_of_a_batch_outlives_it(server: FakeServer) -> None:
     list(ask(server))
     assert not [t for t in threading.enumerate() if t.name.startswith("parlant-sync")]
+
+
+def test_a_guest_of_a_4_0_server_keeps_its_token_between_runs(tmp_path: Path) -> None:
+    """An anonymous client of a production server: without the token, the second run could not reach its sessions."""
+    results = tmp_path / "r.jsonl"
+    rows = [{"id": f"t{n}", "message": f"question {n}"} for n in range(3)]
+    with FakeServer("4.0", policy="production", token="admin") as server:
+        server.agent("a").echoes()
+        first = list(ask(server, rows[:1], results=results))
+        assert statuses(first) == {"answered": 1}
+        (journal,) = (
+            path for path in tmp_path.iterdir() if path != results and "guest_token" in path.read_text("utf-8")
+        )
+        assert journal.stat().st_mode & 0o777 == 0o600
+        second = list(ask(server, rows, results=results))
+        assert statuses(second) == {"answered": 2}  # the first row was done
+        guests = {request.headers.get("authorization") for request in server.requests if request.method == "POST"}
+    assert len(guests - {None}) == 1
+    assert "guest_token" not in results.read_text("utf-8")
