@@ -1,0 +1,21 @@
+"""Notebooks: the package is reloaded between two cells, as ``%autoreload 2`` does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.process_helpers import ROOT, run
+
+from parlant_sync.testing import FakeServer
+
+
+@pytest.mark.timeout(100)
+def test_autoreload(server: FakeServer, tmp_path: Path) -> None:
+    pytest.importorskip("IPython", reason="IPython is in the extra 'test'")
+    server.agent("quick").echoes()
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "parlant_sync", copy / "parlant_sync", ignore=shutil.ignore_patterns("__pycache__"))
+    done = run("notebook.py", str(copy), server.base_url, timeout=90)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "READY caught"), done.out + done.err
