@@ -422,3 +422,40 @@ def test_mistakes_are_found_before_the_first_question(
     code, _, err = command("reprot", tmp_path / "out.jsonl")
     assert (code, "did you mean 'batch report'?" in err) == (2, True)
     assert posted(server.base_url) == {}
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "threads", "said"), [(8, 2, "8 is more than the 2 threads"), (2, 2, ""), (None, 0, "")]
+)
+def test_more_questions_at_a_time_than_the_cluster_has_threads(
+    concurrency: int | None,
+    threads: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stand-in for the cluster's client: what it is asked is its threads and an executor."""
+    distributed = pytest.importorskip("distributed")
+    from parlant_sync.cli.commands import batch
+
+    class Cluster:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Cluster:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def nthreads(self) -> dict[str, int]:
+            return {"tcp://one": threads} if threads else {}
+
+        def get_executor(self, **_: object) -> str:
+            return "executor"
+
+    monkeypatch.setattr(distributed, "Client", Cluster)
+    with batch._executor("tcp://cluster:8786", concurrency) as (executor, found):
+        assert (executor, found) == ("executor", threads or None)
+    note = capsys.readouterr().err
+    assert (said in note) if said else ("more than" not in note)
