@@ -330,11 +330,11 @@ class Poller:
         # Measured before the new events are in, which no reader has had a chance to take.
         pressure, backlog = hub.pressure, hub.backlog
         new = hub.deliver(events, asked)
+        counts.events += new  # before the readers run: what they see has been counted
         if new:
             # The readers that were woken need the interpreter lock, which this thread would keep until its next
             # request is out, half a millisecond later.
             time.sleep(0)
-        counts.events += new
         if failures:
             self._alarms.recovered(failures)
         self._alarms.backlog(pressure, backlog)

@@ -68,7 +68,7 @@ def test_old_events_in_every_answer(backend: Backend) -> None:
             assert session.send(f"m{number}", timeout=30).text == f"echo: m{number}"
         offsets = backend.offsets(session.id)
         assert [event.offset for event in take(session, len(offsets), reader)] == offsets
-        assert client.stats().events == len(offsets)
+        proxy.wait(lambda: client.stats().events == len(offsets), what="the count of events")
 
 
 def test_an_answer_that_only_repeats_is_no_busy_loop(fake: Backend) -> None:
