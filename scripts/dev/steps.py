@@ -17,6 +17,8 @@ from dev import environments
 
 # pytest's exit code for "no test matched", which is no failure of one step.
 _NO_TESTS = 5
+# More failures than this are no matter of a busy machine.
+_MOST_RETRIED = 5
 
 
 class Counts(NamedTuple):
@@ -38,7 +40,10 @@ class Result(NamedTuple):
 class Steps:
     """The steps of one run, and the result of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, retry_alone: bool = False) -> None:
+        """``retry_alone``: up to five failed tests of a step run once more, with nothing beside them."""
+        self.retry_alone = retry_alone
+        self.unsteady: list[str] = []  # the tests that passed only then
         self.results: list[Result] = []
         self._started = time.monotonic()
 
@@ -62,14 +67,29 @@ class Steps:
 
     def pytest(self, name: str, python: Path, arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Run pytest and count the tests by its JUnit report. A run that crashed counts as one failure."""
+        seconds, counts, failed = self._pytest(name, python, arguments, extra)
+        if self.retry_alone and len(failed) == counts.failed and 0 < counts.failed <= _MOST_RETRIED:
+            one = ["-n", "0"] if "-n" in arguments else []
+            alone = [*arguments, *one, "--last-failed", "--last-failed-no-failures", "none"]
+            more, again, _ = self._pytest(f"{name}: failed tests alone", python, alone, extra)
+            seconds += more
+            if not again.failed and again.passed >= counts.failed:
+                counts = counts._replace(passed=counts.passed + counts.failed, failed=0)
+                self.unsteady += failed
+        self.results.append(Result(name, counts.failed == 0, seconds, counts))
+
+    def _pytest(
+        self, name: str, python: Path, arguments: Sequence[str], extra: Mapping[str, str] | None
+    ) -> tuple[float, Counts, list[str]]:
+        """The seconds it took, the counts, and the names of the failed tests as far as there is a report."""
         with tempfile.TemporaryDirectory(prefix="parlant-sync-test-") as folder:
             report = Path(folder) / "report.xml"
             command = [str(python), "-m", "pytest", f"--junit-xml={report}", "-o", "junit_logging=no", *arguments]
             code, seconds = self._execute(name, command, extra)
-            counts = _read_counts(report)
+            counts, failed = _read_report(report)
         if code not in (0, _NO_TESTS) and counts.failed == 0:
             counts = counts._replace(failed=1)
-        self.results.append(Result(name, counts.failed == 0, seconds, counts))
+        return seconds, counts, failed
 
     def left_out(self, name: str, reason: str, *, ok: bool = True) -> None:
         """A step that was not started."""
@@ -96,6 +116,8 @@ class Steps:
             counts = f"  ({result.counts})" if any(result.counts) else ""
             lines.append(f"{'ok    ' if result.ok else 'FAILED'} {result.seconds:7.1f} s  {result.name}{counts}")
         lines.append(f"       {self.seconds:7.1f} s  in all")
+        if self.unsteady:
+            lines.append(f"failed beside others and passed alone: {', '.join(self.unsteady)}")
         failed = [result.name for result in self.results if not result.ok]
         if failed:
             lines.append(f"failed: {', '.join(failed)}")
@@ -104,16 +126,23 @@ class Steps:
         return "\n".join([*lines, str(self.counts)])
 
 
-def _read_counts(report: Path) -> Counts:
+def _read_report(report: Path) -> tuple[Counts, list[str]]:
+    """The counts, and the names of the failed tests."""
     try:
-        suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+        root = ElementTree.parse(report).getroot()
     except (OSError, ElementTree.ParseError):
-        return Counts(failed=1)  # pytest did not live to write it
+        return Counts(failed=1), []  # pytest did not live to write it
     tests, failures, errors, skipped = (
-        sum(int(suite.get(name, "0")) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+        sum(int(suite.get(name, "0")) for suite in root.iter("testsuite"))
+        for name in ("tests", "failures", "errors", "skipped")
     )
+    broken = [
+        f"{case.get('classname')}.{case.get('name')}"
+        for case in root.iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
     # A test whose teardown fails too is counted once as a test and twice as broken.
-    return Counts(max(0, tests - failures - errors - skipped), failures + errors, skipped)
+    return Counts(max(0, tests - failures - errors - skipped), failures + errors, skipped), broken
 
 
 def shown(command: Sequence[str], extra: Mapping[str, str] | None = None) -> str:

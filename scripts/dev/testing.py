@@ -70,6 +70,11 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     parser.add_argument(
         "--within", type=float, metavar="MINUTES", help="leave out what would start later than this after the start"
     )
+    parser.add_argument(
+        "--retry-alone",
+        action="store_true",
+        help="run up to five failed tests once more, alone; those that pass then are named, and fail nothing",
+    )
     return parser.parse_known_args(arguments)
 
 
@@ -95,7 +100,7 @@ def side_by_side(pytest_arguments: Sequence[str]) -> list[str]:
 def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     extras = ["test"] if options.unit else ["demo", "test", *(["uwsgi"] if options.full and can_build() else [])]
     python = environments.project(*extras)
-    steps = Steps()
+    steps = Steps(retry_alone=options.retry_alone)
     if not names_a_path(pytest_arguments):
         steps.run("ruff check", [str(python), "-m", "ruff", "check", "--no-fix", "."])
         steps.run("ruff format", [str(python), "-m", "ruff", "format", "--check", "."])

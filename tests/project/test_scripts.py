@@ -269,6 +269,27 @@ def test_errs(broken): pass
 """
 
 
+SECOND_TIME = """
+from pathlib import Path
+def test_needs_a_second_run():
+    marker = Path(__file__).with_name("ran")
+    ran = marker.exists()
+    marker.touch()
+    assert ran
+def test_passes(): pass
+"""
+
+
+@pytest.mark.parametrize(("text", "ok"), [(SECOND_TIME, True), (OUTCOMES, False)], ids=["unsteady", "broken"])
+def test_failed_tests_run_once_more_alone(project: Path, text: str, ok: bool) -> None:
+    (project / "test_it.py").write_text(text)
+    run = steps.Steps(retry_alone=True)
+    run.pytest("it", Path(sys.executable), ["-q"])
+    assert run.ok is ok
+    assert run.counts == (steps.Counts(2, 0, 0) if ok else steps.Counts(1, 2, 1))
+    assert ("passed alone: test_it.test_needs_a_second_run" in run.summary()) is ok
+
+
 @pytest.mark.parametrize(("full", "expected"), [(False, [1, 2]), (True, [2, 3])])
 def test_every_test_is_in_exactly_one_part(project: Path, full: bool, expected: list[int]) -> None:
     parts = [f"not {testing.SLOW}", testing.SLOW]
