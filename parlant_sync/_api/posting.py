@@ -238,6 +238,7 @@ class MessagePoster:
                 raise
             looks += 1
             if event is None:
+                logger.debug("session %s: message %s is not in the list (look %d)", self._session_id, key, looks)
                 raise _NotListed
             return event
 

@@ -66,7 +66,7 @@ def main() -> int:
     date = time.strftime("%Y-%m-%d")
     print(f"soak: {date}, {arguments.server} server, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
     before = measure()
-    with server_class() as server, FaultProxy(server.base_url, record=500) as proxy:
+    with server_class() as server, FaultProxy(server.base_url, record=2000) as proxy:
         faults = Faults(
             proxy,
             random.Random(arguments.seed),
@@ -78,7 +78,7 @@ def main() -> int:
         )
         over = threading.Event()
         with Client(proxy.base_url, request_timeout=REQUEST_TIMEOUT, poll_wait=20, close_timeout=20) as client:
-            world = World(client, server.base_url, arguments.sessions, arguments.workers, arguments.seed)
+            world = World(client, proxy, server.base_url, arguments.sessions, arguments.workers, arguments.seed)
             started = time.monotonic()
             threads = world.start(over)
             for thread in threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parlant_sync import Client, DeliveryUncertain, ParlantSyncError, Session, TurnTimeout
+from soaking import evidence
 
 TIMEOUT = 30.0  # of a turn
 REQUEST_TIMEOUT = 5.0
@@ -50,6 +52,7 @@ class Ledger:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, number of the text) -> what came of it
+    evidence: dict[tuple[str, str], str] = field(default_factory=dict)  # of those that got no reply
     events: int = 0
     missed: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)  # events given twice, messages stored twice
@@ -59,10 +62,12 @@ class Ledger:
     slowest: float = 0  # beyond a limit; below 0: none reached its limit
     lock: threading.Lock = field(default_factory=threading.Lock)  # guards all of these
 
-    def note(self, session_id: str, text: str, outcome: str) -> None:
+    def note(self, session_id: str, text: str, outcome: str, evidence: str = "") -> None:
         with self.lock:
             self.outcomes[outcome] += 1
             self.posted[session_id, _number(text)] = outcome
+            if evidence:
+                self.evidence[session_id, _number(text)] = evidence
 
     def took(self, what: str, seconds: float, limit: float) -> None:
         with self.lock:
@@ -112,9 +117,14 @@ class Reading:
 class World:
     """The sessions, those who converse in them, and those who read."""
 
-    def __init__(self, client: Client, direct_url: str, sessions: int, workers: int, seed: int) -> None:
+    def __init__(self, client: Client, proxy: Any, direct_url: str, sessions: int, workers: int, seed: int) -> None:
         self.ledger = Ledger()
+        self._looks = evidence.Looks()
+        logger = logging.getLogger(evidence.Looks.LOGGER)
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(self._looks)
         self._client = client
+        self._proxy = proxy
         self._direct = direct_url
         self._seed = seed
         self._workers = workers
@@ -157,7 +167,13 @@ class World:
         way = chance.random()
         expected = f"streamed echo of: {text}" if session.agent_id == "streamer" else f"echo: {text}"
         posted = False
-        begun = time.monotonic()
+        begun = since = time.monotonic()
+        self._looks.clear()
+
+        def told(error: ParlantSyncError) -> str:
+            exchanges = evidence.of_exchanges(self._proxy, session.id, since)
+            return f"{evidence.of_error(error)} | looks: {self._looks.lines} | exchanges: {exchanges}"
+
         try:
             if way < 0.7:
                 said = session.send(text, timeout=TIMEOUT).text
@@ -171,13 +187,14 @@ class World:
                 posted, begun = True, time.monotonic()
                 said = session.reply_to(event, timeout=TIMEOUT).text
         except TurnTimeout as error:
-            self.ledger.note(session.id, text, "timeout" if posted or error.event else "timeout, not posted")
-        except DeliveryUncertain:
-            self.ledger.note(session.id, text, "uncertain")
+            outcome = "timeout" if posted or error.event else "timeout, not posted"
+            self.ledger.note(session.id, text, outcome, told(error))
+        except DeliveryUncertain as error:
+            self.ledger.note(session.id, text, "uncertain", told(error))
         except ParlantSyncError as error:
-            self.ledger.note(session.id, text, f"not sent: {type(error).__name__}")
+            self.ledger.note(session.id, text, f"not sent: {type(error).__name__}", told(error))
             if posted:
-                self.ledger.found(self.ledger.false, f"{session.id}: {text!r} was posted, then {error!r}")
+                self.ledger.found(self.ledger.false, f"{session.id}: {text!r} was posted, then {told(error)}")
         else:
             self.ledger.note(session.id, text, "reply")
             if said != expected:
@@ -242,7 +259,8 @@ class World:
                 continue
             stored = outcome in ("reply", "timeout")
             if stored is not (number in numbers):
-                self.ledger.false.append(f"{session_id}: {number}: {outcome}, but stored is {not stored}")
+                why = self.ledger.evidence.get((owner, number), "none is kept")
+                self.ledger.false.append(f"{session_id}: {number}: {outcome}, but stored is {not stored}: {why}")
 
 
 def _number(text: str) -> str:
