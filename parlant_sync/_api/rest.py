@@ -169,7 +169,7 @@ class RestApi:
 
         def once() -> _T:
             answer = self.request(method, path, params=params, body=body, failure=failure)
-            return self.read(answer, method, path, parse) if answer.body else parse(None)
+            return parse(None) if answer.status == 204 else self.read(answer, method, path, parse)
 
         deadline = Deadline(self.transport.settings.request_timeout)
         return self.again(once, lambda error: may_repeat(error, failure), deadline=deadline)

@@ -75,6 +75,11 @@ class TurnDriver:
     def tracker(self) -> TurnTracker:
         return self.transcript.tracker
 
+    @property
+    def _failed_begin(self) -> errors.ParlantSyncError | None:
+        """Why the trigger may not have reached the server; None once its turn has begun."""
+        return self._post_error if self.tracker.trace is None and self.tracker.restarts == 0 else None
+
     def leave(self) -> None:
         """Give up waiting. From any thread."""
         self.left = True
@@ -122,7 +127,7 @@ class TurnDriver:
             raise self._was_left()
         transcript = self.transcript
         tracker = transcript.tracker
-        waits_for_begin = self._post_error is not None and tracker.trace is None and tracker.restarts == 0
+        waits_for_begin = self._failed_begin is not None
         growing = transcript.growing if text else None
         ends = [self._deadline]
         if self._quiet is not NEVER:
@@ -142,7 +147,7 @@ class TurnDriver:
         if event is not None:
             self._take(event)
         elif self._deadline.expired():
-            raise self._out_of_time()
+            raise self._out_of_time() from self._failed_begin
         elif waits_for_begin and self._begin_by.expired():
             assert self._post_error is not None
             raise self._post_error
@@ -277,8 +282,11 @@ class TurnDriver:
         if transcript.growing is not None:
             self._refresh(transcript.growing)
         then = "session.reply_to(error.event) continues to wait" if self.request is not None else "give it more time"
+        why = self._why_not_over()
+        if self._failed_begin is not None:
+            why += f"; its request had failed: {self._failed_begin}"
         return errors.TurnTimeout(
-            f"{self.where}: the turn was not over in time ({self._why_not_over()}); {then}",
+            f"{self.where}: the turn was not over in time ({why}); {then}",
             partial=self._reply(),
             event=self.request,
         )

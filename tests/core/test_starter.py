@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import Client, NotFoundError, ParlantSyncError, Session, SessionClosed, TransportError, TurnTimeout
+from parlant_sync import (
+    Client,
+    NotFoundError,
+    ParlantSyncError,
+    ServerError,
+    Session,
+    SessionClosed,
+    TransportError,
+    TurnTimeout,
+)
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync.events import Event
@@ -203,6 +212,29 @@ def test_a_trigger_whose_answer_is_lost_is_told_by_its_first_event(server: FakeS
     server.agent("a").replies("spoken")
     server.fail_next("POST /events", 502, stored=True)
     assert session.trigger("greet them", timeout=5).text == "spoken"
+
+
+@pytest.mark.parametrize("guidelines", [(), ("greet them",)])
+def test_a_trigger_out_of_time_tells_of_its_failed_request(
+    server: FakeServer, session: Session, guidelines: tuple[str, ...]
+) -> None:
+    server.fail_next("POST /events", 500, b"Internal Server Error")
+    with pytest.raises(TurnTimeout, match=r"the agent had not begun.*its request had failed: POST .*: 500") as caught:
+        session.trigger(*guidelines, timeout=0.5)
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert isinstance(cause.__cause__, ServerError)  # each waiter raises a copy of its own
+
+
+def test_a_trigger_whose_turn_runs_does_not_tell_of_its_failed_request(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("spoken").after(30)
+    server.fail_next("POST /events", 502, stored=True)
+    with pytest.raises(TurnTimeout, match="the agent was still at it") as caught:
+        session.trigger("greet them", timeout=2)
+    cause = caught.value.__cause__
+    assert "502" not in str(caught.value)
+    assert cause is not None
+    assert cause.__cause__ is None
 
 
 @pytest.mark.parametrize(("timeout", "raised"), [(60.0, TransportError), (0.1, TurnTimeout)])
