@@ -17,6 +17,7 @@ from parlant_sync._http.interrupt import RunningRequests
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
 from parlant_sync._settings import Settings
+from parlant_sync._turns.finder import NextTurns
 from parlant_sync._turns.starter import TurnStarter
 from parlant_sync._turns.turn_queue import TurnQueue
 from parlant_sync.events import SessionInfo, Since
@@ -81,6 +82,7 @@ class OpenSession:
             poller=self.poller,
             turn_queue=turn_queue,
         )
+        self.next_turns = NextTurns(self.starter)
         self.position = Position(self.hub.first)
         self._finalizer = weakref.finalize(self, self.poller.abandon)
         self._finalizer.atexit = False  # type: ignore[misc]

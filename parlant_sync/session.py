@@ -295,7 +295,7 @@ class Session:
         deadline = self._deadline(timeout)
         with self._starter.using():
             start = self._opened.hub.start
-            return self._starter.next_turn(self._starter.latest(deadline) if start is None else start, deadline)
+            return self._opened.next_turns.wait(self._starter.latest(deadline) if start is None else start, deadline)
 
     def find(self, key: str) -> Event | None:
         """Return the message posted under this key, from the server's list; None if it holds none now.

@@ -87,12 +87,12 @@ class EventFeed:
         Raises ``FeedEnded`` after the last one, and the final errors of a list (401, 403, 404).
         """
         while True:
-            if self._pending:
-                event = self.pop()
-                if event is not None:
-                    return event
-            if not self._fill(deadline):
-                return None
+            while not self._pending:
+                if not self._fill(deadline):
+                    return None
+            event = self.pop()
+            if event is not None:
+                return event
 
     def list_now(self, lister: Lister) -> int | None:
         """Ask the server now, with one call of ``lister``; ``pop`` then gives what it holds. Raises what that raises.

@@ -1,13 +1,17 @@
-"""Finds the next turn in a session's events that no call of this object requested. Pure: no I/O."""
+"""The next turn in a session that no call of this object requested: how it is recognised, and the search for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from parlant_sync import errors
 from parlant_sync._deadline import Deadline
+from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._single_owner import SingleOwner
+from parlant_sync._turns.starter import TurnStarter
 from parlant_sync._turns.tracker import TurnFacts, TurnTracker
-from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
+from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event, Reply
 
 
 class FoundTurn(NamedTuple):
@@ -19,7 +23,7 @@ class FoundTurn(NamedTuple):
 
 
 class TurnFinder:
-    """Fed events in offset order, it skips the turns that ``is_ours`` recognises, until another one begins."""
+    """Fed events in offset order, it skips the turns that ``is_ours`` recognises, until another one begins. No I/O."""
 
     def __init__(self, facts: TurnFacts, is_ours: Callable[[Event], bool]) -> None:
         self.traces: set[str] = set()  # of turns that are over or skipped; their events can still arrive
@@ -81,3 +85,60 @@ class TurnFinder:
         if found.request is None:
             return self.feed(event)
         return None
+
+
+class NextTurns:
+    """What ``session.next_turn()`` does. For one thread at a time: a second one gets ConcurrencyError."""
+
+    def __init__(self, starter: TurnStarter) -> None:
+        self._starter = starter
+        self._inside = SingleOwner()
+        self._from: int | None = None  # where the next call looks
+        self._seen: set[str] = set()  # the traces of turns before that
+
+    def wait(self, start: int, deadline: Deadline) -> Reply:
+        """The reply of the next turn. The first call looks from ``start`` on, later ones after the turn before."""
+        starter = self._starter
+        starter.check()
+        if not self._inside.take():
+            raise errors.ConcurrencyError(f"{starter.where}: another thread is inside next_turn()")
+        try:
+            finder = TurnFinder(starter.facts(deadline), starter.is_ours)
+            finder.traces.update(self._seen)
+            feed = starter.feed(start if self._from is None else self._from, deadline)
+            try:
+                found = self._find(feed, finder, deadline)
+                feed.back_to(found.offset)
+                turn = starter.turn(feed, found.tracker, deadline, request=found.request)
+                try:
+                    reply = turn.reply()
+                except errors.AgentError as error:  # over as well: the next call must not find it again
+                    self._go_on_after(error.partial, finder)
+                    raise
+            finally:
+                feed.leave()
+            self._go_on_after(reply, finder)
+            return reply
+        finally:
+            self._inside.let_go()
+
+    def _go_on_after(self, reply: Reply, finder: TurnFinder) -> None:
+        self._seen = finder.traces | {event.trace_id for event in reply.events}
+        self._from = reply.events[-1].offset + 1
+
+    def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
+        starter = self._starter
+        while True:
+            with starter.using():
+                try:
+                    event = feed.get(Deadline.earliest(finder.quiet, deadline))
+                except FeedEnded as end:
+                    raise errors.copy_for_waiter(end.cause) from end.cause
+            found = finder.feed(event) if event is not None else finder.look()
+            if found is not None:
+                return found
+            if event is None and deadline.expired():
+                raise errors.TurnTimeout(
+                    f"{starter.where}: no turn came that no call of this object requested; next_turn() looks again",
+                    partial=Reply("", "empty"),
+                )

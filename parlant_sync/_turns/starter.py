@@ -17,13 +17,11 @@ from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
-from parlant_sync._polling.event_feed import EventFeed, FeedEnded
+from parlant_sync._polling.event_feed import EventFeed
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._settings import Settings
-from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
-from parlant_sync._turns.finder import FoundTurn, TurnFinder
 from parlant_sync._turns.streaming import MessageReader
 from parlant_sync._turns.tracker import TurnFacts, TurnTracker
 from parlant_sync._turns.transcript import Transcript
@@ -80,10 +78,6 @@ class TurnStarter:
         # Raises what has ended the session, if anything has; also in a forked child.
         self.check: Callable[[], None] = hub.check
         self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
-        # For next_turn(), one thread at a time: where it looks, and the traces of turns that it has seen.
-        self._finding = SingleOwner()
-        self._next_from: int | None = None
-        self._seen_traces: set[str] = set()
 
     def using(self) -> Use:
         """For turns and readers, which need the poller."""
@@ -214,8 +208,8 @@ class TurnStarter:
                 if found or (self._hub.start or 0) > event.offset + 1:
                     feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
                 # If the session was closed meanwhile: the message is stored, and the turn says the rest.
-                tracker = TurnTracker(event, self._facts(deadline))
-                return self._turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
+                tracker = TurnTracker(event, self.facts(deadline))
+                return self.turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
         except BaseException as error:
             _give_up(ticket, feed)
             if isinstance(error, errors.TransportError | errors.ApiError):
@@ -226,11 +220,11 @@ class TurnStarter:
         """The turn that answers a message posted before; takes no place in the queue."""
         self.check()
         self._check_held(event, deadline)
-        tracker = TurnTracker(event, self._facts(deadline))
+        tracker = TurnTracker(event, self.facts(deadline))
         self._hub.begin(event.offset)
         feed = self.feed(event.offset, deadline)
         feed.start_at(event.offset + 1)
-        return self._turn(feed, tracker, deadline, request=event)
+        return self.turn(feed, tracker, deadline, request=event)
 
     def cancel(self, running: bool = True) -> None:
         """Stop the agent's turn, if one is ``running``."""
@@ -245,7 +239,7 @@ class TurnStarter:
             f"{self.where}: {feature} needs Parlant {since} or newer; this server is {self.abilities.version}"
         )
 
-    def _facts(self, deadline: Deadline) -> TurnFacts:
+    def facts(self, deadline: Deadline) -> TurnFacts:
         """What the end of a turn depends on. On 3.0 and 3.1, the first turn with an agent reads the agent."""
         if self.abilities.labels:
             return TurnFacts(bare_errors=self.abilities.cancel)
@@ -302,9 +296,9 @@ class TurnStarter:
                     if not failure.sent:
                         raise
                     post_error = error
-                facts = self._facts(deadline)
+                facts = self.facts(deadline)
                 tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
-                turn = self._turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
+                turn = self.turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
                 self._triggered.append(turn._driver.transcript)
                 return turn
         except BaseException:
@@ -357,7 +351,7 @@ class TurnStarter:
             why = "nothing was posted, because the server did not answer in time where its events end"
             raise self._nothing_posted(why, started) from error
 
-    def _turn(
+    def turn(
         self,
         feed: EventFeed,
         tracker: TurnTracker,
@@ -368,6 +362,7 @@ class TurnStarter:
         post_error: errors.ParlantSyncError | None = None,
         posted_here: bool = False,
     ) -> Turn:
+        """A turn that is not over, to be driven by its caller."""
         driver = TurnDriver(
             api=self._api,
             session_id=self._session_id,
@@ -384,55 +379,7 @@ class TurnStarter:
         )
         return Turn(driver, check=self._hub.check_process, cancel=self.cancel)
 
-    # -- turns that no call requested
-
-    def next_turn(self, start: int, deadline: Deadline) -> Reply:
-        """The reply of the next turn that no call of this object requested; the first call looks from ``start`` on."""
-        self.check()
-        if not self._finding.take():
-            raise errors.ConcurrencyError(f"{self.where}: another thread is inside next_turn()")
-        try:
-            facts = self._facts(deadline)
-            finder = TurnFinder(facts, self._is_ours)
-            finder.traces.update(self._seen_traces)
-            feed = self.feed(start if self._next_from is None else self._next_from, deadline)
-            try:
-                found = self._find(feed, finder, deadline)
-                feed.back_to(found.offset)
-                turn = self._turn(feed, found.tracker, deadline, request=found.request)
-                try:
-                    reply = turn.reply()
-                except errors.AgentError as error:  # over as well: the next call must not find it again
-                    self._go_on_after(error.partial, finder)
-                    raise
-            finally:
-                feed.leave()
-            self._go_on_after(reply, finder)
-            return reply
-        finally:
-            self._finding.let_go()
-
-    def _go_on_after(self, reply: Reply, finder: TurnFinder) -> None:
-        self._seen_traces = finder.traces | {event.trace_id for event in reply.events}
-        self._next_from = reply.events[-1].offset + 1
-
-    def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
-        while True:
-            with self.using():
-                try:
-                    event = feed.get(Deadline.earliest(finder.quiet, deadline))
-                except FeedEnded as end:
-                    raise errors.copy_for_waiter(end.cause) from end.cause
-            found = finder.feed(event) if event is not None else finder.look()
-            if found is not None:
-                return found
-            if event is None and deadline.expired():
-                raise errors.TurnTimeout(
-                    f"{self.where}: no turn came that no call of this object requested; next_turn() looks again",
-                    partial=Reply("", "empty"),
-                )
-
-    def _is_ours(self, event: Event) -> bool:
+    def is_ours(self, event: Event) -> bool:
         """Whether a call of this object posted this message, or triggered the turn that begins with this event."""
         if event.kind == "message" and event.source != "ai_agent":
             return self.delivery.has_sent(event)

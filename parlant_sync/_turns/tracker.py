@@ -176,7 +176,7 @@ class TurnTracker:
         status = event.status if kind == "status" else None
         if kind == "message":
             self._feed_message(event)
-        elif event.kind == "tool":
+        elif kind == "tool":
             self._in_tools = False  # results come when all tools have run
         elif status in ("typing", "processing"):
             self._working = True
