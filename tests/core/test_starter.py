@@ -172,7 +172,7 @@ def test_a_trigger_that_was_never_sent_is_not_followed(session: Session, monkeyp
 
     starter = session._starter
     monkeypatch.setattr(starter._api, "create_event", unsent)
-    monkeypatch.setattr(starter, "_turn", None)
+    monkeypatch.setattr(starter, "turn", None)
     with pytest.raises(TransportError, match="refused"):
         session.trigger("speak")
 
