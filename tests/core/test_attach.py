@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
-from parlant_sync import Client, Session, TransportError
+from parlant_sync import Client, Session
 from parlant_sync.testing import FakeServer
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        server.agent("a")
-        yield server
-
-
-@pytest.fixture
-def client(server: FakeServer) -> Iterator[Client]:
-    with Client(server.base_url) as client:
-        yield client
 
 
 def pollers() -> list[str]:
@@ -40,13 +27,6 @@ def calls(server: FakeServer) -> list[str]:
         for r in server.requests
         if not r.waits
     ]
-
-
-def wait_until(true: Callable[[], bool], timeout: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
 
 
 def test_the_last_messages_of_forty_sessions(server: FakeServer, client: Client) -> None:
@@ -202,25 +182,6 @@ def test_a_post_that_fails_decides_nothing(server: FakeServer) -> None:
         wait_until(lambda: session.health.state == "parked")  # its thread has not polled, and does not stay
         assert [r for r in server.requests if r.waits] == []
         assert session.send("again").text == "echo: again"
-
-
-def test_no_thread_is_noticed_before_anything_is_posted(
-    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = threading.Thread.start
-
-    def refuse(self: threading.Thread) -> None:
-        if self.name.startswith("parlant-sync"):
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    session = client.session(server.create_session("a"))
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(TransportError, match="no thread"):
-        session.send("x")
-    assert session.history() == []
-    monkeypatch.undo()
-    assert session.send("x").text == "echo: x"
 
 
 def test_one_that_nobody_refers_to_is_forgotten_but_not_where_it_was_read_to(

@@ -6,13 +6,13 @@ import gc
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import requests
+from support.waiting import Clock, wait_until
 
 from parlant_sync import errors
 from parlant_sync._api.rate_limit import RateLimiter
@@ -31,14 +31,6 @@ class Somebody:
 
 
 USER = Somebody()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class FakeLine:
@@ -107,23 +99,21 @@ def test_asks_for_what_comes_after_the_largest_seen() -> None:
     assert hub.place.next == 10
 
 
-def test_an_empty_poll_that_came_in_time_is_asked_again_at_once() -> None:
-    clock = Clock()
+@pytest.mark.parametrize(("took", "expected"), [(60, []), (0, [1, 2, 3])], ids=["in time", "early"])
+def test_only_empty_answers_that_come_early_back_off(clock: Clock, took: float, expected: list[int]) -> None:
     pauses: list[int] = []
 
-    def in_time() -> list[int]:
-        clock.now += 60
+    def empty() -> list[int]:
+        clock.now += took
         return []
 
-    api = FakeApi(in_time, in_time)
-    run_to_the_end(poller(api, clock=clock, backoff=lambda n: pauses.append(n) or 0.0))
-    assert pauses == []
+    run_to_the_end(poller(FakeApi(empty, empty, empty), clock=clock, backoff=lambda n: pauses.append(n) or 0.0))
+    assert pauses == expected
 
 
-def test_early_empty_answers_back_off() -> None:
-    pauses: list[int] = []
-    run_to_the_end(poller(FakeApi([], [], []), clock=Clock(), backoff=lambda n: pauses.append(n) or 0.0))
-    assert pauses == [1, 2, 3]
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +126,7 @@ def test_early_empty_answers_back_off() -> None:
         errors.ApiError("redirect", status=302),
         RuntimeError("a bug of a token callable"),
         SystemExit("a token callable that has given up"),
+        Mute(),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -255,8 +246,7 @@ def test_joining_oneself_does_not_wait() -> None:
     assert joined == [True, True]
 
 
-def test_parked_after_idle_time_and_started_again() -> None:
-    clock = Clock()
+def test_parked_after_idle_time_and_started_again(clock: Clock) -> None:
     parked = threading.Event()
     unused = threading.Event()
     hub = EventHub(0)
@@ -305,8 +295,7 @@ class ParkingLock:
         return self._lock._is_owned()
 
 
-def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
-    clock = Clock()
+def test_a_user_who_comes_while_it_is_being_parked_starts_it_again(clock: Clock) -> None:
     gate, unused, parked = threading.Event(), threading.Event(), threading.Event()
 
     def idle() -> list[int]:
@@ -332,8 +321,7 @@ def test_a_user_who_comes_while_it_is_being_parked_starts_it_again() -> None:
     assert len(api.asked) == 2
 
 
-def test_not_parked_while_somebody_is_inside() -> None:
-    clock = Clock()
+def test_not_parked_while_somebody_is_inside(clock: Clock) -> None:
 
     def idle() -> list[int]:
         clock.now += 600
@@ -346,72 +334,12 @@ def test_not_parked_while_somebody_is_inside() -> None:
     assert p.state == "ended"
 
 
-def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    api = FakeApi([0])
-    p = poller(api)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(errors.TransportError, match=r"on http://there: no thread can be started .* close sessions"):
-        p.use(USER)
-    assert p.state == "new"
-    assert api.lines[0].closed
-    monkeypatch.undo()
-    run_to_the_end(p)  # a later call tries again
-    assert len(api.asked) == 2
-
-
-def test_the_thread_keeps_nobody_alive() -> None:
-    gate = threading.Event()
-    api = FakeApi()
-    api.script = [blocked(gate, lambda: api.lines[0])]
-
-    class Owner:
-        def __init__(self) -> None:
-            self.poller = poller(api)
-            weakref.finalize(self, self.poller.abandon)
-
-    owner = Owner()
-    owner.poller.use(USER)
-    assert gate.wait(5)
-    thread = owner.poller._thread
-    assert thread is not None
-    assert thread.daemon
-    assert thread.name == "parlant-sync-poll-s1"
-    del owner
-    gc.collect()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
-def test_a_server_that_was_seen_to_answer_ends_a_pause() -> None:
-    paused = threading.Event()
-
-    def backoff(attempt: int) -> float:
-        paused.set()
-        return 60.0
-
-    api = FakeApi(errors.TransportError("down"), [0])
-    p = poller(api, backoff=backoff)
-    p.use(USER)
-    assert paused.wait(5)
-    while p.state != "waiting":
-        threading.Event().wait(0.001)
-    started = time.monotonic()
-    p.cut_pause()
-    assert p.join(Deadline(30))
-    assert time.monotonic() - started < 10
-    assert len(api.asked) == 3
-
-
 def test_but_not_the_pause_after_a_429() -> None:
     api = FakeApi([0])
     api.list_limiter.limited(60.0)
     p = poller(api)
     p.use(USER)
-    while p.state != "waiting":
-        threading.Event().wait(0.001)
+    wait_until(lambda: p.state == "waiting")
     thread = p._thread
     assert thread is not None
     p.cut_pause()
@@ -473,8 +401,7 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
     p.use(USER)
-    while p.state != "waiting":
-        threading.Event().wait(0.001)
+    wait_until(lambda: p.state == "waiting")
     thread, line = p._thread, cast(FakeLine, p._line)
     with p._lock:  # held by a thread that the child does not have
         child = threading.Thread(target=p.drop_inherited, daemon=True)
@@ -490,9 +417,8 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     assert not thread.is_alive()
 
 
-def test_used_again_before_its_old_thread_is_out() -> None:
+def test_used_again_before_its_old_thread_is_out(clock: Clock) -> None:
     """The old one, on its way out, lets go of its own line and not of the new one, by which stop() wakes."""
-    clock = Clock()
     unused, gate = threading.Event(), threading.Event()
 
     def idle() -> list[int]:
@@ -557,7 +483,7 @@ def test_a_kick_just_before_the_request_is_not_lost() -> None:
     assert [offset for offset, _ in api.asked] == [7, 2]
 
 
-def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
+def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble(clock: Clock) -> None:
     """The numbering went back meanwhile; what the server has now is to be asked for at once."""
     hub, pauses = EventHub(7), list[int]()
 
@@ -574,7 +500,7 @@ def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble() -> None:
 # -- who uses it
 
 
-def test_idle_since_the_last_user_has_gone() -> None:
+def test_idle_since_the_last_user_has_gone(clock: Clock) -> None:
     clock, one, two = Clock(), Somebody(), Somebody()
     p = poller(FakeApi(), clock=clock)
     clock.now = 5
@@ -595,9 +521,10 @@ def test_idle_since_the_last_user_has_gone() -> None:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["use", "unuse"])
-def test_an_interrupted_user_does_not_count(moment: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_user_does_not_count(
+    moment: str, step: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     """An exception of a signal handler may keep a user from leaving, but not from being freed."""
-    clock = Clock()
     p = poller(FakeApi(), clock=clock)
     p._state = "polling"  # no thread is needed here
     original = getattr(p, step)
@@ -651,46 +578,20 @@ def spiteful() -> Iterator[Spiteful]:
 
 
 def test_a_logging_handler_that_raises_stops_nothing(spiteful: Spiteful) -> None:
-    """Every line that the poller logs: failures, recovery, a backlog, its parking, its end."""
+    """Every line that the poller logs: failures, recovery, a backlog, its end. Those who wait are woken before."""
     hub = EventHub(0)
     box = Mailbox(2)
     hub.join(box, None, 0)
     down = errors.TransportError("down")
     p = poller(FakeApi([0], down, down, [1, 2], [3, 4], down), hub)
     p._alarms._failing_since = -1e9  # the outage is long enough to be reported
+    spiteful.told = lambda: hub.ending is not None or box.waiting > 0 or box.behind
     run_to_the_end(p)
     assert hub.ending is GONE
     assert p.counts.failures == 3
     assert hub.place.next == 5
-    assert spiteful.count >= 5
-
-
-def test_waiters_are_notified_before_anything_is_logged(spiteful: Spiteful) -> None:
-    hub = EventHub(0)
-    box = Mailbox(10)
-    hub.join(box, None, 0)
-    spiteful.told = lambda: hub.ending is not None or box.waiting > 0
-    run_to_the_end(poller(FakeApi([0], errors.TransportError("down"), [1]), hub))
     assert spiteful.early == []
-    assert spiteful.count >= 2
-
-
-def test_the_end_is_notified_before_it_is_logged(spiteful: Spiteful) -> None:
-    hub = EventHub(0)
-    spiteful.told = lambda: hub.ending is not None
-    run_to_the_end(poller(FakeApi(), hub))
-    assert (spiteful.early, spiteful.count) == ([], 1)
-
-
-def test_an_error_without_a_text_is_a_failure_all_the_same() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no text")
-
-    p = poller(FakeApi(Mute(), [0]))
-    run_to_the_end(p)
-    assert p.counts.failures == 1
-    assert p.counts.events == 1
+    assert spiteful.count >= 5
 
 
 # -- inside a signal handler

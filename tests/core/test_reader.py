@@ -6,39 +6,21 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session, TransportError
 from parlant_sync.testing import FakeServer, Response
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        server.agent("a")
-        yield server
-
-
-@pytest.fixture
 def client(server: FakeServer) -> Iterator[Client]:
     with Client(server.base_url, backlog_limit=50) as client:
         yield client
-
-
-@pytest.fixture
-def session(client: Client) -> Session:
-    return client.create_session("a")
-
-
-def wait_for(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        threading.Event().wait(0.01)
 
 
 def offsets(events: object) -> list[int]:
@@ -84,12 +66,6 @@ def test_independent_readers(session: Session) -> None:
     assert next(latest).offset == everything[-1] + 1
     latest.close()
     assert offsets(session.iter_events(timeout=0))[0] == 0  # the default place was not touched
-
-
-def test_it_starts_where_it_is_called(session: Session) -> None:
-    with session.iter_events(since="latest", timeout=5) as reader:
-        posted = session.post("hello")
-        assert next(reader).offset == posted.offset
 
 
 def test_filters(session: Session) -> None:
@@ -222,18 +198,6 @@ def test_a_stream_that_was_cut_off_comes_with_the_end_of_its_turn(server: FakeSe
     assert (event.message, event.is_partial) == ("half ", True)
 
 
-def test_numbering_that_went_back() -> None:
-    with FakeServer("3.2") as server:
-        server.agent("a")
-        with Client(server.base_url) as old:
-            session = old.create_session("a")
-            session.send("one")
-            assert len(offsets(session.iter_events(timeout=0))) == len(session.history())
-            server.wipe(session.id)
-            assert session.send("two").text == "echo: two"
-            assert [e.message for e in session.iter_events(timeout=0, kinds="message")] == ["two", "echo: two"]
-
-
 def test_two_default_readers_in_one_thread_give_each_event_once(server: FakeServer, session: Session) -> None:
     """The events behind a streamed message are held by the reader that met it; another one may be given them first."""
     server.agent("a").streams("one two three", every=0.1)
@@ -264,7 +228,7 @@ def test_what_a_wipe_left_and_what_others_wrote_after_it_is_given(keep: int) -> 
         server.agent("a").ignores()
         session = client.create_session("a")
         server.fill(session.id, 10)
-        wait_for(lambda: session.health.next_offset == 10)
+        wait_until(lambda: session.health.next_offset == 10)
         unread = session.iter_events(timeout=1)
         read = session.iter_events(since="latest", timeout=1)
         server.wipe(session.id, keep)
@@ -281,7 +245,7 @@ def test_latest_is_what_the_server_has_now(server: FakeServer) -> None:
         server.agent("a")
         session = client.create_session("a")
         session.send("hi")
-        wait_for(lambda: session.health.state == "parked")
+        wait_until(lambda: session.health.state == "parked")
         server.add_event(session.id, "custom", {"old": True})
         with session.iter_events(since="latest", timeout=1, kinds="custom") as reader:
             server.add_event(session.id, "custom", {"new": True})
@@ -293,7 +257,7 @@ def test_a_trigger_after_parking_is_not_an_old_turn(server: FakeServer) -> None:
         server.agent("a").replies("old").replies("older").replies("spoken now")
         session = client.create_session("a")
         session.send("one")
-        wait_for(lambda: session.health.state == "parked")
+        wait_until(lambda: session.health.state == "parked")
         server.say(session.id, "by somebody else")
         server.wait_idle()
         assert session.trigger().text == "spoken now"
@@ -306,11 +270,11 @@ def test_a_stream_that_is_dead_does_not_stop_short_loops(
     monkeypatch.setattr("parlant_sync._turns.streaming.STALE", 1.0)
     server.agent("a").streams("one two three four", every=0.3).waits("never", at="chunk")
     session.post("q")
-    wait_for(lambda: any(e.is_partial for e in session.history()))
+    wait_until(lambda: any(e.is_partial for e in session.history()))
     server.restart(keep=True)
     server.human(session.id, "I am human")
     found: list[int] = []
-    wait_for(lambda: found.extend(offsets(session.iter_events(timeout=0))) or len(found) == len(session.history()))
+    wait_until(lambda: found.extend(offsets(session.iter_events(timeout=0))) or len(found) == len(session.history()))
     assert found == [e.offset for e in session.history()]
 
 
@@ -331,7 +295,7 @@ def test_a_dead_stream_is_told_by_the_clock_of_the_server(server: FakeServer, se
 
 def test_a_list_that_failed_is_asked_again(server: FakeServer, session: Session) -> None:
     server.fill(session.id, 3)
-    wait_for(lambda: session.health.next_offset == 3)
+    wait_until(lambda: session.health.next_offset == 3)
     reader = session.iter_events(timeout=0)
     server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=3)
     with pytest.raises(ServerError):
@@ -406,10 +370,10 @@ def test_a_hanging_request_does_not_outlast_the_loop(server: FakeServer) -> None
 def test_a_reader_closed_from_another_thread_gives_what_had_arrived(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     server.fill(session.id, 5)
-    wait_for(lambda: session.health.backlog == 5)
+    wait_until(lambda: session.health.backlog == 5)
     reader.close()
     server.fill(session.id, 1)
-    wait_for(lambda: session.health.next_offset == 6)
+    wait_until(lambda: session.health.next_offset == 6)
     assert offsets(reader) == [0, 1, 2, 3, 4]
     assert session.cursor == 5
     assert offsets(session.iter_events(timeout=0)) == [5]
@@ -417,12 +381,12 @@ def test_a_reader_closed_from_another_thread_gives_what_had_arrived(server: Fake
 
 def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: Session) -> None:
     server.fill(session.id, 3)
-    wait_for(lambda: session.health.next_offset == 3)
+    wait_until(lambda: session.health.next_offset == 3)
     reader = session.iter_events(since="beginning")
     server.stop()
     reading = threading.Thread(target=lambda: list(reader))
     reading.start()
-    wait_for(lambda: session.health.consecutive_failures > 0)
+    wait_until(lambda: session.health.consecutive_failures > 0)
     reader.close()
     reading.join(5)
     assert not reading.is_alive()
@@ -433,7 +397,7 @@ def test_refused_while_it_learns_of_a_new_numbering() -> None:
         server.agent("a").ignores()
         session = client.create_session("a")
         server.fill(session.id, 10)
-        wait_for(lambda: session.health.next_offset == 10)
+        wait_until(lambda: session.health.next_offset == 10)
         assert len(list(session.iter_events(timeout=1))) == 10
         reader = session.iter_events(timeout=0)
         server.wipe(session.id)
@@ -472,10 +436,10 @@ def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeSe
         reading = pool.submit(
             lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
         )
-        wait_for(lambda: session._opened.position.growing is not None)
+        wait_until(lambda: session._opened.position.growing is not None)
         server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
         server.add_event(session.id, "message", stored("second", whole=False), trace="T")
-        wait_for(lambda: session.health.next_offset == 3)
+        wait_until(lambda: session.health.next_offset == 3)
         ended.set()
         reading.result(30)
     assert got == [(0, "first done", False), (1, None, False), (2, "second done", False)]
@@ -488,7 +452,7 @@ def test_closed_after_an_overflow_it_gives_what_had_arrived(server: FakeServer) 
         reader = session.iter_events()
         for count in range(1, 5):
             server.fill(session.id, 8)
-            wait_for(lambda count=count: session.health.next_offset == 8 * count)  # type: ignore[misc]
+            wait_until(lambda count=count: session.health.next_offset == 8 * count)  # type: ignore[misc]
         reader.close()
         assert offsets(reader) == list(range(32))
 
@@ -499,7 +463,7 @@ def test_two_default_readers_over_a_numbering_that_went_back_give_each_event_onc
         server.agent("a").ignores()
         session = client.create_session("a")
         server.fill(session.id, 3)
-        wait_for(lambda: session.health.next_offset == 3)
+        wait_until(lambda: session.health.next_offset == 3)
         assert offsets(session.iter_events(timeout=0)) == [0, 1, 2]
         late = session.iter_events(timeout=0)
         server.wipe(session.id)

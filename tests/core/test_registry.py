@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import Background, in_background
+from support.waiting import wait_until
 
 from parlant_sync import Client, errors
 from parlant_sync import _registry as registry_module
@@ -25,22 +27,8 @@ from parlant_sync.reader import Position
 from parlant_sync.testing import FakeServer
 
 
-@pytest.fixture
-def server() -> Any:
-    with FakeServer() as server:
-        server.agent("a")
-        yield server
-
-
 def pollers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("parlant-sync-poll-")]
-
-
-def wait_until(true: Callable[[], bool], what: str, timeout: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
-        threading.Event().wait(0.005)
 
 
 def together(count: int, call: Callable[[], Any]) -> list[Any]:
@@ -172,13 +160,6 @@ def test_parked_and_used_again_nothing_missed(server: FakeServer) -> None:
         assert session.send("back again").text == "echo: back again"
 
 
-def test_parked_and_forgotten(server: FakeServer) -> None:
-    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
-        session_id = client.create_session("a").id
-        wait_until(lambda: session_id not in client.sessions, "forgotten", 10)
-        assert client.session(session_id).id == session_id
-
-
 @pytest.mark.parametrize(
     "delete", [lambda client, session: session.delete(), lambda client, session: client.delete_session(session.id)]
 )
@@ -294,21 +275,9 @@ def test_a_dead_session_is_let_go_of_and_opened_anew(server: FakeServer) -> None
         assert again.send("hello").text == "echo: hello"
 
 
-def test_a_client_nobody_refers_to_ends_its_threads(server: FakeServer) -> None:
-    client = Client(server.base_url)
-    session = client.create_session("a")
-    server.wait_polls(1)
-    del client
-    gc.collect()
-    assert len(pollers()) == 1  # a session keeps its client
-    assert session.send("hello").text == "echo: hello"
-    server.wait_polls(1)
-    del session
-    gc.collect()
-    wait_until(lambda: pollers() == [], "no thread")
-
-
-def test_no_thread_is_a_typed_error_and_leaves_nothing(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_is_a_typed_error_and_leaves_nothing(
+    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = threading.Thread.start
 
     def refuse(self: threading.Thread) -> None:
@@ -316,15 +285,16 @@ def test_no_thread_is_a_typed_error_and_leaves_nothing(server: FakeServer, monke
             raise RuntimeError("can't start new thread")
         start(self)
 
-    session_id = server.create_session("a")
-    with Client(server.base_url) as client:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        for call in (lambda: client.session(session_id).iter_events(), lambda: client.create_session("a")):
-            with pytest.raises(errors.TransportError, match="no thread"):
-                call()
-        assert not client.sessions
-        monkeypatch.undo()
-        assert client.session(session_id).send("x").text == "echo: x"
+    session = client.session(server.create_session("a"))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for call in (lambda: session.send("x"), session.iter_events, lambda: client.create_session("a")):
+        with pytest.raises(
+            errors.TransportError, match=f"{server.base_url}: no thread can be started .*close sessions"
+        ):
+            call()
+    assert (session.history(), list(client.sessions), session.health.state) == ([], [session.id], "new")
+    monkeypatch.undo()
+    assert session.send("x").text == "echo: x"
 
 
 # -- the registry alone
@@ -365,54 +335,6 @@ def get(registry: Registry, make: Callable[[], Any], timeout: float = 5.0) -> An
     return registry.get_or_open("s", make, timeout)
 
 
-class Around:
-    """The book's lock, and what happens when it has been taken, or given back."""
-
-    def __init__(
-        self, lock: Any, *, taken: Callable[[], object] | None = None, left: Callable[[], object] | None = None
-    ) -> None:
-        self._lock, self._taken, self._left = lock, taken, left
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        act, self._taken = self._taken, None
-        try:
-            if act is not None:
-                act()
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        act, self._left = self._left, None
-        if act is not None:
-            act()
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def test_those_who_wait_for_an_opener_that_is_interrupted_open_it_themselves() -> None:
-    registry = Registry()
-    began, go_on = threading.Event(), threading.Event()
-
-    def interrupted() -> Any:
-        began.set()
-        assert go_on.wait(5)
-        raise KeyboardInterrupt
-
-    with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(get, registry, interrupted)
-        assert began.wait(5)
-        others = [pool.submit(get, registry, FakeSession) for _ in range(7)]
-        go_on.set()
-        with pytest.raises(KeyboardInterrupt):
-            first.result(5)
-        assert len({id(other.result(5)) for other in others}) == 1
-
-
 def interrupted_at(line: int, call: Callable[[], Any]) -> tuple[Any, bool]:
     """What ``call`` gives, or None; and whether it came to so many lines of the registry, and was interrupted there."""
     lines = 0
@@ -433,6 +355,59 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> tuple[Any, bool]:
         return None, True
     finally:
         sys.settrace(None)
+
+
+def slow_opener(registry: Registry, outcome: object) -> tuple[Background, Callable[[], None]]:
+    """A thread that is opening the session; after a call of the second, it has ``outcome``, or raises it."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def make() -> Any:
+        began.set()
+        assert go_on.wait(5)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    opening = in_background(get, registry, make)
+    assert began.wait(5)
+    return opening, go_on.set
+
+
+@pytest.mark.parametrize("how", ["interrupted", "closed at once"])
+def test_who_waits_for_an_opener_in_vain_opens_the_session_itself(how: str) -> None:
+    registry, closed = Registry(), FakeSession()
+    closed.closed = True
+    first, go_on = slow_opener(registry, KeyboardInterrupt() if how == "interrupted" else closed)
+    others = [in_background(get, registry, FakeSession) for _ in range(7)]
+    go_on()
+    assert isinstance(first.error(), KeyboardInterrupt) if how == "interrupted" else first.result() is closed
+    (opened,) = {other.result() for other in others}
+    assert not opened.closed
+
+
+def test_a_bug_in_the_opener_is_told_to_those_who_wait() -> None:
+    registry = Registry("http://there")
+    first, go_on = slow_opener(registry, ZeroDivisionError())
+    second = in_background(get, registry, FakeSession)
+    opening = registry._book.opening["s"]
+    wait_until(lambda: opening._condition._waiters, "the second one waits")  # type: ignore[attr-defined]
+    go_on()
+    assert isinstance(first.error(), ZeroDivisionError)
+    with pytest.raises(errors.TransportError, match="s on http://there: another thread's attach failed with Zero"):
+        second.result()
+
+
+def test_the_texts_name_the_server_and_what_to_do() -> None:
+    registry = Registry("http://there")
+    slow, go_on = slow_opener(registry, FakeSession())
+    with pytest.raises(errors.TransportError, match=r"session s on http://there: .*did not end in time; try again"):
+        get(registry, FakeSession, timeout=0.01)
+    assert not get(registry, FakeSession, timeout=0.01).closed  # it blocks nobody for good
+    go_on()
+    slow.result()
+    registry.close(Deadline(1))
+    with pytest.raises(errors.SessionClosed, match="of http://there was closed; make a new Client"):
+        get(registry, FakeSession)
 
 
 def test_an_interrupt_at_any_line_of_an_opener_leaves_the_id_free() -> None:
@@ -485,70 +460,6 @@ def test_a_failure_is_shared_without_what_it_was_about() -> None:
         gc.enable()
 
 
-def test_an_error_of_another_kind_is_told_to_those_who_wait() -> None:
-    registry = Registry("http://there")
-    began, go_on = threading.Event(), threading.Event()
-
-    def fail() -> Any:
-        began.set()
-        assert go_on.wait(5)
-        raise ZeroDivisionError
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(get, registry, fail)
-        assert began.wait(5)
-        second = pool.submit(get, registry, FakeSession)
-        opening = registry._book.opening["s"]
-        wait_until(lambda: bool(opening._condition._waiters), "the second one waits")  # type: ignore[attr-defined]
-        go_on.set()
-        with pytest.raises(ZeroDivisionError):
-            first.result(5)
-        with pytest.raises(errors.TransportError, match="s on http://there: another thread's attach failed with Zero"):
-            second.result(5)
-
-
-def test_who_was_to_share_what_was_closed_meanwhile_looks_again() -> None:
-    registry = Registry()
-    began, go_on = threading.Event(), threading.Event()
-
-    def make() -> Any:
-        began.set()
-        assert go_on.wait(5)
-        session = FakeSession()
-        session.closed = True  # at once, by another caller
-        return session
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(get, registry, make)
-        assert began.wait(5)
-        second = pool.submit(get, registry, FakeSession)
-        go_on.set()
-        assert first.result(5).closed
-        assert not second.result(5).closed
-
-
-def test_the_texts_name_the_server_and_what_to_do() -> None:
-    registry = Registry("http://there")
-    began, go_on = threading.Event(), threading.Event()
-
-    def make() -> Any:
-        began.set()
-        assert go_on.wait(5)
-        return FakeSession()
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(get, registry, make)
-        assert began.wait(5)
-        with pytest.raises(errors.TransportError, match=r"session s on http://there: .*did not end in time; try again"):
-            get(registry, FakeSession, timeout=0.01)
-        assert not get(registry, FakeSession, timeout=0.01).closed  # it blocks nobody for good
-        go_on.set()
-        slow.result(5)
-    registry.close(Deadline(1))
-    with pytest.raises(errors.SessionClosed, match="of http://there was closed; make a new Client"):
-        get(registry, FakeSession)
-
-
 def test_resting_sessions_that_are_collected_while_they_are_listed() -> None:
     registry = Registry()
     sessions = [FakeSession(str(number), state="parked") for number in range(3)]
@@ -573,27 +484,19 @@ def test_resting_sessions_that_are_collected_while_they_are_listed() -> None:
     assert registry.all() == []
 
 
-def test_opened_while_the_client_was_closed() -> None:
-    registry, session = Registry(), FakeSession()
+class CollectingLock:
+    """The book's lock, and a collection that runs when it has been taken."""
 
-    def make() -> FakeSession:
-        registry.close(Deadline(0))
-        return session
+    def __init__(self, lock: Any, collect: Callable[[], None]) -> None:
+        self._lock, self._left = lock, [collect]
 
-    with pytest.raises(errors.SessionClosed, match="make a new Client"):
-        get(registry, make)
-    assert (session.closed, registry.all()) == (True, [])
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._left:
+            self._left.pop()()
 
-
-def test_parked_before_it_was_in_the_book() -> None:
-    registry = Registry()
-    session: Any = FakeSession(state="parked")
-    registry.add(session)
-    assert registry.all() == [session]
-    gone = weakref.ref(session)
-    del session
-    assert gone() is None
-    assert registry.all() == []
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @pytest.mark.parametrize(
@@ -618,7 +521,7 @@ def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callabl
         session.close()
         registry.forget(session)
 
-    registry._book.lock = Around(registry._book.lock, taken=collect)  # type: ignore[assignment]
+    registry._book.lock = CollectingLock(registry._book.lock, collect)  # type: ignore[assignment]
     thread = threading.Thread(target=call, args=(registry, session), daemon=True)
     thread.start()
     thread.join(5)
@@ -627,42 +530,8 @@ def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callabl
     assert session not in registry._book.polling.values()
 
 
-def test_collections_run_a_user_s_del_in_the_middle_of_anything(server: FakeServer) -> None:
-    class Chat:
-        def __init__(self, session: Any) -> None:
-            self.session = session
-            self.me = self
-
-        def __del__(self) -> None:
-            self.session.close(0)
-
-    with Client(server.base_url) as client:
-        for allocations in range(1, 30):
-            gc.disable()
-            gc.collect()
-            Chat(client.create_session("a"))
-
-            def work(allocations: int = allocations) -> None:
-                threshold = gc.get_threshold()
-                gc.set_threshold(gc.get_count()[0] + allocations, 10_000, 10_000)
-                gc.enable()
-                try:
-                    dict(client.sessions)
-                finally:
-                    gc.set_threshold(*threshold)
-
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            thread.join(5)
-            assert not thread.is_alive()
-
-
 @pytest.mark.parametrize("state", ["polling", "parked"])
-@pytest.mark.parametrize(
-    "call",
-    [lambda registry, session: registry.add(session)],
-)
-def test_one_that_ends_before_it_is_in_the_book_is_not_held(call: Callable[..., object], state: str) -> None:
+def test_one_that_ends_before_it_is_in_the_book_is_not_held(state: str) -> None:
     """Its first poll was refused: what told the registry so found nothing to let go of, and comes no more."""
     registry = Registry()
     session: Any = FakeSession(state=state)
@@ -672,7 +541,7 @@ def test_one_that_ends_before_it_is_in_the_book_is_not_held(call: Callable[..., 
         registry.note(session)
 
     session.poller.use = ends_at_once
-    assert call(registry, session) is session
+    assert registry.add(session) is session
     assert list(registry._book.polling.values()) == []
     assert list(registry._book.resting.values()) == []
 

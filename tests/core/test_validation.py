@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,22 +11,7 @@ import pytest
 from parlant_sync import Client, ConfigurationError, NotFoundError, Session, SessionClosed
 from parlant_sync.testing import FakeServer
 
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        server.agent("a")
-        yield server
-
-
-@pytest.fixture
-def session(server: FakeServer) -> Iterator[Session]:
-    with Client(server.base_url) as client:
-        yield client.create_session("a")
-
-
 WRONG: dict[str, Callable[[Any], object]] = {
-    "message": lambda s: s.send(b"bytes"),
     "key must": lambda s: s.send("x", key=5),
     "key must be": lambda s: s.post("x", key=""),
     "a key": lambda s: s.find(None),
@@ -43,7 +28,12 @@ WRONG: dict[str, Callable[[Any], object]] = {
     "guidelines without action": lambda s: s.trigger([{"rationale": "buy_time"}]),
     "since": lambda s: s.iter_events(since="soon"),
     "since must": lambda s: s.history(-1),
+    "message of bytes": lambda s: s.send(b"bytes"),
+    "message must": lambda s: s.send(None),
     "timeout": lambda s: s.iter_events(timeout="5"),
+    "timeout of a turn": lambda s: s.send("x", timeout="5"),
+    "timeout is negative": lambda s: s.send("x", timeout=-1),
+    "timeout is no number": lambda s: s.send("x", timeout=float("nan")),
     "message is blank": lambda s: s.send(""),
     "blank": lambda s: s.stream("  \n\t\u3000"),
     "the message is blank": lambda s: s.post(" "),

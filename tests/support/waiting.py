@@ -1,0 +1,25 @@
+"""Waiting for a condition, and a clock that a test moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], what: str = "the condition", timeout: float = 10.0) -> None:
+    """Waits until ``condition()`` is true; fails after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
+        threading.Event().wait(0.002)
+
+
+class Clock:
+    """Seconds, as ``time.monotonic()``."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
