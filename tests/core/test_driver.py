@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parlant_sync import AgentError, AgentUnavailable, Client, Session, TurnTimeout, UnsupportedByServer
+from parlant_sync import AgentUnavailable, Client, Session, TurnTimeout
 from parlant_sync._turns import tracker
 from parlant_sync.testing import FakeServer, store
 
@@ -16,22 +16,10 @@ LATER = "2099-01-01T00:00:00Z"
 
 
 @pytest.fixture(params=["3.0", "3.1", "3.2", "3.3"])
-def server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
-    with FakeServer(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: FakeServer) -> Iterator[Client]:
-    with Client(server.base_url) as client:
-        yield client
-
-
-@pytest.fixture
-def newest() -> Iterator[tuple[FakeServer, Session]]:
-    with FakeServer("3.3") as server, Client(server.base_url) as client:
-        server.agent("a")
-        yield server, client.create_session("a")
+def each(request: pytest.FixtureRequest) -> Iterator[tuple[FakeServer, Client]]:
+    """A server of each version, and its client."""
+    with FakeServer(request.param) as server, Client(server.base_url) as client:
+        yield server, client
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +37,8 @@ def says(text: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("mode", ["fluid", "canned_fluid", "strict", "composited"])
-def test_five_turns_in_a_row(server: FakeServer, client: Client, mode: str) -> None:
+def test_five_turns_in_a_row(each: tuple[FakeServer, Client], mode: str) -> None:
+    server, client = each
     server.agent("a", composition_mode=mode).echoes()  # type: ignore[arg-type]
     session = client.create_session("a")
     assert [session.send(f"q{n}", timeout=10).text for n in range(5)] == [f"echo: q{n}" for n in range(5)]
@@ -57,14 +46,16 @@ def test_five_turns_in_a_row(server: FakeServer, client: Client, mode: str) -> N
     assert len(reads) == (1 if server.agent("a") and not session._starter.abilities.labels else 0)
 
 
-def test_an_agent_that_cannot_be_read_costs_a_quiet_period(server: FakeServer, client: Client) -> None:
+def test_an_agent_that_cannot_be_read_costs_a_quiet_period(each: tuple[FakeServer, Client]) -> None:
+    server, client = each
     server.agent("a", composition_mode="fluid")
     server.fail_next("GET /agents/*", 403, b'{"detail": "no"}', times=None)
     session = client.create_session("a")
     assert [session.send(f"q{n}", timeout=10).text for n in range(2)] == ["echo: q0", "echo: q1"]
 
 
-def test_a_hook_that_answers_and_stops_the_engine(server: FakeServer, client: Client) -> None:
+def test_a_hook_that_answers_and_stops_the_engine(each: tuple[FakeServer, Client]) -> None:
+    server, client = each
     server.agent("a").hook_answers("Hello from the hook.")
     session = client.create_session("a")
     reply = session.send("q", timeout=20)
@@ -72,8 +63,7 @@ def test_a_hook_that_answers_and_stops_the_engine(server: FakeServer, client: Cl
     assert reply.duration < 0.5  # to the message, without the quiet period
 
 
-def test_a_turn_of_a_hook_that_is_read_late_waits_no_more(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
+def test_a_turn_of_a_hook_that_is_read_late_waits_no_more(server: FakeServer, session: Session) -> None:
     server.agent("a").hook_answers("hi")
     turn = session.stream("q")
     server.wait_idle()
@@ -85,9 +75,8 @@ def test_a_turn_of_a_hook_that_is_read_late_waits_no_more(newest: tuple[FakeServ
     assert time.monotonic() - started < 0.5
 
 
-def test_a_quiet_period_is_over_only_if_the_server_says_so(newest: tuple[FakeServer, Session]) -> None:
+def test_a_quiet_period_is_over_only_if_the_server_says_so(server: FakeServer, session: Session) -> None:
     """The polls see nothing while they fail; the list that is then asked shows that the turn goes on."""
-    server, session = newest
     server.agent("a").replies("answer").with_hook_message("hi").waits("g", at="start")
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(session.send, "q", timeout=20)
@@ -99,9 +88,8 @@ def test_a_quiet_period_is_over_only_if_the_server_says_so(newest: tuple[FakeSer
 
 
 def test_later_events_end_a_quiet_period_that_is_past(
-    newest: tuple[FakeServer, Session], monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, session = newest
     server.agent("a").hook_answers("hi")
     posted = session.post("q")
     server.wait_idle()
@@ -114,7 +102,8 @@ def test_later_events_end_a_quiet_period_that_is_past(
     assert time.monotonic() - started < 0.5
 
 
-def test_an_empty_turn_before_the_answers_part(server: FakeServer, client: Client) -> None:
+def test_an_empty_turn_before_the_answers_part(each: tuple[FakeServer, Client]) -> None:
+    server, client = each
     server.agent("a", composition_mode="fluid", preamble=False).stays_silent()
     session = client.create_session("a")
     started = time.monotonic()
@@ -122,8 +111,7 @@ def test_an_empty_turn_before_the_answers_part(server: FakeServer, client: Clien
     assert time.monotonic() - started < 2.0
 
 
-def test_a_hook_that_stops_the_engine_silently_leaves_only_the_deadline(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
+def test_a_hook_that_stops_the_engine_silently_leaves_only_the_deadline(server: FakeServer, session: Session) -> None:
     server.agent("a").hook_stops()
     with pytest.raises(TurnTimeout, match="was still at it"):
         session.send("q", timeout=1.0)
@@ -140,25 +128,17 @@ def test_a_hook_that_stops_the_engine_silently_leaves_only_the_deadline(newest: 
     ids=["ready", "error", "message", "custom"],
 )
 @pytest.mark.parametrize("mode", ["fluid", "canned_fluid"])
-def test_what_tools_send(server: FakeServer, client: Client, mode: str, emits: dict[str, object], text: str) -> None:
+def test_what_tools_send(each: tuple[FakeServer, Client], mode: str, emits: dict[str, object], text: str) -> None:
+    server, client = each
     agent = server.agent("a", composition_mode=mode).replies("answer")  # type: ignore[arg-type]
     agent.with_tool("t", emits=[emits])
     reply = client.create_session("a").send("q", timeout=10)
     assert (reply.outcome, reply.text) == ("answered", text)
 
 
-def test_what_matched(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
-    server.agent("a").replies("x").with_matches(guidelines=["g"], journeys=["j"], journey_states=["s1", "s2"])
-    reply = session.send("q")
-    assert (reply.matched_guidelines, reply.matched_journeys) == (("g",), ("j",))
-    assert reply.matched_journey_states == ("s1", "s2")
-
-
 def test_cost_control_says_when_to_try_again(
-    newest: tuple[FakeServer, Session], monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, session = newest
     monkeypatch.setattr(store, "now", lambda: "2026-01-01T00:00:00Z")
     refusal = {"circuit_breaker": "open", "reason": "budget", "retry_after_utc": "2026-01-01T00:01:00Z"}
     server.agent("a").emits(status("acknowledged"), status("ready", stage="completed", cost_control=refusal))
@@ -167,20 +147,10 @@ def test_cost_control_says_when_to_try_again(
     assert (caught.value.retry_after, caught.value.summary, caught.value.partial.text) == (60.0, "budget", "")
 
 
-def test_an_error_of_the_engine_has_a_summary(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
-    server.agent("a").fails("RuntimeError: boom")
-    with pytest.raises(AgentError, match=r"reported an error: .*boom") as caught:
-        session.send("q")
-    assert caught.value.summary.endswith("boom")
-    assert "\n" not in caught.value.summary
-
-
 def test_a_finished_turn_of_the_past_is_not_looked_at_again(
-    newest: tuple[FakeServer, Session], monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty turn may be followed by an error. What came half a second later shows that there is none."""
-    server, session = newest
     server.agent("a").stays_silent()
     posted = session.post("q")
     server.wait_idle()
@@ -194,16 +164,14 @@ def test_a_finished_turn_of_the_past_is_not_looked_at_again(
 # -- out of time
 
 
-def test_out_of_time_in_manual_mode(newest: tuple[FakeServer, Session]) -> None:
+def test_out_of_time_in_manual_mode(server: FakeServer, session: Session) -> None:
     """Also if the session was handed over after it was last read here."""
-    server, session = newest
     server.set_mode(session.id, "manual")
     with pytest.raises(TurnTimeout, match="the session is in manual mode and no human has answered"):
         session.send("anyone?", timeout=0.3)
 
 
-def test_out_of_time_with_a_customer(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
+def test_out_of_time_with_a_customer(server: FakeServer, session: Session) -> None:
     server.agent("a").ignores()
     with Client(server.base_url) as client:
         named = client.create_session("a", customer_id="42")
@@ -213,8 +181,7 @@ def test_out_of_time_with_a_customer(newest: tuple[FakeServer, Session]) -> None
         session.send("q", timeout=0.3)
 
 
-def test_out_of_time_while_polls_fail(newest: tuple[FakeServer, Session]) -> None:
-    server, session = newest
+def test_out_of_time_while_polls_fail(server: FakeServer, session: Session) -> None:
     server.agent("a").ignores()
     session._opened.poller._backoff = lambda attempt: 0.01
     turn = session.stream("q", timeout=1.0)
@@ -241,9 +208,3 @@ def test_a_turn_that_was_stopped_from_outside() -> None:
         assert reply.text in ("first", "first\n\nsecond")  # the step that runs is done first
         turn.cancel()  # nothing to stop
         session.cancel()
-
-
-def test_cancelling_needs_parlant_4(newest: tuple[FakeServer, Session]) -> None:
-    _, session = newest
-    with session.stream("q") as turn, pytest.raises(UnsupportedByServer, match=r"4\.0"):
-        turn.cancel()
