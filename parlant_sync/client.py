@@ -152,13 +152,14 @@ class Client:
             body["labels"] = wanted
         info = self._create(body, allow_greeting)
         for what, since in check.not_kept(info, metadata=metadata, labels=wanted):
-            logger.warning(
-                "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
-                info.id,
-                self.base_url,
-                what,
-                since,
-            )
+            if self._api.first_time(f"sessions drop {what}"):  # the next sessions are no different
+                logger.warning(
+                    "session %s on %s: this server does not keep %s of sessions; Parlant does from %s on",
+                    info.id,
+                    self.base_url,
+                    what,
+                    since,
+                )
         return self._handle(self._registry.add(self._opened(info, 0, 0)))
 
     def _create(self, body: dict[str, Any], allow_greeting: bool) -> SessionInfo:

@@ -46,7 +46,6 @@ class MessagePoster:
         self._session_id = session_id
         self._api = api
         self._stop = stop
-        self._warned = False
         self._lock = threading.RLock()  # guards _sent and _doubtful; reentrant for signal handlers that use the session
         # Ids of messages that posts of this object returned: none of them is another post's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
@@ -170,8 +169,7 @@ class MessagePoster:
 
     def _warn(self, what: str) -> None:
         """Log once what an old server drops silently."""
-        if not self._warned:
-            self._warned = True
+        if self._api.first_time(what):
             logger.warning(
                 "session %s on %s: this server drops %s; Parlant keeps them from 3.1 on",
                 self._session_id,

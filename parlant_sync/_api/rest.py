@@ -78,6 +78,11 @@ class RestApi:
         """Whether the server shows single events: until it refuses that, as a production policy does."""
         return self._server.single_reads
 
+    def first_time(self, what: str) -> bool:
+        """Whether no owner of this client has asked for ``what`` before: for a warning that is worth one line."""
+        mine = object()
+        return self._server.said.setdefault(what, mine) is mine
+
     # -- one request, with its retries
 
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
@@ -372,6 +377,7 @@ class _Server:
     def __init__(self) -> None:
         self.single_reads = True
         self.composition_modes: dict[str, str] = {}  # by the ids of agents
+        self.said: dict[str, object] = {}  # warnings that were given
 
 
 def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:

@@ -77,7 +77,7 @@ def read_file(
         raise ConfigurationError(f"{name}: this is a workbook; save it as CSV (UTF-8) and give that file")
     if input_format is None:
         raise ConfigurationError(
-            f"{name}: its ending is none of .jsonl, .csv and .tsv; say --input-format (input_format=)"
+            f"{name}: its ending is none of .jsonl, .csv and .tsv; say what it is with input_format="
         )
     text, notes = _decode(data, name, encoding)
     trouble: list[str] = []
@@ -106,7 +106,7 @@ def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, list[str
             ) from None
         except UnicodeDecodeError as error:
             where = _line(data, error)
-            raise ConfigurationError(f"{name}, {where}: not {encoding}; give another --encoding") from None
+            raise ConfigurationError(f"{name}, {where}: not {encoding}; give another encoding=") from None
     marked = next((known for mark, known in _MARKS if data.startswith(mark)), None)
     if marked is None and b"\0" in data[:200]:
         marked = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
@@ -119,9 +119,9 @@ def _decode(data: bytes, name: str, encoding: str | None) -> tuple[str, list[str
     except UnicodeDecodeError:
         text = ""
     if any("\uac00" <= char <= "\ud7a3" for char in text):  # Korean syllables
-        return text, [f"{name} is not UTF-8; it was read as CP949 (--encoding says otherwise)"]
+        return text, [f"{name} is not UTF-8; it was read as CP949; give its encoding if that is wrong"]
     raise ConfigurationError(
-        f"{name}, {where}: not UTF-8; say what it is with --encoding (cp1252 for a Western Excel, cp949 for a Korean "
+        f"{name}, {where}: not UTF-8; say what it is with encoding= (cp1252 for a Western Excel, cp949 for a Korean "
         "one), or save it as UTF-8"
     )
 
@@ -159,7 +159,7 @@ def _csv(
             delimiter, skipped = delimiter or first.strip()[4:5] or None, 1
         separator = _DELIMITERS.get(delimiter or "", delimiter)
         if separator is not None and len(separator) != 1:
-            raise ConfigurationError(f"--delimiter must be one character, or tab, not {delimiter!r}")
+            raise ConfigurationError(f"delimiter= must be one character, or tab, not {delimiter!r}")
         headers = {each: _header(text, each, message_column) for each in ([separator] if separator else ",;\t")}
         fitting = [each for each, names in headers.items() if {"message", "messages"} & set(names)]
         if not fitting:
@@ -170,7 +170,7 @@ def _csv(
             meant = next((each for each in map(misspelled, found) if each.endswith(("message?", "messages?"))), "")
             raise ConfigurationError(
                 f"{name}: its first row must name the columns, one of them message (or messages); it has {columns}: "
-                + (meant or "--message-column says which column holds the message")
+                + (meant or "message_column= says which column holds the message")
             )
         best = max(fitting, key=lambda each: len(headers[each]))
         yield from _records(text, best, headers[best], skipped, trouble)

@@ -32,8 +32,8 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def summary_lines(summary: Summary) -> list[str]:
-    """What a run reports at its end."""
+def summary_lines(summary: Summary, *, empty_fails: bool = False) -> list[str]:
+    """What a run reports at its end. ``empty_fails``: whether the option of this name was given."""
     names = {"timed_out": "timed out"}
     counts = [f"{count} {names.get(status, status)}" for status, count in sorted(summary.counts.items())]
     if summary.unmet:
@@ -46,13 +46,18 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.p50 is not None and summary.p95 is not None:
         lines.append(f"turns: p50 {summary.p50:.2f} s, p95 {summary.p95:.2f} s; {duration(summary.seconds)} in all")
     if empty := summary.counts.get("empty", 0):
+        advice = "" if empty_fails else ", and with --empty-fails an empty answer is a failure"
         lines.append(
-            f"{empty} {_rows(empty)} got no text: look into the server's log; --retry-empty asks again, and with "
-            "--empty-fails an empty answer is a failure"
+            f"{empty} {_rows(empty)} got no text: look into the server's log; --retry-empty asks again{advice}"
         )
     if summary.failed:
         lines.append(
             f"the same command with --retry-failed gives {summary.failed} failed {_rows(summary.failed)} another try"
+        )
+    if late := summary.counts.get("timed_out", 0):
+        lines.append(
+            f"{late} {_rows(late)} timed out: a retry waits for the same turn again, so that nothing is asked twice; "
+            "if a turn never ends, give its row a new id"
         )
     return lines
 

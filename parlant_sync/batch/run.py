@@ -335,12 +335,10 @@ def _check_agents(client: Client, rows: list[Row], agent_id: str | None) -> str 
         try:
             agents = client.agents()
         except PermissionDeniedError:
-            raise ConfigurationError(
-                "say which agent to ask: --agent-id (agent_id=); this server does not list them"
-            ) from None
+            raise ConfigurationError("say which agent to ask with agent_id=; this server does not list them") from None
         if len(agents) != 1:
             names = ", ".join(agent.id for agent in agents[:10]) or "none"
-            raise ConfigurationError(f"say which agent to ask: --agent-id (agent_id=); this server has: {names}")
+            raise ConfigurationError(f"say which agent to ask with agent_id=; this server has: {names}")
         agent_id = agents[0].id
     for name in sorted(name for name in wanted if name is not None):
         client.agent(name)

@@ -177,7 +177,11 @@ _STATUSES: dict[type[ps.ParlantSyncError], str] = {
     ps.DeliveryUncertain: "uncertain",
     ps.SessionClosed: "closed",
 }
-_HINTS = {ps.TurnTimeout: "a longer timeout may help, and", ps.DeliveryUncertain: "look into its session before"}
+_HINTS = {
+    ps.TurnTimeout: "a longer timeout may help; a retry waits for this turn again, and if it never ends, asking anew "
+    "needs a row with a new id",
+    ps.DeliveryUncertain: "a retry looks for the message first, and posts it only if it is not there",
+}
 
 
 def failure(error: Exception, seconds: float, message: str = "") -> Answer:
@@ -197,7 +201,7 @@ def _said(error: ps.ParlantSyncError) -> str:
     said, _, last = str(error).rpartition("; ")
     if type(error) not in _HINTS or "session." not in last:
         return str(error)
-    return f"{said}; {_HINTS[type(error)]} --retry-failed (retry_failed=True) asks again"
+    return f"{said}; {_HINTS[type(error)]}"
 
 
 # -- in a worker process

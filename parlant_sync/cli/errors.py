@@ -107,6 +107,8 @@ def is_page(error: errors.ApiError) -> bool:
     return not error.from_parlant and error.status not in (301, 308, 401)
 
 
+# Arguments of the library that are options of the same name.
+_SAME = ("agent_id", "input_format", "encoding", "delimiter", "message_column")
 # What the library calls it: what the command calls it.
 _WORDS = {
     "base_url": "--server",
@@ -115,6 +117,7 @@ _WORDS = {
     "update(metadata=)": "--metadata",
     "update(labels=)": "--label",
     "list_sessions(labels=)": "--label",
+    **{f"{name}=": f"--{name.replace('_', '-')}" for name in _SAME},
 }
 
 
@@ -129,12 +132,9 @@ def _what(error: BaseException, again: Callable[..., str], token_source: str) ->
     if isinstance(error, errors.ApiError):
         return _refused(error, again, token_source)
     if isinstance(error, errors.TurnTimeout):
-        return str(error).partition("; session.reply_to(")[0] + "; a longer --timeout may help"
+        return timed_out(error)
     if isinstance(error, errors.DeliveryUncertain):
-        return (
-            f"the message may have been delivered or not; before sending it again, look: "
-            f"{again('sessions', 'show', error.session_id)}"
-        )
+        return uncertain(error, again, "send", "--session-id", error.session_id)
     if isinstance(error, OutputFailed):
         return f"the output could not be written: {error}; make room, or write elsewhere, and run it again"
     if isinstance(error, OSError) and error.filename:
@@ -144,6 +144,20 @@ def _what(error: BaseException, again: Callable[..., str], token_source: str) ->
     return f"unexpected {type(error).__name__}: {error}; run it again with -vv for the details, and report them"
 
 
+def timed_out(error: errors.TurnTimeout) -> str:
+    """What happened, and an option in place of the library's advice."""
+    return f"{str(error).rpartition('; ')[0]}; a longer --timeout may help"
+
+
+def uncertain(error: errors.DeliveryUncertain, again: Callable[..., str], *command: str) -> str:
+    """``command``: the one that posts such a message, without its key."""
+    at_most_once = again(*command, "--key", error.key, "MESSAGE")
+    return (
+        "the message may have been delivered or not. Once the server is up again, this posts it only if it is not "
+        f"there: {at_most_once} (to look first: {again('sessions', 'show', error.session_id)})"
+    )
+
+
 def _in_words_of_the_command(text: str) -> str:
     for api, command in _WORDS.items():
         text = text.replace(api, command)
@@ -151,7 +165,8 @@ def _in_words_of_the_command(text: str) -> str:
 
 
 def _refused(error: errors.ApiError, again: Callable[..., str], token_source: str) -> str:
-    said = f"{error.method} {error.path}: {error.status} {error.detail}".strip()
+    server = str(error).partition(f"{error.path}: {error.status}")[0]  # such a text begins with GET http://host:port
+    said = f"{server or error.method + ' '}{error.path}: {error.status} {error.detail}".strip()
     if isinstance(error, errors.AuthenticationError):
         if token_source:
             return f"{said}; the token of this run came from {token_source}: check it there"

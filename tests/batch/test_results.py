@@ -109,6 +109,10 @@ def test_what_the_summary_advises() -> None:
     assert "1 row got no text" in lines[2]
     assert "--retry-empty" in lines[2]
     assert lines[3] == "the same command with --retry-failed gives 2 failed rows another try"
+    assert "--empty-fails" in lines[2]
+    assert "--empty-fails" not in " ".join(summary_lines(summed(3, results, skipped=0, seconds=1.0), empty_fails=True))
+    late = summary_lines(summed(1, [result("d", "timed_out")], skipped=0, seconds=1.0))
+    assert "1 row timed out: a retry waits for the same turn again" in late[-1]
     assert left_line(summed(3, results[:1], skipped=0, seconds=1.0)) == (
         "2 of 3 rows are left: run the same command again to go on"
     )

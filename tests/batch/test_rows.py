@@ -168,8 +168,8 @@ def test_a_long_cell(tmp_path: Path) -> None:
     [
         ("in.jsonl", b'{"message": "a"}\n{"message"', "line 2: not JSON"),
         ("in.jsonl", b'["a"]\n', "line 1: one object a line"),
-        ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8; say what it is with --encoding"),
-        ("in.csv", b"question\nwhat\n", "'question': --message-column"),
+        ("in.jsonl", b'{"message": "a"}\n\xff\n', "line 2: not UTF-8; say what it is with encoding="),
+        ("in.csv", b"question\nwhat\n", "'question': message_column="),
         ("in.csv", b"id,mesage\n1,what\n", "'mesage' is unknown; did you mean message"),
         ("in.csv", b"message\na,b\n", "row 2: more cells"),
         ("in.csv", b"message,timeout\na,soon\n", "row 2: timeout: a number of seconds is needed, not 'soon'"),
@@ -182,7 +182,7 @@ def test_a_long_cell(tmp_path: Path) -> None:
         ),
         ("in.csv", b"caf\xe9,message\n1,2\n", "cp1252 for a Western Excel"),
         ("in.xlsx", b"PK\x03\x04rest", "save it as CSV"),
-        ("in.txt", b"what\n", "--input-format"),
+        ("in.txt", b"what\n", "input_format="),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:

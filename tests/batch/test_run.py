@@ -781,7 +781,7 @@ def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
     server.cut_next("POST /events", times=None)
     (result,) = ask(server, ["hi"], settle=0.0)
     assert result.status == "uncertain"
-    assert str(result.error).endswith("); look into its session before --retry-failed (retry_failed=True) asks again")
+    assert str(result.error).endswith("a retry looks for the message first, and posts it only if it is not there")
     assert posted(server.base_url) == {}
 
 
@@ -793,8 +793,31 @@ def test_a_row_has_its_time(server: FakeServer) -> None:
     assert results["y"].status == "answered"
     assert results["x"].status == "timed_out"
     assert [t.outcome for t in results["x"].turns] == ["answered", "timed_out"]
-    hint = "; a longer timeout may help, and --retry-failed (retry_failed=True) asks again"
-    assert str(results["x"].error).endswith(hint)
+    assert "; a longer timeout may help; a retry waits for this turn again" in str(results["x"].error)
+
+
+def test_a_turn_that_never_ends_is_waited_for_again_and_a_new_id_asks_anew(server: FakeServer, tmp_path: Path) -> None:
+    """As the texts of the first run say."""
+    server.agent("a", shared=True).ignores().echoes()
+    rows, path = [{"id": "x", "message": "hi", "timeout": 0.3}], tmp_path / "r.jsonl"
+    (first,) = ask(server, rows, results=path)
+    assert "a row with a new id" in str(first.error)
+    assert statuses(list(ask(server, rows, results=path, retry_failed=True))) == {"timed_out": 1}
+    assert posted(server.base_url) == {"hi": 1}
+    assert statuses(list(ask(server, [{"id": "x2", "message": "hi"}], results=path))) == {"answered": 1}
+
+
+@pytest.mark.parametrize("version", ["3.0", "3.1"])
+def test_what_an_old_server_drops_is_reported_once_for_all_rows(
+    version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeServer(version) as server:
+        server.agent("a")
+        rows = [{"message": f"q{n}", "metadata": {"n": n}} for n in range(8)]
+        list(ask(server, rows, results=tmp_path / "r.jsonl", concurrency=4))
+    said = Counter(record.getMessage().partition("this server ")[2] for record in caplog.records)
+    assert any("labels of sessions" in text for text in said)
+    assert set(said.values()) == {1}, said
 
 
 def test_enough_failures_end_the_batch(server: FakeServer) -> None:

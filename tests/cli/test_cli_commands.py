@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -78,6 +79,13 @@ def test_trigger(fake: Cli, parlant_server: FakeServer) -> None:
     session = parlant_server.create_session("support")
     done = fake.run("trigger", "--session-id", session, "--guideline", "Ask if all is well")
     assert (done.code, done.out) == (0, "All well now?\n")
+    parlant_server.agent("support").replies("late").waits("never")
+    done = fake.run("trigger", "--session-id", session, "--guideline", "x", "--timeout", "0.5")
+    done.failed(4, "no complete answer within 0.5 s", "a longer --timeout, or watch it: parlant-sync tail")
+    [since] = re.findall(r"--since (\d+)", done.err)
+    parlant_server.release("never")
+    watched = fake.run("tail", "--session-id", session, "--since", since, "--timeout", "3", "--text-only")
+    assert watched.out == "late\n"
 
 
 def test_sessions_update(fake: Cli, parlant_server: FakeServer) -> None:

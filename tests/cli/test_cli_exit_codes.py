@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_6_the_wrong_token(fake: Cli, parlant_server: FakeServer) -> None:
 def test_6_not_allowed(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.fail_next("GET /agents", 403, '{"detail": "no: Authorization: Bearer s3cret-token"}', times=None)
     done = fake.run("agents", env={"PARLANT_TOKEN": "s3cret-token"})
-    done.failed(6, "403", "does not allow")
+    done.failed(6, f"GET {parlant_server.base_url}/agents: 403", "does not allow")
     assert "s3cret" not in done.err
     fake.run("send", "x").failed(2, "does not list its agents", "--agent-id")
 
@@ -56,7 +57,7 @@ def test_6_not_allowed(fake: Cli, parlant_server: FakeServer) -> None:
 def test_6_refused_for_good(fake: Cli, parlant_server: FakeServer, status: int) -> None:
     parlant_server.agent("support")
     parlant_server.fail_next("POST /events", status, '{"detail": "never\\nthat"}', times=None)
-    fake.run("send", "x").failed(6, str(status), "never that")
+    fake.run("send", "x").failed(6, f"POST {parlant_server.base_url}/sessions/", str(status), "never that")
 
 
 def test_3_not_reached(nowhere: Cli) -> None:
@@ -67,7 +68,7 @@ def test_3_not_reached(nowhere: Cli) -> None:
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_3_failing_for_now(fake: Cli, parlant_server: FakeServer, status: int) -> None:
     parlant_server.fail_next("GET /agents", status, '{"detail": "later"}', times=None)
-    fake.run("agents").failed(3, str(status), "again")
+    fake.run("agents").failed(3, f"GET {parlant_server.base_url}/agents: {status} later; ", "again")
 
 
 @pytest.mark.parametrize("status", [302, 400, 403, 404, 408, 409, 413, 422])
@@ -100,6 +101,38 @@ def test_7_delivery_uncertain(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.fail_next("POST /events", 502)
     done = fake.run("send", "--timeout", "20", "x")
     done.failed(7, "may have been delivered", "parlant-sync sessions show")
+
+
+@pytest.mark.parametrize(
+    ("command", "stored"),
+    [(("send", "--timeout", "2"), True), (("post", "--as", "human", "--name", "Dana"), False)],
+    ids=["it was stored", "it was lost"],
+)
+def test_7_what_it_says_to_run_next_posts_at_most_once(
+    fake: Cli, parlant_server: FakeServer, command: tuple[str, ...], stored: bool
+) -> None:
+    parlant_server.agent("support")
+    session = parlant_server.create_session("support")
+    parlant_server.cut_next("POST /events", stored=stored)
+    if stored:  # and then the server cannot be read
+        parlant_server.fail_next(
+            lambda request: request.method == "GET" and "/events" in request.path and posts(parlant_server) > 0,
+            502,
+            times=None,
+        )
+    done = fake.run(*command, "--session-id", session, "MESSAGE", "-o", "json")
+    assert done.code == 7, done
+    [again] = re.findall(r"this posts it only if it is not there: (parlant-sync .*?) \(to look", done.err)
+    assert done.json["key"] in again
+    parlant_server.clear_faults()
+    for _ in range(2):
+        assert fake.run(*shlex.split(again)[1:]).code == 0
+    said = [each["source"] for each in parlant_server.events(session) if each["data"].get("message") == "MESSAGE"]
+    assert said == ["human_agent" if "human" in command else "customer"]
+
+
+def posts(server: FakeServer) -> int:
+    return sum(request.method == "POST" and request.path.endswith("/events") for request in server.requests)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def batch(app: App, /, source: str, results: str | None, **options: Any) -> int 
     for name in ("timeout", "settle"):
         if options[name] is None:
             raise usage(f"--{name} must be a finite number of seconds")
+    if not options["timeout"]:
+        raise usage("--timeout must be more than 0 seconds")
     if results is None and not options["dry_run"]:
         raise usage("say where the results go: --results FILE")
     if options["junit"] is not None and not os.path.isdir(os.path.dirname(options["junit"]) or "."):
@@ -268,7 +270,7 @@ def _follow(app: App, running: batches.Batch, rows: list[batches.Row], options: 
     if app.json:
         output.answer_json(summary.to_json())
     elif not quiet:
-        output.answer("\n".join(summary_lines(summary)))
+        output.answer("\n".join(summary_lines(summary, empty_fails=options["empty_fails"])))
     empty = summary.counts.get("empty", 0) if options["empty_fails"] else 0
     return ROWS if summary.failed or summary.left or empty else None
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import click
 
+from parlant_sync import DeliveryUncertain
 from parlant_sync.cli import output
 from parlant_sync.cli.commands.send import METADATA
-from parlant_sync.cli.errors import usage
+from parlant_sync.cli.errors import UNCERTAIN, CommandError, uncertain, usage
 from parlant_sync.cli.input import read_message
 from parlant_sync.cli.options import App, Command, option, pass_app
 from parlant_sync.cli.target import mapping, opened, session_options, target
@@ -65,7 +66,12 @@ def post(
         event = session.find(key) if key is not None else None
         found = event is not None
         if event is None:
-            event = session.post(text, key=key, metadata=extra, participant=participant, source=_SPEAKERS[as_])
+            try:
+                event = session.post(text, key=key, metadata=extra, participant=participant, source=_SPEAKERS[as_])
+            except DeliveryUncertain as error:
+                speaker = ["--as", as_, "--name", name] if name else []
+                command = ["post", "--session-id", session.id, *speaker]
+                raise CommandError(UNCERTAIN, uncertain(error, app.again, *command)) from error
     if app.json:
         output.answer_json(
             {

@@ -21,7 +21,7 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.cli import output
-from parlant_sync.cli.errors import AGENT, ANSWERED, TIMED_OUT, UNREACHED, CommandError, usage
+from parlant_sync.cli.errors import AGENT, ANSWERED, TIMED_OUT, UNREACHED, CommandError, timed_out, usage
 from parlant_sync.cli.formats import reply_json
 from parlant_sync.cli.input import has_unread_stdin, read_message
 from parlant_sync.cli.options import App, Command, Seconds, option, pass_app
@@ -152,14 +152,26 @@ def _left(timeout: float | None, wait_lock: float | None, begun: float) -> float
 
 
 def out_of_time(
-    app: App, session: Session, error: TurnTimeout, timeout: float | None, customer: str | None
+    app: App,
+    session: Session,
+    error: TurnTimeout,
+    timeout: float | None,
+    customer: str | None,
+    *,
+    triggered: bool = False,
 ) -> CommandError:
-    if error.event is None:
-        return CommandError(TIMED_OUT, str(error))
-    rest = app.again("tail", "--session-id", session.id, "--since", str(error.event.offset + 1))
+    """``customer``: the one that was asked for, if the session may be new. ``triggered``: there is no message."""
     health = session.health
+    if error.event is not None:
+        since = error.event.offset + 1
+    elif triggered:
+        since = error.partial.events[0].offset if error.partial.events else health.next_offset
+    else:
+        return CommandError(TIMED_OUT, timed_out(error))
+    rest = app.again("tail", "--session-id", session.id, "--since", str(since))
     if health.consecutive_failures:
-        said = f"the message was posted, but then the server could not be read ({health.last_error})"
+        done = "the agent was asked to speak" if triggered else "the message was posted"
+        said = f"{done}, but then the server could not be read ({health.last_error})"
         return CommandError(UNREACHED, f"{said}; look for the answer later: {rest}")
     begun = "the agent was still working"
     if not error.partial.events:

@@ -42,6 +42,6 @@ def trigger(
             try:
                 answer = session.trigger(guidelines or None, timeout=timeout)
             except TurnTimeout as error:
-                raise out_of_time(app, session, error, timeout, options["customer_id"]) from error
+                raise out_of_time(app, session, error, timeout, options["customer_id"], triggered=True) from error
         print_reply(app, session, answer, show_preamble)
     return finish(app, answer, empty_fails)
