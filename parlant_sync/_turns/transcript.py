@@ -36,6 +36,8 @@ class Transcript:
         self.restarts = 0  # how often the pieces began again
         self.growing: StreamedMessage | None = None
         self._shown = ""  # of the growing message's text
+        self._messages: list[Event] = []  # of this turn, preambles among them
+        self._tool_calls: list[dict[str, Any]] = []
         self._final: dict[int, Event] = {}  # streamed messages of this turn, as last read
 
     def start_over(self) -> None:
@@ -57,8 +59,11 @@ class Transcript:
         if kind == "status":
             self.updates.append(Update("status", event.status or "", event))
         elif kind == "tool":
-            names = ", ".join(str(call.get("tool_id")) for call in event.tool_calls)
-            self.updates.append(Update("tool", names, event))
+            calls = event.tool_calls
+            self._tool_calls += calls
+            self.updates.append(Update("tool", ", ".join(str(call.get("tool_id")) for call in calls), event))
+        elif kind == "message" and event.source != "system":
+            self._messages.append(event)
         if self.growing is not None:
             self.growing.held.append(event)
         elif kind == "message" and event.is_partial:
@@ -79,6 +84,7 @@ class Transcript:
             self.log.append(self.growing.event)
             self.log.extend(self.growing.held)
         self.growing, self._final = None, {}
+        self._messages, self._tool_calls = [], []
         if self.pieces:
             self.restarts += 1
             self.pieces = []
@@ -133,29 +139,14 @@ class Transcript:
 
     # -- the reply
 
-    def _answers(self) -> list[Event]:
-        return self._parts(self._events())[0]
-
-    def _events(self) -> list[Event]:
+    def _last_read(self, events: list[Event]) -> list[Event]:
+        """These events, each streamed message as it was read last."""
         final = self._final
-        return [final.get(e.offset, e) for e in self.tracker.events] if final else list(self.tracker.events)
+        return [final.get(event.offset, event) for event in events] if final else events
 
-    def _parts(self, events: list[Event]) -> tuple[list[Event], list[Event], list[dict[str, Any]]]:
-        """The messages of the answer, the preambles, and the tool calls."""
-        messages: list[Event] = []
-        preambles: list[Event] = []
-        calls: list[dict[str, Any]] = []
-        for event in events:
-            kind = event.kind
-            if kind == "message":
-                if event.is_preamble:
-                    preambles.append(event)
-                elif event.source != "system":
-                    messages.append(event)
-            elif kind == "tool":
-                calls += event.tool_calls
-        human = self.tracker.human
-        return (messages if human is None else [human]), preambles, calls
+    def _answers(self) -> list[Event]:
+        """The messages of the answer, without its preambles."""
+        return [message for message in self._last_read(self._messages) if not message.is_preamble]
 
     def reply(self, request: Event | None, waited: float) -> Reply:
         """What the turn has said so far, or all of it if it is over.
@@ -163,8 +154,8 @@ class Transcript:
         ``waited``: seconds from the post to the last event, for a turn whose times the server does not show.
         """
         tracker = self.tracker
-        events = self._events()
-        messages, preambles, calls = self._parts(events)
+        events = self._last_read(tracker.events)
+        messages = self._answers() if tracker.human is None else [tracker.human]
         ready: Event | None = None
         for event in reversed(events):
             if event.status == "ready":
@@ -179,8 +170,8 @@ class Transcript:
             text="\n\n".join(text for text in texts if text),
             outcome="human" if tracker.human is not None else "cancelled" if tracker.cancelled else answered,
             messages=tuple(messages),
-            preambles=tuple(preambles),
-            tool_calls=tuple(calls),
+            preambles=tuple(message for message in self._last_read(self._messages) if message.is_preamble),
+            tool_calls=tuple(self._tool_calls),
             matched_guidelines=guidelines,
             matched_journeys=journeys,
             matched_journey_states=states,
