@@ -5,7 +5,6 @@ import sys
 from benchmarks.command import main
 
 try:
-    code = main()
+    sys.exit(main())
 except KeyboardInterrupt:
-    code = 130
-sys.exit(code)
+    sys.exit(130)

@@ -15,31 +15,22 @@ from benchmarks.rows import Row
 from benchmarks.running import Bench, BenchError
 
 # By module; each has a function measure(bench).
-SCENARIOS = ("backlog", "latency", "closing", "idle", "traffic", "startup", "batch", "memory", "real")
-FEWEST_RUNS = 7
+SCENARIOS = ("backlog", "latency", "closing", "idle", "traffic", "startup", "batch")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench.py",
         description="Measures this SDK beside the official sync client, a hand-written thread with requests, and the "
-        "limit (http.client and json.loads): interleaved, medians of at least 7 runs, ratios run by run.",
+        "limit (http.client and json.loads): interleaved, medians of the runs, ratios run by run.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for docs/performance.md")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw bars")
     parser.add_argument("--growth", type=Path, metavar="FOLDER", help="only draw how cost grows: three plots")
     parser.add_argument("--quick", action="store_true", help="everything once and small: shows that it works, no more")
     parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="NAME", help=", ".join(SCENARIOS))
-    parser.add_argument("--runs", type=_runs, default=FEWEST_RUNS, metavar="N", help=f"at least {FEWEST_RUNS}")
+    parser.add_argument("--runs", type=int, default=7, metavar="N", help="of each contestant; 7")
     return parser.parse_args(arguments)
-
-
-def _runs(text: str) -> int:
-    runs = int(text)
-    if runs < FEWEST_RUNS:
-        raise argparse.ArgumentTypeError(f"at least {FEWEST_RUNS}; --quick is for less")
-    return runs
 
 
 def say(text: str) -> None:
@@ -50,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     rows: list[Row] = []
     failed = False
-    started = time.monotonic()
     with Bench(quick=options.quick, runs=options.runs, say=say) as bench:
         if options.growth is not None:
             for file in growth.draw(bench, options.growth):
@@ -67,14 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"{name} failed: {error}")
             else:
                 say(f"{name}: {time.monotonic() - begun:.0f} s")
-        notes = bench.notes
-    machine = report.machine(quick=options.quick, runs=bench.runs, seconds=time.monotonic() - started)
-    if options.json:
-        print(json.dumps(report.as_json(machine, rows, notes), indent=1))
-    elif options.markdown:
-        print(report.markdown(machine, rows, notes))
-    else:
-        print(report.table(machine, rows, notes))
+    machine = report.machine(quick=options.quick, runs=bench.runs)
+    print(json.dumps(report.as_json(machine, rows), indent=1) if options.json else report.table(machine, rows))
     if options.plot is not None:
         options.plot.write_text(svg.draw(rows, machine), "utf-8")
         say(f"drawn: {options.plot}")

@@ -45,10 +45,6 @@ class Raw:
                 offset = event["offset"] + 1
                 yield event
 
-    def close(self) -> None:
-        self._lists.close()
-        self._posts.close()
-
 
 class Official:
     """parlant-client, with the loop that Parlant's documentation recommends."""
@@ -57,8 +53,7 @@ class Official:
         import httpx
         from parlant.client import ParlantClient
 
-        self._transport = httpx.Client(timeout=70)
-        self._client = ParlantClient(base_url=url, httpx_client=self._transport)
+        self._client = ParlantClient(base_url=url, httpx_client=httpx.Client(timeout=70))
 
     def list(self, session: str, offset: int, wait: int) -> list[Any]:
         found: list[Any] = self._client.sessions.list_events(session, min_offset=offset, wait_for_data=wait)
@@ -85,9 +80,6 @@ class Official:
                 offset = event.offset + 1
                 yield {"offset": event.offset, "kind": event.kind, "data": event.data, "metadata": event.metadata}
 
-    def close(self) -> None:
-        self._transport.close()
-
 
 class Thread:
     """What one writes by hand: requests in a thread, a queue, a flag, and a join."""
@@ -109,16 +101,17 @@ class Thread:
 
     def _run(self, session: str, offset: int) -> None:
         while not self._stop:
-            response = self._lists.get(
-                f"{self._url}/sessions/{session}/events",
-                params={"min_offset": offset, "wait_for_data": self._wait},
-                timeout=self._wait + 10,
-            )
-            if response.status_code == 504:
-                continue
-            for event in response.json():
+            for event in self.list(session, offset, self._wait):
                 offset = event["offset"] + 1
                 self.events.put(event)
+
+    def list(self, session: str, offset: int, wait: int) -> list[Event]:
+        response = self._lists.get(
+            f"{self._url}/sessions/{session}/events",
+            params={"min_offset": offset, "wait_for_data": wait},
+            timeout=wait + 10,
+        )
+        return [] if response.status_code == 504 else response.json()
 
     def create(self, agent: str) -> str:
         return str(self._posts.post(f"{self._url}/sessions", json={"agent_id": agent}).json()["id"])

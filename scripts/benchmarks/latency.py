@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import islice
+from statistics import median
 from typing import Any
 
 from benchmarks.contestants import alternative, is_end
-from benchmarks.rows import CONTESTANTS, LIMIT, OURS, Row, difference, median, medians, percentile
+from benchmarks.rows import CONTESTANTS, LIMIT, OURS, Row, difference, medians, percentile
 from benchmarks.running import Bench
 from benchmarks.wire import STAMP
 
@@ -22,8 +24,8 @@ def measure(bench: Bench) -> list[Row]:
     events = bench.rounds(CONTESTANTS, lambda name: bench.work("latency.events", name, count=count))
     turns = bench.rounds(CONTESTANTS, lambda name: bench.work("latency.turns", name, count=bench.pick(200, 8)))
     return [
-        *_rows("latency", "bytes on the socket -> event in hand", events),
-        *_rows("turn-end", "last event of a turn on the wire -> send() returns", turns),
+        *_rows("latency", "bytes on the socket → event in hand", events),
+        *_rows("turn-end", "last event of a turn on the wire → send() returns", turns),
     ]
 
 
@@ -32,40 +34,33 @@ def _rows(name: str, what: str, samples: dict[str, list[list[float]]]) -> list[R
     for label, pick, bar in (("median", median, 0.2), ("p99", lambda v: percentile(v, 99), 3.0)):
         runs = {who: [pick(run) for run in found] for who, found in samples.items()}
         over = difference(runs, OURS, LIMIT)
-        assert over is not None
-        row = Row(name, f"{what}, {label}", f"<= {bar} ms over the limit", "ms", medians(runs))
-        row.met, row.result = over <= bar, f"{over:+.2f} ms"
-        rows.append(row)
+        limit = f"≤ {bar} ms over the limit"
+        rows.append(Row(name, f"{what}, {label}", "ms", medians(runs), f"{over:+.2f} ms", limit, over <= bar))
     return rows
 
 
 def _age(metadata: Any) -> float:
+    """Milliseconds since the server's stamp."""
     return float(time.monotonic_ns() - metadata[STAMP]) / 1e6
 
 
-def events(contestant: str, url: str, count: int, **_: Any) -> list[float]:
+def events(contestant: str, url: str, count: int) -> list[float]:
     """Milliseconds from the stamp to the caller, for each of ``count`` events that come one by one."""
     name = f"tick.{_PAUSE}.x"
     if contestant == OURS:
         from parlant_sync import Client
 
         with Client(url) as client:
-            stream: Iterable[Any] = client.session(name, since=0).iter_events()
-            return _collect((event.metadata for event in stream), count)
+            return _collect((event.metadata for event in client.session(name, since=0).iter_events()), count)
     other = alternative(contestant, url)
     return _collect((event["metadata"] for event in other.follow(name, 0)), count)
 
 
 def _collect(stream: Iterable[Any], count: int) -> list[float]:
-    ages: list[float] = []
-    for metadata in stream:
-        ages.append(_age(metadata))
-        if len(ages) == count + _SKIPPED:
-            break
-    return ages[_SKIPPED:]
+    return [_age(metadata) for metadata in islice(stream, count + _SKIPPED)][_SKIPPED:]
 
 
-def turns(contestant: str, url: str, count: int, **_: Any) -> list[float]:
+def turns(contestant: str, url: str, count: int) -> list[float]:
     """Milliseconds from the stamp of a turn's last event until the caller knows that the turn is over."""
     agent, ages = f"turn.{3 * _PAUSE}", []
     if contestant == OURS:

@@ -1,6 +1,6 @@
 """The answering server: a small process that answers at once, so that the client is what is measured.
 
-``python -m benchmarks.server [--tls CERT KEY]`` prints its port and serves until stdin ends. A session's id says how it
+``python -m benchmarks.server`` prints its port and serves until stdin ends. A session's id says how it
 behaves: ``backlog.50000.x`` has so many events, ``tick.20.x`` sends one event 20 ms after each poll, ``turn.200.x``
 answers each message by a turn of 200 ms, ``long.50000.x`` has so many events and then answers each message at once,
 ``flood.TOTAL.BATCH.WINDOW.x`` sends for ever, and ``idle.x`` never has anything. ``GET /bench`` reports what was asked
@@ -9,10 +9,8 @@ so far, ``DELETE /bench`` forgets that.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import ssl
 import sys
 import threading
 from collections import Counter
@@ -237,14 +235,10 @@ class Connection(asyncio.Protocol):
                 poll.send(stamped(body))
 
 
-async def serve(tls: list[str] | None) -> None:
+async def serve() -> None:
     loop = asyncio.get_running_loop()
     state = State()
-    context = None
-    if tls:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*tls)
-    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0, backlog=2048, ssl=context)
+    server = await loop.create_server(lambda: Connection(state), "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     # Daemon: it only waits for the end of whoever started this process.
@@ -254,11 +248,5 @@ async def serve(tls: list[str] | None) -> None:
     await ended.wait()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
-    asyncio.run(serve(parser.parse_args().tls))
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(serve())

@@ -39,10 +39,9 @@ def measure(bench: Bench) -> list[Row]:
 class _Spent:
     """Seconds of a finished process: by the clock, and of CPU, as the system counted them."""
 
-    def __init__(self, bench: Bench, command: Sequence[str], environment: dict[str, str]) -> None:
-        started = time.perf_counter()
-        before = os.times()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=bench.folder)
+    def __init__(self, bench: Bench, command: Sequence[str]) -> None:
+        started, before = time.perf_counter(), os.times()
+        done = subprocess.run(command, env=bench.environment, capture_output=True, text=True, cwd=bench.folder)
         after = os.times()
         self.wall = time.perf_counter() - started
         self.cpu = after.children_user + after.children_system - before.children_user - before.children_system
@@ -51,46 +50,50 @@ class _Spent:
         self.output = done.stdout
 
 
-def _pairs(bench: Bench, commands: dict[str, list[str]]) -> dict[str, list[_Spent]]:
+def _pairs(bench: Bench, commands: dict[str, list[str]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds by the clock, and seconds of CPU."""
     for command in commands.values():
-        _Spent(bench, command, bench.environment)  # writes the byte code
+        _Spent(bench, command)  # writes the byte code
     pairs = bench.pick(max(_PAIRS, bench.runs), 1)
-    return bench.rounds(commands, lambda name: _Spent(bench, commands[name], bench.environment), runs=pairs)
+    spent = bench.rounds(commands, lambda name: _Spent(bench, commands[name]), runs=pairs)
+    wall = {name: [run.wall for run in runs] for name, runs in spent.items()}
+    cpu = {name: [run.cpu for run in runs] for name, runs in spent.items()}
+    return wall, cpu
 
 
 def _imports(bench: Bench) -> Row:
-    names = bench.present(_IMPORTS)
-    commands = {name: [sys.executable, "-c", _IMPORTS[name]] for name in names}
-    spent = _pairs(bench, commands)
-    cpu = {name: [run.cpu for run in runs] for name, runs in spent.items()}
+    _, cpu = _pairs(bench, {name: [sys.executable, "-c", code] for name, code in _IMPORTS.items()})
     to_requests = ratio(cpu, OURS, THREAD)
-    assert to_requests is not None
-    row = Row("startup", "import, whole process, CPU", "<= 1.15 x import requests, nothing heavy loaded", "s", {})
-    row.figures = medians(cpu)
     found = f"import sys, parlant_sync; print(*[m for m in {_HEAVY!r} if m in sys.modules])"
-    heavy = _Spent(bench, [sys.executable, "-c", found], bench.environment).output.split()
-    row.result = f"{to_requests:.2f} x" + (f", loads {' '.join(heavy)}" if heavy else "")
-    row.met = to_requests <= 1.15 and not heavy
-    row.notes.append("with byte code in place; the requests thread is import requests")
-    return row
+    heavy = _Spent(bench, [sys.executable, "-c", found]).output.strip()
+    return Row(
+        "startup",
+        "import, whole process, CPU",
+        "s",
+        medians(cpu),
+        f"{to_requests:.2f} x{heavy and f', loads {heavy}'}",
+        "≤ 1.15 x import requests, nothing heavy loaded",
+        to_requests <= 1.15 and not heavy,
+        "with byte code in place; the requests thread is import requests",
+    )
 
 
 def _send(bench: Bench) -> Row:
     """The turn is over at once, so that what is left is the command's own."""
-    url = bench.plain.url
     script = bench.folder / "post.py"
-    script.write_text(_SCRIPT.format(url=f"{url}/sessions/turn.0.x/events"))
-    program = Path(sys.executable).with_name("parlant-sync.exe" if os.name == "nt" else "parlant-sync")
-    start = [str(program)] if program.exists() else [sys.executable, "-m", "parlant_sync"]
-    commands = {OURS: [*start, "-s", url, "send", "--agent-id", "turn.0", "hello"]}
+    script.write_text(_SCRIPT.format(url=f"{bench.url}/sessions/turn.0.x/events"))
+    program = Path(sys.executable).with_name("parlant-sync")
+    commands = {OURS: [str(program), "-s", bench.url, "send", "--agent-id", "turn.0", "hello"]}
     commands[THREAD] = [sys.executable, str(script), "hello"]
-    spent = _pairs(bench, commands)
-    wall = {name: [run.wall for run in runs] for name, runs in spent.items()}
-    cpu = {name: [run.cpu for run in runs] for name, runs in spent.items()}
-    slower, dearer = ratio(wall, OURS, THREAD), ratio(cpu, OURS, THREAD)
-    assert slower is not None
-    assert dearer is not None
-    row = Row("startup", "parlant-sync send, whole process, the turn at once", "<= 1.10 x a script", "s", medians(wall))
-    row.result, row.met = f"{slower:.2f} x ({dearer:.2f} x in CPU)", slower <= 1.10
-    row.notes.append("the script imports requests and click and posts once; the command also makes a session and waits")
-    return row
+    wall, cpu = _pairs(bench, commands)
+    slower = ratio(wall, OURS, THREAD)
+    return Row(
+        "startup",
+        "parlant-sync send, whole process, the turn at once",
+        "s",
+        medians(wall),
+        f"{slower:.2f} x ({ratio(cpu, OURS, THREAD):.2f} x in CPU)",
+        "≤ 1.10 x a script",
+        slower <= 1.10,
+        "the script imports requests and click and posts once; the command also makes a session and waits",
+    )

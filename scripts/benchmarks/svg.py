@@ -13,7 +13,6 @@ from benchmarks.rows import CONTESTANTS, LIMIT, OFFICIAL, OURS, THREAD, Row
 _COLOURS = {OURS: "#1f6feb", OFFICIAL: "#b35900", THREAD: "#8a8f98", LIMIT: "#3c9a5f"}
 _WIDTH, _LEFT, _RIGHT = 900, 190, 110
 _BAR, _GAP, _HEAD = 15, 4, 24
-_VERDICTS = {None: "", True: "met: ", False: "not met: "}
 
 
 def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
@@ -35,7 +34,7 @@ def draw(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
 
 
 def _group(parts: list[str], row: Row, y: int) -> int:
-    goal = f"   bar {row.bar}; {_VERDICTS[row.met]}{row.result}" if row.bar else f"   {row.result}"
+    goal = f"   bar {row.bar}; {'met' if row.met else 'not met'}: {row.result}"
     parts.append(_text(12, y + 12, row.what, bold=True))
     parts.append(_text(12 + 7 * len(row.what), y + 12, goal, colour="#57606a"))
     y += _HEAD - 4

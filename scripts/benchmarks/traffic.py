@@ -8,51 +8,66 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.contestants import alternative, is_end
-from benchmarks.rows import CONTESTANTS, OURS, Row, median, medians
-from benchmarks.running import Bench, Desk
+from benchmarks.rows import CONTESTANTS, OURS, Row, medians
+from benchmarks.running import Bench
 from benchmarks.wire import Turns
+from benchmarks.worker import Desk
 
 _TURNS = 3
 _LENGTH = 150  # ms
 
 
 def measure(bench: Bench) -> list[Row]:
-    runs = bench.rounds(CONTESTANTS, lambda name: bench.work("traffic.turn", name))
-    figures = medians(runs)
+    figures = medians(bench.rounds(CONTESTANTS, lambda name: bench.work("traffic.turn", name)))
     limit = Turns.BATCHES + 1
-    row = Row("traffic", f"requests of a turn of {Turns.BATCHES} batches", f"<= batches + 1 = {limit}", "", figures)
-    row.result, row.met = f"{figures[OURS]:.2f}", figures[OURS] <= limit
-    return [row, *_lists(bench), _calls(bench)]
+    what = f"requests of a turn of {Turns.BATCHES} batches"
+    result = f"{figures[OURS]:.2f}"
+    turn = Row("traffic", what, "", figures, result, f"≤ batches + 1 = {limit}", figures[OURS] <= limit)
+    return [turn, *_lists(bench), _calls(bench)]
 
 
 def _lists(bench: Bench) -> list[Row]:
     count = bench.pick(50_000, 500)
     found = bench.work("traffic.first", OURS, count=count)
-    first = Row("attach", f"attach to {count:,} events, first send(): requests up to the POST's answer", "2", "", {})
-    first.figures = {OURS: len(found["until_post"])}
-    first.result, first.met = ", ".join(found["until_post"]), len(found["until_post"]) <= 2
-    first.notes = [f"the whole call: {', '.join(found['all'])}; {found['bytes']:,} bytes of events were sent"]
-    rows = [first]
+    until_post = found["until_post"]
+    rows = [
+        Row(
+            "attach",
+            f"attach to {count:,} events, first send(): requests up to the POST's answer",
+            "",
+            {OURS: len(until_post)},
+            ", ".join(until_post),
+            "2",
+            len(until_post) <= 2,
+            f"the whole call: {', '.join(found['all'])}; {found['bytes']:,} bytes of events were sent",
+        )
+    ]
     for what, wanted in (("client.session(id).history()", 2), ("client.history(id)", 1)):
         requests, threads = found[what]
-        row = Row("attach", f"{what}: requests", f"{wanted}, no thread", "", {OURS: requests})
-        row.result, row.met = f"{requests}, {threads or 'no'} threads", requests <= wanted and not threads
-        rows.append(row)
+        result, met = f"{requests}, {threads or 'no'} threads", requests <= wanted and not threads
+        rows.append(Row("attach", f"{what}: requests", "", {OURS: requests}, result, f"{wanted}, no thread", met))
     return rows
 
 
 def _calls(bench: Bench) -> Row:
     calls, files = bench.work("traffic.calls", OURS)
-    row = Row("calls", "Python calls of ours in one warm send()", "<= 300 in 15 files", "", {OURS: calls})
-    row.result, row.met = f"{calls} in {files} files", calls <= 300 and files <= 15
-    row.notes = ["functions in files of parlant_sync, in the calling thread; a turn of one batch; the median of 20"]
-    return row
+    return Row(
+        "calls",
+        "Python calls of ours in one warm send()",
+        "",
+        {OURS: calls},
+        f"{calls} in {files} files",
+        "≤ 300 in 15 files",
+        calls <= 300 and files <= 15,
+        "functions in files of parlant_sync, in the calling thread; a turn of one batch; the median of 20",
+    )
 
 
-def first(contestant: str, url: str, count: int, **_: Any) -> dict[str, Any]:
+def first(contestant: str, url: str, count: int) -> dict[str, Any]:
     """What was requested of a long session: by its first turn in this process, and by lists."""
     from parlant_sync import Client
 
@@ -77,7 +92,7 @@ def first(contestant: str, url: str, count: int, **_: Any) -> dict[str, Any]:
     return found
 
 
-def calls(contestant: str, url: str, **_: Any) -> tuple[int, int]:
+def calls(contestant: str, url: str) -> tuple[int, int]:
     """Calls of Python functions of ours during one ``send()``, in its thread; and the files that they are in."""
     import parlant_sync
 
@@ -101,7 +116,7 @@ def calls(contestant: str, url: str, **_: Any) -> tuple[int, int]:
     return int(median(counts)), int(median(files))
 
 
-def turn(contestant: str, url: str, **_: Any) -> float:
+def turn(contestant: str, url: str) -> float:
     """Requests for one turn, from before the post until the next poll waits: the mean of a few."""
     agent = f"turn.{_LENGTH}"
     with Desk(url) as desk:

@@ -36,13 +36,13 @@ def test_every_scenario_runs_and_is_reported(tmp_path: Path) -> None:
     rows = found["rows"]
     scenarios = {row["scenario"] for row in rows}
     expected = {"backlog", "latency", "turn-end", "closing", "idle", "many", "traffic", "attach", "calls"}
-    expected |= {"startup", "batch", "memory"}
-    assert expected <= scenarios <= expected | {"real"}
+    expected |= {"startup", "batch"}
+    assert scenarios == expected
     for row in rows:
         assert row["figures"].keys() <= COLUMNS
         assert "parlant_sync" in row["figures"]
         assert row["result"]
-        assert (row["met"] is None) == (row["bar"] == "")
+        assert row["bar"]
     assert found["machine"]["quick"] is True
     bars = ElementTree.parse(plot).getroot()
     assert bars.tag.endswith("svg")
@@ -59,10 +59,8 @@ def test_how_cost_grows_is_drawn(tmp_path: Path) -> None:
 
 def test_the_table_of_one_scenario() -> None:
     """Requests are counted, so these verdicts hold on every machine."""
-    lines = bench("--quick", "--only", "traffic").splitlines()
-    verdicts = {line.split("  ")[0]: line.split()[-1] for line in lines if line.endswith(("met", "MET"))}
-    calls = verdicts.pop("Python calls of ours in one warm send()")
-    assert calls in ("met", "MET")
-    assert len(verdicts) == 4
-    assert set(verdicts.values()) == {"met"}, lines
-    assert "mean nothing" in " ".join(lines)
+    table = bench("--quick", "--only", "traffic")
+    verdicts = {what: "**met**" in line for line in table.splitlines() if (what := line[2:40].strip()) and "**" in line}
+    verdicts.pop("Python calls of ours in one warm send()"[:38])
+    assert list(verdicts.values()) == 4 * [True], table
+    assert "mean nothing" in table
