@@ -10,10 +10,10 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -103,50 +103,26 @@ def ensure(
                 raise SetupError(f"{folder} is in the way: it is not a virtual environment. Move it and try again.")
             shutil.rmtree(folder)
         if not folder.exists():
-            say(f"making {folder.relative_to(ROOT)}")
-            run_quietly(
-                [python, "-m", "venv", *(["--without-pip"] if pip else []), str(folder)], f"{python} -m venv failed"
-            )
+            run([python, "-m", "venv", *(["--without-pip"] if pip else []), str(folder)], f"{python} -m venv failed")
         _write_stamp(folder, {"state": "installing"})
+        # Compiling all files takes longer than compiling the few that are used, when they are first imported.
+        install = ["install", "--no-compile", "--retries", "5"]
+        failed = f"pip failed in {folder.name}; is the package index reachable?"
         if pip is None:
-            install([str(interpreter), "-m", "pip"], ["--upgrade", OLDEST_PIP])
-        install([str(pip or interpreter), "-m", "pip", "--python", str(interpreter)], requirements)
+            run([str(interpreter), "-m", "pip", *install, "--upgrade", OLDEST_PIP], failed)
+        run([str(pip or interpreter), "-m", "pip", "--python", str(interpreter), *install, *requirements], failed)
         _write_stamp(folder, ready)
     finally:
         lock.release()
     return interpreter
 
 
-def install(pip: Sequence[str], arguments: Sequence[str]) -> None:
-    """Run ``pip install``. On a terminal one line shows what pip is doing. Raises :class:`SetupError`."""
-    # Compiling all files takes longer than compiling the few that are used, when they are first imported.
-    command = [*pip, "install", "--no-compile", "--retries", "5", *arguments]
-    started, terminal = time.monotonic(), sys.stderr.isatty()
-    what = f"pip install {' '.join(arguments)}"
-    say(f"{what} ...")
-    lines: list[str] = []
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if terminal:
-                width = shutil.get_terminal_size().columns - 1
-                print(f"\r\x1b[K{line.strip()[:width]}", end="", file=sys.stderr, flush=True)
-    if terminal:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    if process.returncode:
-        raise SetupError(f"{what} failed; is the package index reachable?\n{''.join(lines[-25:])}")
-    say(f"{what}: done in {time.monotonic() - started:.0f} s")
-
-
-def run_quietly(command: Sequence[str], failed: str) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+def run(command: Sequence[str], failed: str) -> None:
+    """Run a command; all its output goes to stderr. Raises :class:`SetupError`."""
+    say(f"$ {shlex.join(command)}")
+    done = subprocess.run(command, cwd=ROOT, env=environ(), stdout=sys.stderr, check=False)
     if done.returncode:
-        raise SetupError(f"{failed}:\n{done.stdout}")
+        raise SetupError(failed)
 
 
 def _read_stamp(folder: Path) -> dict[str, object]:

@@ -21,6 +21,13 @@ pytestmark = pytest.mark.slow  # most start pytest, or an interpreter
 # -- environments
 
 
+def environment(folder: Path) -> None:
+    """What ``python -m venv`` makes, as far as the scripts look at it."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").touch()
+    (folder / "pyvenv.cfg").touch()
+
+
 @pytest.fixture
 def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A project in ``tmp_path``. Environments are made without pip; the list has what pip would have installed."""
@@ -29,19 +36,15 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
     for name in environments.SOURCES:
         (tmp_path / name).write_text("first")
 
-    def install(pip: list[str], arguments: list[str]) -> None:
-        assert Path(pip[-1]).exists() or pip[-1] == "pip"
-        made.append(list(arguments))
-
-    def make(command: list[str], failed: str) -> None:
-        folder = Path(command[-1])
-        (folder / "bin").mkdir(parents=True)
-        (folder / "bin/python").touch()
-        (folder / "pyvenv.cfg").touch()
+    def run(command: list[str], failed: str) -> None:
+        if "venv" in command:
+            environment(Path(command[-1]))
+        else:
+            assert Path(command[0]).exists()
+            made.append(command[command.index("5") + 1 :])
 
     monkeypatch.setattr(environments, "ROOT", tmp_path)
-    monkeypatch.setattr(environments, "install", install)
-    monkeypatch.setattr(environments, "run_quietly", make)
+    monkeypatch.setattr(environments, "run", run)
     return made
 
 
@@ -71,12 +74,16 @@ def test_a_change_of_the_sources_installs_again(installs: list[list[str]], tmp_p
 def test_an_interrupted_install_is_made_anew(
     installs: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(pip: list[str], arguments: list[str]) -> None:
-        (tmp_path / ".venv/half a package").touch()
-        raise environments.SetupError("no network")
+    run = environments.run
+
+    def fails(command: list[str], failed: str) -> None:
+        run(command, failed)
+        if "install" in command:
+            (tmp_path / ".venv/half a package").touch()
+            raise environments.SetupError("no network")
 
     with monkeypatch.context() as patch:
-        patch.setattr(environments, "install", fails)
+        patch.setattr(environments, "run", fails)
         with pytest.raises(environments.SetupError, match="no network"):
             environments.project("test")
     environments.project("test")
@@ -87,7 +94,7 @@ def test_an_interrupted_install_is_made_anew(
 def test_an_environment_of_the_user_is_kept_and_another_folder_is_in_the_way(
     installs: list[list[str]], tmp_path: Path
 ) -> None:
-    environments.run_quietly(["venv", str(tmp_path / ".venv")], "")
+    environment(tmp_path / ".venv")
     (tmp_path / ".venv/theirs").touch()
     environments.project("test")
     assert (tmp_path / ".venv/theirs").exists()
@@ -101,9 +108,10 @@ def test_two_scripts_make_one_environment(installs: list[list[str]], tmp_path: P
     """The second waits for the first, and then finds it ready."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; from dev import environments as e;"
-        "e.ROOT = Path(sys.argv[3]); e.run_quietly = lambda c, f: (Path(c[-1]) / 'bin').mkdir(parents=True) or "
-        "(Path(c[-1]) / 'bin/python').touch() or (Path(c[-1]) / 'pyvenv.cfg').touch();"
-        "e.install = lambda i, a: open(e.ROOT / 'installs', 'a').write('install\\n'); e.project('test')"
+        "e.ROOT = Path(sys.argv[3]); venv = e.ROOT / '.venv';"
+        "e.run = lambda c, f: open(e.ROOT / 'installs', 'a').write('install\\n') if 'pip' in c else "
+        "(venv / 'bin').mkdir(parents=True) or (venv / 'bin/python').touch() or (venv / 'pyvenv.cfg').touch();"
+        "e.project('test')"
     )
     command = [sys.executable, "-c", code, str(SCRIPTS), str(SCRIPTS.parent), str(tmp_path)]
     running = [subprocess.Popen(command) for _ in range(4)]
@@ -130,9 +138,12 @@ def test_a_python_is_found_by_its_version(tmp_path: Path, monkeypatch: pytest.Mo
     assert environments.find_python(f"{sys.version_info[0]}.{sys.version_info[1]}") == sys.executable
 
 
-def test_a_failing_pip_is_reported_in_its_own_words() -> None:
-    with pytest.raises(environments.SetupError, match=r"is the package index reachable\?\n(?s:.*)no such option"):
-        environments.install([sys.executable, "-m", "pip"], ["--no-such-option"])
+def test_a_failing_pip_is_reported_in_its_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(environments.SetupError, match="pip failed"):
+        environments.run([sys.executable, "-m", "pip", "--no-such-option"], "pip failed")
+    said = capfd.readouterr()
+    assert "no such option" in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("name", ["demo", "test", "bench", "soak", "servers"])
