@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, TypeVar, get_args
+
+from .given import check_json, check_seconds, check_text, one_of
 
 Text = str | Callable[[str], str]
 """A text, or a function that makes it from the customer's message."""
@@ -412,41 +412,6 @@ def _echo(message: str) -> str:
     return f"echo: {message}"
 
 
-# --- what a test gives is checked when it is given: a mistake that only shows as a test that hangs is refused here
-
-
 def _check(text: Text, what: str) -> None:
     if not callable(text):
         check_text(text, what)
-
-
-def check_text(value: str, what: str) -> str:
-    """Returns a text that a server can send. Raises TypeError, ValueError."""
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a text, not {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} holds a lone surrogate: no server can send that; {value!r}") from None
-    return value
-
-
-def check_json(value: Any, what: str) -> None:
-    """Raises TypeError or ValueError for a value that has no JSON, or that a server cannot send."""
-    try:
-        check_text(json.dumps(value, ensure_ascii=False), what)
-    except TypeError as error:
-        raise TypeError(f"{what} has no JSON: {error}") from None
-
-
-def check_seconds(value: float, what: str) -> float:
-    """Returns a duration in seconds. Raises ValueError if it is negative or endless."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{what} must be 0 or more seconds, not {value!r}")
-    return float(value)
-
-
-def one_of(value: str, choices: Sequence[str], what: str) -> None:
-    """Raises ValueError for a word that is not among the choices."""
-    if value not in choices:
-        raise ValueError(f"{what} is one of {', '.join(map(repr, choices))}; not {value!r}")

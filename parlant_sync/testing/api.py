@@ -1,4 +1,4 @@
-"""The REST API of agents, customers and sessions, and which request goes where."""
+"""The REST API of agents and sessions, and which request goes where."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from .agents import API_MODES, AgentScript
 from .api_events import EventsApi
 from .engine import Engine
 from .httpd import Request, Response
+from .policy import Policy
 from .store import NotFound, Session, Store, now
-from .validation import Checks, HttpError, Policy, body_of, broken
+from .validation import Checks, HttpError, body_of, broken
 
 Handler = Callable[..., Awaitable[Response]]
 
@@ -32,15 +33,12 @@ class Api:
             ("GET", "/agents/{}", self.read_agent),
             ("POST", "/sessions", self.create_session),
             ("GET", "/sessions", self.list_sessions),
-            ("DELETE", "/sessions", self.delete_sessions),
             ("GET", "/sessions/{}", self.read_session),
             ("PATCH", "/sessions/{}", self.update_session),
             ("DELETE", "/sessions/{}", self.delete_session),
             ("POST", "/sessions/{}/events", events.create),
             ("GET", "/sessions/{}/events", events.list_),
             ("DELETE", "/sessions/{}/events", events.delete),
-            ("GET", "/customers", self.list_customers),
-            ("GET", "/customers/{}", self.read_customer),
             ("GET", "/openapi.json", self.openapi),
         ]
         if self._version.metadata:
@@ -84,11 +82,6 @@ class Api:
             response = Response.of(405, {"detail": "Method Not Allowed"})
             response.headers["allow"] = allowed
             return response
-        if path == "/":
-            return Response(307, headers={"location": "/chat"})
-        if path.endswith("/") and any(pattern.fullmatch(path.rstrip("/")) for _, pattern, _ in self._table):
-            host = request.headers.get("host", "localhost")
-            return Response(307, headers={"location": f"http://{host}{path.rstrip('/')}"})
         raise HttpError(404, "Not Found")
 
     # --- about the server
@@ -111,7 +104,7 @@ class Api:
         info = {"title": title, "version": self._version.number}
         return Response.of(200, {"openapi": "3.1.0", "info": info, "paths": {}})
 
-    # --- agents and customers
+    # --- agents
 
     def _agent(self, agent_id: str, full: bool) -> dict[str, Any]:
         agent = self._store.agent(agent_id)
@@ -156,21 +149,6 @@ class Api:
         self._policy.authorize("read_agent", request)
         return Response.of(200, self._agent(agent_id, self._policy.name != "production"))
 
-    def _customer(self, customer_id: str) -> dict[str, Any]:
-        if customer_id not in self._store.customers:
-            raise NotFound(f"Item '{customer_id}' not found")
-        name = self._store.customers[customer_id]
-        created = self._store.created
-        return {"id": customer_id, "creation_utc": created, "name": name, "metadata": {}, self._version.tags: []}
-
-    async def list_customers(self, request: Request) -> Response:
-        self._policy.authorize("list_customers", request)
-        return Response.of(200, [self._customer(c) for c in self._store.customers])
-
-    async def read_customer(self, request: Request, customer_id: str) -> Response:
-        self._policy.authorize("read_customer", request)
-        return Response.of(200, self._customer(customer_id))
-
     # --- sessions
 
     async def create_session(self, request: Request) -> Response:
@@ -204,15 +182,12 @@ class Api:
     async def list_sessions(self, request: Request) -> Response:
         checks = Checks()
         paged = self._version.metadata
-        limit = checks.integer(request.query, "limit", least=1, most=100) if paged else None
-        sort = checks.choice(request.query, "sort", ("asc", "desc")) if paged else None
+        limit = checks.integer(request.query, "limit") if paged else None
         checks.done()
         self._policy.authorize("list_sessions", request)
         sessions = self._matching(request)
-        if sort == "desc":
-            sessions.reverse()
         if limit is not None:
-            sessions = _after(sessions, request.query.get("cursor"), sort == "desc")
+            sessions = _after(sessions, request.query.get("cursor"))
         page = sessions[:limit]
         labels = {value for name, value in request.pairs if name == "labels"} if self._version.labels else set()
         more = limit is not None and len(sessions) > limit
@@ -271,27 +246,18 @@ class Api:
         self._store.delete(self._store.session(session_id))
         return Response(204, headers={"content-type": "application/json"})
 
-    async def delete_sessions(self, request: Request) -> Response:
-        self._policy.authorize("delete_sessions", request)
-        for session in self._matching(request):
-            self._store.delete(session)
-        return Response(204, headers={"content-type": "application/json"})
-
 
 def _cursor(session: Session) -> str:
     return base64.b64encode(f"{session.created}|{session.id}".encode()).decode()
 
 
-def _after(sessions: list[Session], cursor: str | None, descending: bool) -> list[Session]:
+def _after(sessions: list[Session], cursor: str | None) -> list[Session]:
+    """The sessions behind the one that a cursor names, which may have been deleted since."""
     try:
         created, _, session_id = base64.b64decode(cursor or "").decode().partition("|")
     except ValueError:
         return sessions  # as in Parlant: a cursor that cannot be read counts as none
-    if not session_id:
-        return sessions
     for index, session in enumerate(sessions):
         if session.id == session_id:
             return sessions[index + 1 :]
-    if descending:
-        return [s for s in sessions if s.created < created]
     return [s for s in sessions if s.created > created]

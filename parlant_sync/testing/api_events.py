@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from .engine import Engine
 from .httpd import Request, Response
-from .store import MAIN, Event, NotFound, Session, Store
-from .validation import KINDS, SOURCES, STATUSES, Checks, HttpError, Policy, body_of, broken, unprocessable
+from .policy import Policy
+from .store import MAIN, Event, Session, Store
+from .validation import KINDS, SOURCES, STATUSES, Checks, HttpError, body_of, broken, unprocessable
 
 _NO_SUCH_SOURCE = (
     'Only "customer", "human_agent", and "human_agent_on_behalf_of_ai_agent" sources are supported for direct posting.'
@@ -161,7 +161,6 @@ class EventsApi:
         min_offset = checks.integer(request.query, "min_offset", 0) or 0
         wait = checks.integer(request.query, "wait_for_data", 60) or 0
         source = checks.choice(request.query, "source", SOURCES)
-        sse = self._version.stages and checks.boolean(request.query, "sse")
         checks.done()
         self._policy.authorize("list_events", request)
         kinds = [k for k in request.query.get("kinds", "").split(",") if k] if request.query.get("kinds") else []
@@ -173,8 +172,6 @@ class EventsApi:
             return session.since(min_offset, kinds, source, trace)
 
         session = self._store.session(session_id)
-        if sse:
-            return _event_stream(self._growing_list(session, min_offset, kinds, source, trace, wait))
         if wait > 0:
             session.polls += 1
             self._store.changed()
@@ -186,50 +183,19 @@ class EventsApi:
                 self._store.changed()
         return Response(200, b"[" + b",".join(e.body() for e in found()) + b"]", {"content-type": "application/json"})
 
-    async def _growing_list(
-        self, session: Session, offset: int, kinds: list[str], source: str | None, trace: str | None, wait: float
-    ) -> AsyncIterator[bytes]:
-        next_offset = offset
-
-        def found() -> list[Event]:
-            return session.since(next_offset, kinds, source, trace)
-
-        try:
-            while await session.wait(lambda: bool(found()), wait):
-                for event in found():
-                    yield b"data: " + event.body() + b"\n\n"
-                    next_offset = max(next_offset, event.offset + 1)
-        except NotFound:
-            return
-
     # --- single events
 
     async def read(self, request: Request, session_id: str, event_id: str) -> Response:
         checks = Checks()
         completion = checks.boolean(request.query, "wait_for_completion")
         wait = checks.integer(request.query, "wait_for_data", 60) or 0
-        sse = checks.boolean(request.query, "sse")
         checks.done()
         self._policy.authorize("read_event", request)
         session = self._store.session(session_id)
         event = session.find(event_id)
-        if sse:
-            return _event_stream(self._growing_event(session, event, wait))
         if completion:
             await session.wait(lambda: event.complete, wait)
         return Response(200, event.body(), {"content-type": "application/json"})
-
-    async def _growing_event(self, session: Session, event: Event, wait: float) -> AsyncIterator[bytes]:
-        sent = b""
-
-        def grown() -> bool:
-            return event.body() != sent
-
-        while grown():
-            sent = event.body()
-            yield b"data: " + sent + b"\n\n"
-            if event.complete or not await session.wait(grown, wait):
-                return
 
     async def update(self, request: Request, session_id: str, event_id: str) -> Response:
         checks = Checks()
@@ -264,7 +230,3 @@ class EventsApi:
             elif states and self._version.reuses_offsets:
                 raise broken()  # all is deleted, and still: 3.0 to 3.2 look for a turn of that trace and find none
         return Response(204, headers={"content-type": "application/json"})
-
-
-def _event_stream(pieces: AsyncIterator[bytes]) -> Response:
-    return Response(200, headers={"content-type": "text/event-stream; charset=utf-8"}, stream=pieces)

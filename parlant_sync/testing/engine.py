@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from .agents import HumanScript, Plan
+from .compass import CompassTurn
 from .gates import Gates
 from .store import Event, Session, Store
-from .turns import CompassTurn, Stage, Turn
+from .turns import Stage, Turn
 
 
 class Engine(Stage):

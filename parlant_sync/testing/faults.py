@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from .agents import check_seconds
+from .given import check_seconds
 from .httpd import Request, Response, Serve, phrase
 from .loop import LoopThread
 
@@ -58,79 +58,6 @@ class Fault:
     times: int | None
 
 
-@dataclass
-class Faults:
-    """The faults that wait for their requests, in the order they were asked for."""
-
-    waiting: list[Fault] = field(default_factory=list)
-
-    def take(self, request: Request) -> Fault | None:
-        """The fault for this request, used up by one."""
-        for fault in self.waiting:
-            if matches(fault.pattern, request):
-                if fault.times is not None:
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self.waiting.remove(fault)
-                return fault
-        return None
-
-
-def failing(status: int, body: bytes, headers: dict[str, str], stored: bool) -> Apply:
-    """An answer that is not the server's own; with `stored` the server did its work before."""
-
-    async def apply(request: Request, serve: Serve) -> Response:
-        if stored:
-            await serve(request)
-        return Response(status, body, headers)
-
-    return apply
-
-
-def cutting(after: int | None, of_body: bool, reset: bool, stored: bool) -> Apply:
-    """The connection is closed after so many bytes of the answer (or of its body); None: in the middle of the body."""
-
-    async def apply(request: Request, serve: Serve) -> Response:
-        response = await serve(request) if stored else Response(200)
-        if after is None:
-            response.cut_after, of = len(response.body) // 2, True
-        else:
-            response.cut_after, of = after, of_body
-        if of:
-            response.cut_body = True
-        response.reset = reset
-        return response
-
-    return apply
-
-
-def altering(function: Callable[[Response], Response | None]) -> Apply:
-    """The real answer as `function` changes it, or another that it gives."""
-
-    async def apply(request: Request, serve: Serve) -> Response:
-        response = await serve(request)
-        changed = function(response)
-        if not isinstance(changed, (Response, type(None))):
-            raise TypeError(f"it gave {changed!r:.60}; a Response is needed, or None")
-        changed = changed or response
-        if type(changed.status) is not int or not isinstance(changed.body, bytes):
-            raise TypeError(f"status {changed.status!r:.20} is no int, or body {changed.body!r:.60} no bytes")
-        return changed
-
-    return apply
-
-
-def dripping(size: int, every: float) -> Apply:
-    """The answer in small pieces."""
-
-    async def apply(request: Request, serve: Serve) -> Response:
-        response = await serve(request)
-        response.drip = (size, every)
-        return response
-
-    return apply
-
-
 class Hold:
     """A request, or several, carried out but not answered until ``release``. Methods are for any thread."""
 
@@ -178,8 +105,19 @@ class RequestControls:
     """
 
     _loop: LoopThread
-    _faults: Faults
     _requests: deque[Request]
+    _faults: list[Fault]  # those that wait for their requests, in the order they were asked for
+
+    def _take_fault(self, request: Request) -> Fault | None:
+        """The fault for this request, used up by one."""
+        for fault in self._faults:
+            if matches(fault.pattern, request):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times == 0:
+                        self._faults.remove(fault)
+                return fault
+        return None
 
     # --- what it got
 
@@ -228,7 +166,13 @@ class RequestControls:
         content = body.encode() if isinstance(body, str) else body
         kind = "text/html" if content.startswith(b"<") else "application/json"
         given = {name.lower(): value for name, value in (headers or {}).items()}
-        self._fault(pattern, failing(status, content, {"content-type": kind, **given}, stored), times)
+
+        async def apply(request: Request, serve: Serve) -> Response:
+            if stored:
+                await serve(request)
+            return Response(status, content, {"content-type": kind, **given})
+
+        self._fault(pattern, apply, times)
 
     def cut_next(
         self,
@@ -246,7 +190,15 @@ class RequestControls:
         the body. `after=None`: in the middle of the body. `reset`: by a reset, not by an orderly end.
         """
         carried_out = stored or after is None or after > 0 or of_body
-        self._fault(pattern, cutting(after, of_body, reset, carried_out), times)
+
+        async def apply(request: Request, serve: Serve) -> Response:
+            response = await serve(request) if carried_out else Response(200)
+            response.cut_after = len(response.body) // 2 if after is None else after
+            response.cut_body = of_body or after is None
+            response.reset = reset
+            return response
+
+        self._fault(pattern, apply, times)
 
     def hold_next(self, pattern: Pattern = "/", *, times: int | None = 1) -> Hold:
         """The next matching requests are carried out and stored, but not answered until ``.release()``."""
@@ -258,7 +210,14 @@ class RequestControls:
         """The answers of the next matching requests come in pieces of `size` bytes, one `every` so many seconds."""
         if size < 1:
             raise ValueError(f"size is a number of bytes, at least 1, not {size!r}")
-        self._fault(pattern, dripping(size, check_seconds(every, "every")), times)
+        check_seconds(every, "every")
+
+        async def apply(request: Request, serve: Serve) -> Response:
+            response = await serve(request)
+            response.drip = (size, every)
+            return response
+
+        self._fault(pattern, apply, times)
 
     def alter_next(
         self, pattern: Pattern, function: Callable[[Response], Response | None], *, times: int | None = 1
@@ -268,14 +227,25 @@ class RequestControls:
         It may also return another. It runs in the server's thread. If it raises, or returns anything else, the answer
         is a 500, and the end of the server's ``with`` block (the fixture's, too) raises.
         """
-        self._fault(pattern, altering(function), times)
+
+        async def apply(request: Request, serve: Serve) -> Response:
+            response = await serve(request)
+            changed = function(response)
+            if not isinstance(changed, (Response, type(None))):
+                raise TypeError(f"it gave {changed!r:.60}; a Response is needed, or None")
+            changed = changed or response
+            if type(changed.status) is not int or not isinstance(changed.body, bytes):
+                raise TypeError(f"status {changed.status!r:.20} is no int, or body {changed.body!r:.60} no bytes")
+            return changed
+
+        self._fault(pattern, apply, times)
 
     def clear_faults(self) -> None:
         """Forgets the faults ordered and not yet used up."""
-        self._loop.call(self._faults.waiting.clear)
+        self._loop.call(self._faults.clear)
 
     def _fault(self, pattern: Pattern, apply: Apply, times: int | None) -> None:
         check_pattern(pattern)
         if times is not None and times < 1:
             raise ValueError(f"times is a number of requests, at least 1, or None, not {times!r}")
-        self._loop.call(self._faults.waiting.append, Fault(pattern, apply, times))
+        self._loop.call(self._faults.append, Fault(pattern, apply, times))

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -65,7 +65,6 @@ class Response:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     close: bool = False
-    stream: AsyncIterator[bytes] | None = None
     cut_after: int | None = None
     """Close the connection after so many bytes of the answer (0: none at all)."""
     cut_body: bool = False
@@ -92,22 +91,6 @@ def phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Unknown"
-
-
-def dechunk(data: bytes) -> tuple[bytes, int] | None:
-    """The body of a chunked request and how many bytes it took; None: not complete yet."""
-    body, position = b"", 0
-    while True:
-        end = data.find(b"\r\n", position)
-        if end < 0:
-            return None
-        size = int(data[position:end].split(b";")[0], 16)
-        start, position = end + 2, end + 2 + size + 2
-        if len(data) < position:
-            return None
-        body += data[start : start + size]
-        if size == 0:
-            return body, position
 
 
 _INVALID = b"Invalid HTTP request received."
@@ -211,17 +194,10 @@ class Connection(asyncio.Protocol):
             if not colon:
                 raise ValueError(line)
             headers[name.strip().lower()] = value.strip()
-        if headers.get("transfer-encoding", "").lower() == "chunked":
-            chunked = dechunk(rest)
-            if chunked is None:
-                return None
-            body, used = chunked
-        else:
-            used = int(headers.get("content-length", "0"))
-            if len(rest) < used:
-                return None
-            body = rest[:used]
-        del self._buffer[: len(head) + 4 + used]
+        size = int(headers.get("content-length", "0"))
+        if len(rest) < size:
+            return None
+        del self._buffer[: len(head) + 4 + size]
         if protocol == "HTTP/1.0":
             headers.setdefault("connection", "close")
         parts = urlsplit("//host" + target if target.startswith("/") else target)
@@ -233,7 +209,7 @@ class Connection(asyncio.Protocol):
             target=target,
             query=dict(pairs),
             headers=headers,
-            body=body,
+            body=rest[:size],
             time=time.monotonic(),
             connection=self._number,
             peer=str(peer[0]) if peer else "",
@@ -270,12 +246,10 @@ class Connection(asyncio.Protocol):
 
     # --- responses
 
-    def _head(self, response: Response, length: int | None) -> bytes:
+    def _head(self, response: Response, length: int) -> bytes:
         lines = [f"HTTP/1.1 {response.status} {phrase(response.status)}"]
         headers = {"date": formatdate(usegmt=True), "server": "uvicorn", **response.headers}
-        if length is None:
-            headers["transfer-encoding"] = "chunked"
-        elif response.status != 204:
+        if response.status != 204:
             headers.setdefault("content-length", str(length))
         if response.close:
             headers["connection"] = "close"
@@ -283,9 +257,6 @@ class Connection(asyncio.Protocol):
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     async def _write(self, request: Request, response: Response) -> None:
-        if response.stream is not None:
-            await self._write_stream(response, response.stream)
-            return
         body = b"" if request.method == "HEAD" else response.body
         head = self._head(response, len(response.body))
         data = head + body
@@ -306,16 +277,6 @@ class Connection(asyncio.Protocol):
                 self.kill(reset=True)
             else:
                 self._out.close()
-
-    async def _write_stream(self, response: Response, stream: AsyncIterator[bytes]) -> None:
-        self._out.write(self._head(response, None))
-        async for piece in stream:
-            if self._gone():
-                return
-            self._out.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            await self._drained.wait()
-        if not self._gone():
-            self._out.write(b"0\r\n\r\n")
 
     def _linger(self) -> None:
         sock = self._out.get_extra_info("socket")

@@ -8,6 +8,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,64 +27,38 @@ _ALPHABET = string.digits + string.ascii_letters
 
 def now() -> str:
     """The time as the API writes it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+@dataclass(slots=True, eq=False)
 class Event:
     """One event. `touch()` after a change, so that it is serialized again."""
 
-    __slots__ = (
-        "_body",
-        "_version",
-        "created",
-        "data",
-        "deleted",
-        "id",
-        "kind",
-        "lenient",
-        "metadata",
-        "modified",
-        "offset",
-        "source",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        version: Version,
-        id: str,
-        offset: int,
-        kind: str,
-        source: str,
-        trace: str,
-        data: Any,
-        metadata: dict[str, Any],
-        created: str | None = None,
-    ) -> None:
-        self._version = version
-        self._body: bytes | None = None
-        self.id = id
-        self.offset = offset
-        self.kind = kind
-        self.source = source
-        self.trace = trace
-        self.data = data
-        self.metadata = metadata
-        self.deleted = False
-        self.lenient = False
-        self.created = created or now()
-        self.modified = self.created
+    version: Version
+    id: str
+    offset: int
+    kind: str
+    source: str
+    trace: str
+    data: Any
+    metadata: dict[str, Any]
+    created: str = field(default_factory=lambda: now())  # by its name: a test may set the time
+    modified: str = ""
+    deleted: bool = False
+    lenient: bool = False
+    """Shown though it holds a lone surrogate: a test has put it there."""
+    _body: bytes | None = None
 
     def dto(self) -> dict[str, Any]:
         """As the API shows it."""
-        version = self._version
+        version = self.version
         return {
             "id": self.id,
             "source": self.source,
             "kind": self.kind,
             "offset": self.offset,
             "creation_utc": self.created,
-            **({"modified_utc": self.modified} if version.compass else {}),
+            **({"modified_utc": self.modified or self.created} if version.compass else {}),
             **({} if version.prefix_traces else {"trace_id": self.trace}),
             **({} if version.compass else {"correlation_id": self.trace}),
             "data": self.data,
@@ -97,7 +72,7 @@ class Event:
             try:
                 self._body = encode(self.dto())
             except UnicodeEncodeError:
-                # If a client posted it, every list that has it is a 500, for ever. If a test put it there, it is shown.
+                # If a client posted it, every list that has it is a 500, for ever.
                 if not self.lenient:
                     raise
                 self._body = json.dumps(self.dto(), separators=(",", ":")).encode()
@@ -173,23 +148,14 @@ class Session:
             raise NotFound(f"Session not found (id='{self.id}')")
         at = self.next_offset if offset is None else offset
         event = Event(self._store.version, self._store.new_id(), at, kind, source, trace, data, metadata or {})
-        bisect.insort(self.events, event, key=lambda e: e.offset)
+        if offset is None:
+            self.events.append(event)
+        else:
+            bisect.insort(self.events, event, key=lambda e: e.offset)
         self.all_events[event.id] = event
         self.next_offset = max(self.next_offset, at + 1)
         self.changed()
         return event
-
-    def extend(self, kind: str, source: str, values: Iterable[Any]) -> None:
-        """Stores many events, and wakes those who wait once."""
-        at = now()
-        for value in values:
-            event = Event(
-                self._store.version, self._store.new_id(), self.next_offset, kind, source, MAIN, value, {}, at
-            )
-            self.events.append(event)
-            self.all_events[event.id] = event
-            self.next_offset += 1
-        self.changed()
 
     def find(self, event_id: str) -> Event:
         """The event of that id, deleted ones included; raises NotFound."""

@@ -1,21 +1,14 @@
-"""Whether a request is right and allowed: its parameters, its token, the production policy and its limits.
-
-Parameters are read as the real server does, down to the shape of its 422 answers.
-"""
+"""Whether a request is right: its parameters and its body, read as the real server does."""
 
 from __future__ import annotations
 
 import json
-import secrets
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .httpd import Request
 from .versions import Version
 
-Problem = dict[str, Any]
 Where = tuple[str | int, ...]
 
 KINDS = ("message", "tool", "status", "custom")
@@ -49,53 +42,38 @@ class Checks:
     """Collects what is wrong with a request, so that one 422 lists all of it."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[dict[str, Any]] = []
 
     def done(self) -> None:
         """Raises the 422 if something was wrong."""
         if self.problems:
             raise unprocessable(self.problems)
 
-    def _wrong(self, kind: str, where: Where, message: str, value: Any, **context: Any) -> None:
-        problem = {"type": kind, "loc": list(where), "msg": message, "input": value}
-        self.problems.append({**problem, "ctx": context} if context else problem)
+    def _wrong(self, kind: str, where: Where, message: str) -> None:
+        self.problems.append({"type": kind, "loc": list(where), "msg": message})
+
+    def _missing(self, where: Where) -> None:
+        self._wrong("missing", where, "Field required")
 
     # --- queries
 
     def integer(
-        self,
-        query: Mapping[str, str],
-        name: str,
-        default: int | None = None,
-        *,
-        required: bool = False,
-        least: int | None = None,
-        most: int | None = None,
+        self, query: Mapping[str, str], name: str, default: int | None = None, *, required: bool = False
     ) -> int | None:
         """A whole number from the query."""
         where = ("query", name)
         if name not in query:
             if required:
-                self._wrong("missing", where, "Field required", None)
+                self._missing(where)
             return default
-        text = query[name]
         try:
-            number = float(text)
-            if not number.is_integer():
-                raise ValueError(text)
-            value = int(number)
-        except (ValueError, OverflowError):
-            self._wrong(
-                "int_parsing", where, "Input should be a valid integer, unable to parse string as an integer", text
-            )
-            return default
-        if least is not None and value < least:
-            self._wrong(
-                "greater_than_equal", where, f"Input should be greater than or equal to {least}", text, ge=least
-            )
-        elif most is not None and value > most:
-            self._wrong("less_than_equal", where, f"Input should be less than or equal to {most}", text, le=most)
-        return value
+            number = float(query[name])
+            if number.is_integer():
+                return int(number)
+        except ValueError:
+            pass
+        self._wrong("int_parsing", where, "Input should be a valid integer, unable to parse string as an integer")
+        return default
 
     def boolean(self, query: Mapping[str, str], name: str) -> bool:
         """A yes or no from the query; no if it is left out."""
@@ -104,7 +82,7 @@ class Checks:
             return True
         if text not in ("0", "false", "off", "f", "n", "no"):
             message = "Input should be a valid boolean, unable to interpret input"
-            self._wrong("bool_parsing", ("query", name), message, query[name])
+            self._wrong("bool_parsing", ("query", name), message)
         return False
 
     def choice(
@@ -118,12 +96,12 @@ class Checks:
     ) -> str | None:
         """One of several words, from the query or the body; None if it is left out."""
         if required and name not in values:
-            self._wrong("missing", (*at, name), "Field required", dict(values))
+            self._missing((*at, name))
         value = values.get(name)
         if (value is None and not (required and name in values)) or value in choices:
             return value
         expected = ", ".join(f"'{c}'" for c in choices[:-1]) + f" or '{choices[-1]}'"
-        self._wrong("enum", (*at, name), f"Input should be {expected}", value, expected=expected)
+        self._wrong("enum", (*at, name), f"Input should be {expected}")
         return None
 
     # --- bodies
@@ -140,25 +118,32 @@ class Checks:
         """A string of the body."""
         if name not in values:
             if required:
-                self._wrong("missing", (*at, name), "Field required", dict(values))
+                self._missing((*at, name))
             return None
         value = values[name]
         if value is None and not required:
             return None
         if not isinstance(value, str):
-            self._wrong("string_type", (*at, name), "Input should be a valid string", value)
+            self._wrong("string_type", (*at, name), "Input should be a valid string")
             return None
         if longest is not None and len(value) > longest:
-            message = f"String should have at most {longest} characters"
-            self._wrong("string_too_long", (*at, name), message, value, max_length=longest)
+            self._wrong("string_too_long", (*at, name), f"String should have at most {longest} characters")
         return value
 
-    def mapping(self, values: Mapping[str, Any], name: str, at: Where = ("body",)) -> dict[str, Any] | None:
+    def mapping(self, values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
         """An object of the body."""
         value = values.get(name)
         if value is None or isinstance(value, dict):
             return value
-        self._wrong("dict_type", (*at, name), "Input should be a valid dictionary", value)
+        self._wrong("dict_type", ("body", name), "Input should be a valid dictionary")
+        return None
+
+    def strings(self, values: Mapping[str, Any], name: str) -> list[str] | None:
+        """A set of strings of the body."""
+        value = values.get(name)
+        if value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            return value
+        self._wrong("set_type", ("body", name), "Input should be a valid set")
         return None
 
     def participant(self, values: Mapping[str, Any]) -> None:
@@ -168,7 +153,7 @@ class Checks:
             return
         if not isinstance(value.get("id"), (str, type(None))):
             for _ in range(2):  # an agent's id, or a customer's: it is neither
-                self._wrong("string_type", (*at, "id", "str"), "Input should be a valid string", value["id"])
+                self._wrong("string_type", (*at, "id", "str"), "Input should be a valid string")
         self.text(value, "display_name", required=True, at=at)
 
     def guidelines(self, values: Mapping[str, Any], name: str) -> None:
@@ -176,7 +161,7 @@ class Checks:
         at: Where = ("body", name)
         value = values.get(name)
         if not isinstance(value, (list, type(None))):
-            self._wrong("list_type", at, "Input should be a valid list", value)
+            self._wrong("list_type", at, "Input should be a valid list")
             return
         for number, guideline in enumerate(value or ()):
             where = (*at, number)
@@ -187,138 +172,25 @@ class Checks:
 
     def _fields(self, value: Any, at: Where) -> bool:
         if not isinstance(value, dict):
-            self._wrong("model_attributes_type", at, _NO_FIELDS, value)
+            self._wrong("model_attributes_type", at, _NO_FIELDS)
         return isinstance(value, dict)
-
-    def strings(self, values: Mapping[str, Any], name: str, at: Where = ("body",)) -> list[str] | None:
-        """A set of strings of the body."""
-        value = values.get(name)
-        if value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-            return value
-        self._wrong("set_type", (*at, name), "Input should be a valid set", value)
-        return None
 
 
 def body_of(request: Request, version: Version) -> dict[str, Any]:
     """The body, which must be a JSON object; raises the 422 that says what it is instead."""
     if not request.body:
-        raise unprocessable([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
+        raise unprocessable([{"type": "missing", "loc": ["body"], "msg": "Field required"}])
     kind = request.headers.get("content-type", "")
-    value: Any
-    if "json" not in kind and not (version.prefix_traces and not kind):
-        value = request.body.decode(errors="replace")  # newer FastAPI does not guess
-    else:
+    value: Any = None  # newer FastAPI does not guess that it is JSON
+    if "json" in kind or (version.prefix_traces and not kind):
         try:
             value = json.loads(request.body)
         except json.JSONDecodeError as error:
-            problem = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
-            raise unprocessable([{**problem, "ctx": {"error": error.msg}}]) from None
+            raise unprocessable(
+                [{"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error"}]
+            ) from None
         except (ValueError, RecursionError):
             raise HttpError(400, "There was an error parsing the body") from None
     if not isinstance(value, dict):
-        raise unprocessable([{"type": "model_attributes_type", "loc": ["body"], "msg": _NO_FIELDS, "input": value}])
+        raise unprocessable([{"type": "model_attributes_type", "loc": ["body"], "msg": _NO_FIELDS}])
     return value
-
-
-# --- permissions
-
-PER_MINUTE: dict[str, int] = {
-    "read_agent": 30,
-    "create_guest_session": 10,
-    "read_session": 30,
-    "list_events": 240,
-    "create_customer_event": 30,
-}
-"""What ``ProductionAuthorizationPolicy`` allows, and how often in a minute from one address. All else is refused."""
-
-
-class Policy:
-    """Who may do what, and how often: a bearer token, and Parlant's development or production policy.
-
-    In production, 4.0 gives anonymous clients a guest token with their first session. It opens that guest's sessions
-    only. The server's own `token` is that of an admin there: nothing is refused or counted.
-    """
-
-    def __init__(
-        self, name: str, token: str | None, version: Version, limits: Mapping[str, int] | None, window: float
-    ) -> None:
-        if name not in ("development", "production"):
-            raise ValueError(f"policy is 'development' or 'production', not {name!r}")
-        self.name = name
-        self.token = token
-        self.clock: Callable[[], float] = time.monotonic
-        self._version = version
-        self._guests_allowed = version.compass and name == "production"
-        self._guests: dict[str, set[str]] = {}  # the sessions of each guest token
-        self._limits = dict(PER_MINUTE if limits is None and name == "production" else limits or {})
-        self._window = window
-        self._hits: dict[tuple[str, str], deque[float]] = {}
-
-    def check_token(self, request: Request) -> None:
-        """Raises the 401 if the token is wrong or missing."""
-        bearer = _bearer(request)
-        if self._guests_allowed:
-            anonymous = (request.method, request.path) == ("POST", "/sessions") or request.path.startswith("/agents/")
-            known = bearer in self._guests or self._is_admin(request) or (bearer is None and anonymous)
-        else:
-            known = self.token is None or bearer == self.token
-        if not known:
-            raise HttpError(401, "Unauthorized")
-
-    def authorize(self, operation: str, request: Request) -> None:
-        """Raises the 403 if the operation is refused, the 429 if it came too often."""
-        if self._guests_allowed and self._is_admin(request):
-            return
-        allowed = {*PER_MINUTE, "cancel_processing"} if self._guests_allowed else PER_MINUTE
-        if self.name == "production" and (operation not in allowed or self._is_of_another_guest(request)):
-            raise HttpError(403, f"Authorization failed: {_echo(operation, request)}")
-        limit = self._limits.get(operation)
-        if limit is None:
-            return
-        now = self.clock()
-        hits = self._hits.setdefault((operation, _address(request)), deque())
-        while hits and hits[0] <= now - self._window:
-            hits.popleft()
-        if len(hits) >= limit:
-            raise HttpError(429, f"Rate limit exceeded: {_echo(operation, request)}")
-        hits.append(now)
-
-    def admit_guest(self, request: Request, session_id: str) -> str | None:
-        """Notes whose session this is. Returns a new guest's token; None if no token is to be sent."""
-        bearer = _bearer(request)
-        if not self._guests_allowed or self._is_admin(request):
-            return None
-        if bearer in self._guests:
-            self._guests[bearer].add(session_id)
-            return None
-        token = secrets.token_urlsafe(24)
-        self._guests[token] = {session_id}
-        return token
-
-    def forget_guests(self) -> None:
-        """Guest tokens end with a restart, as on a server without a secret."""
-        self._guests.clear()
-
-    def _is_admin(self, request: Request) -> bool:
-        return self.token is not None and _bearer(request) == self.token
-
-    def _is_of_another_guest(self, request: Request) -> bool:
-        _, _, rest = request.path.partition("/sessions/")
-        return self._guests_allowed and bool(rest) and rest.split("/")[0] not in self._guests[_bearer(request) or ""]
-
-
-def _bearer(request: Request) -> str | None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token if scheme == "Bearer" else None
-
-
-def _echo(operation: str, request: Request) -> str:
-    # The real server does repeat all headers, credentials included: clients must redact.
-    return f"OPERATION={operation}, HEADERS=Headers({request.headers!r})"
-
-
-def _address(request: Request) -> str:
-    for name in ("x-forwarded-for", "x-real-ip", "cf-connecting-ip"):
-        if request.headers.get(name):
-            return request.headers[name].split(",")[0].strip()
-    return request.peer

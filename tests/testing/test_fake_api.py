@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.raw_api import VERSIONS, Api
 
+SOURCES = ("customer", "customer_ui", "human_agent", "human_agent_on_behalf_of_ai_agent", "ai_agent", "system")
 INT = "Input should be a valid integer, unable to parse string as an integer"
 
 
@@ -67,10 +68,6 @@ def test_sessions_are_listed_by_page(api):
         if not cursor:
             break
     assert (seen, pages) == (ids, 3)
-    page = api.call("GET", "/sessions", params={"limit": 3, "sort": "desc"}).json()
-    assert [s["id"] for s in page["items"]] == ids[:1:-1]
-    page = api.call("GET", "/sessions", params={"limit": 3, "sort": "desc", "cursor": page["next_cursor"]}).json()
-    assert [s["id"] for s in page["items"]] == ids[1::-1]
     assert len(api.call("GET", "/sessions", params={"limit": 2, "cursor": "rubbish"}).json()["items"]) == 2
     assert [s["id"] for s in api.call("GET", "/sessions", params={"labels": "even"}).json()] == ids[::2]
 
@@ -89,18 +86,16 @@ def test_3_0_has_no_pages(serve):
     assert [s["id"] for s in api.call("GET", "/sessions", params={"limit": 2}).json()] == ids
 
 
-def test_sessions_are_listed_and_deleted_by_agent_and_customer(api):
+def test_sessions_are_listed_by_agent_and_customer(api):
     one, two = api.session("one"), api.session("two", customer_id="c1")
     assert [s["id"] for s in api.call("GET", "/sessions?agent_id=two").json()] == [two]
     assert [s["id"] for s in api.call("GET", "/sessions?customer_id=guest").json()] == [one]
-    answer = api.call("DELETE", "/sessions?agent_id=two")
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert list(api.server.sessions) == [one]
 
 
 def test_a_deleted_session_is_not_found(api):
     session = api.session()
-    assert api.call("DELETE", f"/sessions/{session}").status_code == 204
+    answer = api.call("DELETE", f"/sessions/{session}")
+    assert (answer.status_code, answer.content) == (204, b"")
     for method in ("GET", "DELETE"):
         answer = api.call(method, f"/sessions/{session}")
         assert answer.status_code == 404
@@ -130,11 +125,8 @@ def test_agents(api):
     assert api.call("POST", "/sessions", json={"agent_id": "nobody"}).status_code == 404
 
 
-def test_customers(api):
+def test_a_customer_has_a_name(api):
     api.server.customer("c1", "Ada")
-    assert [c["name"] for c in api.call("GET", "/customers").json()] == ["Guest", "Ada"]
-    assert api.call("GET", "/customers/c1").json()["name"] == "Ada"
-    assert api.call("GET", "/customers/c2").status_code == 404
     session = api.session(customer_id="c1")
     assert api.send(session, "hi")["data"]["participant"] == {"id": "c1", "display_name": "Ada"}
 
@@ -174,34 +166,25 @@ def test_405_names_a_method_and_head_has_no_body(api):
     assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "GET", b"")
 
 
-def test_redirects(api):
-    answer = api.call("GET", "/sessions/", allow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (307, f"{api.server.base_url}/sessions")
-    answer = api.call("GET", "/", allow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (307, "/chat")
-
-
-def problem(kind: str, loc: list[object], message: str, value: object, **context: object) -> dict[str, object]:
-    found: dict[str, object] = {"type": kind, "loc": loc, "msg": message, "input": value}
-    return {**found, "ctx": context} if context else found
+def problem(kind: str, loc: list[object], message: str) -> dict[str, object]:
+    return {"type": kind, "loc": loc, "msg": message}
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({}, problem("missing", ["body", "agent_id"], "Field required", {})),
+        ({}, problem("missing", ["body", "agent_id"], "Field required")),
         (
             ["x"],
             problem(
                 "model_attributes_type",
                 ["body"],
                 "Input should be a valid dictionary or object to extract fields from",
-                ["x"],
             ),
         ),
         (
             {"agent_id": "support", "title": 5},
-            problem("string_type", ["body", "title"], "Input should be a valid string", 5),
+            problem("string_type", ["body", "title"], "Input should be a valid string"),
         ),
         (
             {"agent_id": "support", "title": "x" * 201},
@@ -209,8 +192,6 @@ def problem(kind: str, loc: list[object], message: str, value: object, **context
                 "string_too_long",
                 ["body", "title"],
                 "String should have at most 200 characters",
-                "x" * 201,
-                max_length=200,
             ),
         ),
     ],
@@ -222,10 +203,9 @@ def test_sessions_that_are_wrong(api, body, expected):
 
 def test_bodies_that_are_no_json(api):
     answer = api.call("POST", "/sessions")
-    assert answer.json()["detail"] == [problem("missing", ["body"], "Field required", None)]
+    assert answer.json()["detail"] == [problem("missing", ["body"], "Field required")]
     answer = api.call("POST", "/sessions", data="{bad", headers={"content-type": "application/json"})
-    error = "Expecting property name enclosed in double quotes"
-    expected = problem("json_invalid", ["body", 1], "JSON decode error", {}, error=error)
+    expected = problem("json_invalid", ["body", 1], "JSON decode error")
     assert (answer.status_code, answer.json()["detail"]) == (422, [expected])
     api.server.agent("support")
     answer = api.call("POST", "/sessions", data='{"agent_id": "support"}')  # no content type: newer FastAPI wants it
@@ -235,25 +215,20 @@ def test_bodies_that_are_no_json(api):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
+        ("/sessions?limit=x", problem("int_parsing", ["query", "limit"], INT)),
         (
-            "/sessions?limit=0",
-            problem("greater_than_equal", ["query", "limit"], "Input should be greater than or equal to 1", "0", ge=1),
+            "/sessions/x/events?source=zz",
+            problem("enum", ["query", "source"], f"Input should be {', '.join(map(repr, SOURCES[:-1]))} or 'system'"),
         ),
+        ("/sessions/x/events?wait_for_data=1.5", problem("int_parsing", ["query", "wait_for_data"], INT)),
+        ("/sessions/x/events?wait_for_data=", problem("int_parsing", ["query", "wait_for_data"], INT)),
+        ("/sessions/x/events?min_offset=x", problem("int_parsing", ["query", "min_offset"], INT)),
         (
-            "/sessions?limit=101",
-            problem("less_than_equal", ["query", "limit"], "Input should be less than or equal to 100", "101", le=100),
-        ),
-        (
-            "/sessions?sort=zz",
-            problem("enum", ["query", "sort"], "Input should be 'asc' or 'desc'", "zz", expected="'asc' or 'desc'"),
-        ),
-        ("/sessions/x/events?wait_for_data=1.5", problem("int_parsing", ["query", "wait_for_data"], INT, "1.5")),
-        ("/sessions/x/events?wait_for_data=", problem("int_parsing", ["query", "wait_for_data"], INT, "")),
-        ("/sessions/x/events?min_offset=x", problem("int_parsing", ["query", "min_offset"], INT, "x")),
-        (
-            "/sessions/x/events/y?sse=maybe",
+            "/sessions/x/events/y?wait_for_completion=maybe",
             problem(
-                "bool_parsing", ["query", "sse"], "Input should be a valid boolean, unable to interpret input", "maybe"
+                "bool_parsing",
+                ["query", "wait_for_completion"],
+                "Input should be a valid boolean, unable to interpret input",
             ),
         ),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from support.raw_api import Api, brief, in_background
 
@@ -58,28 +56,6 @@ def test_wait_for_completion(api):
     api.server.release("g")
     assert chunks(reading.result().json())[-1] is None
     api.server.wait_idle()
-
-
-def test_sse_of_an_event_sends_each_growth(api):
-    session, event = begin(api)
-    path = f"/sessions/{session}/events/{event['id']}?sse=true"
-    with api.call("GET", path, stream=True) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = (json.loads(line[6:]) for line in answer.iter_lines() if line)
-        assert chunks(next(lines)) == ["a "]
-        api.server.release("g", 1)
-        assert chunks(next(lines)) == ["a ", "b "]
-        api.server.release("g")
-        assert chunks(list(lines)[-1]) == ["a ", "b ", "c", None]
-    api.server.wait_idle()
-
-
-def test_sse_of_the_list(api):
-    session = api.session()
-    api.server.fill(session, 2)
-    answer = api.call("GET", f"/sessions/{session}/events?sse=true&wait_for_data=1")
-    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
-    assert [e["offset"] for e in events] == [0, 1]
 
 
 def test_interrupted_it_never_gets_its_null(api):
