@@ -17,7 +17,7 @@ from parlant_sync._http import codec
 from parlant_sync._http.codec import MAX_DEPTH, MAX_MARKS, decode_json, is_deep
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'[{"offset": 1}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b'[{"offset": 1}'])
 def test_broken_json_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of any text
         decode_json(body)
@@ -57,7 +57,9 @@ def test_how_deep_it_may_be(nest: Callable[[int], bytes]) -> None:
         decode_json(nest(MAX_DEPTH + 1))
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "}" * 5000, "[]" * 5000, "{[" * 5000])
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "}" * 5000, "[]" * 5000, "{[" * 5000, "]" * 500 + '"' + "{" * 500, "\\", '\\"[[' * 200]
+)
 def test_brackets_in_a_text_are_none(text: str) -> None:
     body = json.dumps([{"offset": 1, "text": text}])
     assert decode_json(body.encode()) == json.loads(body)
@@ -106,11 +108,6 @@ def test_what_is_deep_is_never_decoded(body: bytes, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(codec, "_decoded", lambda body: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="nested too deeply"):
         codec.decode_json(body)
-
-
-@pytest.mark.parametrize("value", ["[" * 500, {"a": "]" * 500 + '"' + "{" * 500}, ["\\", "[[[" * 200, '\\"[[' * 200]])
-def test_brackets_in_strings_do_not_count(value: object) -> None:
-    assert codec.decode_json(json.dumps(value).encode()) == value
 
 
 def test_a_value_that_holds_itself_is_not_posted() -> None:

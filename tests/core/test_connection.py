@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-import threading
 import time
 from typing import Any
 
 import pytest
 import requests
+from support.raw_api import in_background
 from support.raw_server import CLOSE, RawServer, answer
 
 from parlant_sync import Client, ConfigurationError, SessionClosed, TransportError, _process
@@ -127,29 +127,18 @@ def test_a_head_that_is_broken_in_the_middle(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize("way", ["direct", "tunnel"])
 def test_a_stop_ends_a_handshake_that_hangs(way: str) -> None:
     """``wrap_socket`` takes the descriptor out of the socket that was connected, so a duplicate is shut down."""
-    raised: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            client.agents()
-        except (SessionClosed, TransportError) as error:
-            raised.append(error)
-
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"127.0.0.1:{deaf.getsockname()[1]}"
         proxies = {"https": f"http://{url}"} if way == "tunnel" else {"no_proxy": "*"}
         client = Client(f"https://{url if way == 'direct' else 'x.test'}", proxies=proxies, connect_timeout=60)
-        thread = threading.Thread(target=call)
-        thread.start()
+        asking = in_background(client.agents)
         conn, _ = deaf.accept()
         if way == "tunnel":
             assert conn.recv(65536).startswith(b"CONNECT")
             conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         assert conn.recv(1) == b"\x16"  # a handshake has begun
         client.close()
-        thread.join(5)
-        assert not thread.is_alive()
-        assert [type(error) for error in raised] == [SessionClosed]
+        assert isinstance(asking.error(5), SessionClosed)
         conn.close()
 
 

@@ -6,21 +6,13 @@ import socket
 import threading
 
 import pytest
+from support.waiting import Clock
 
 from parlant_sync._deadline import SOCKET_MAX, Deadline, get_in_time, seconds
 from parlant_sync.errors import ConfigurationError
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_runs_out_on_its_clock() -> None:
-    clock = Clock()
+def test_runs_out_on_its_clock(clock: Clock) -> None:
     deadline = Deadline(5, clock=clock)
     assert deadline.remaining() == 5
     clock.now += 3
@@ -32,8 +24,7 @@ def test_runs_out_on_its_clock() -> None:
     assert deadline.expired()
 
 
-def test_between() -> None:
-    clock = Clock()
+def test_between(clock: Clock) -> None:
     deadline = Deadline(5, clock=clock)
     assert deadline.between(0.5, 30) == 5
     assert deadline.between(0.5, 3) == 3

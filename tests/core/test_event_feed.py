@@ -96,20 +96,28 @@ def test_an_overflow_is_read_again() -> None:
     assert server.lists == [0]
 
 
-def test_left_it_gives_what_had_arrived() -> None:
+def end(server: Server, feed: EventFeed, how: str) -> None:
+    """The session is closed, or the reader alone."""
+    server.hub.end(SessionClosed("closed")) if how == "closed" else feed.leave()
+
+
+@pytest.mark.parametrize("how", ["closed", "left"])
+def test_the_end_comes_after_what_had_arrived(how: str) -> None:
     server = Server()
     feed = server.feed()
     server.add(2)
     server.poll()
-    feed.leave()
+    end(server, feed, how)
     server.add(2)
     server.poll()
     assert [e.offset for e in (feed.get(Deadline(30)), feed.get(Deadline(30))) if e] == [0, 1]
-    with pytest.raises(FeedEnded):
+    with pytest.raises(FeedEnded) as told:
         feed.get(Deadline(30))
+    assert isinstance(told.value.cause, SessionClosed)
 
 
-def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["closed", "left"])
+def test_the_end_cuts_a_pause_between_lists(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(3, start=3)
     server.failures = [TransportError("down")] * 1000
     feed = server.feed(0)
@@ -118,7 +126,7 @@ def test_left_while_it_cannot_list(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.start()
         return 60.0
 
-    thread = threading.Thread(target=feed.leave)
+    thread = threading.Thread(target=end, args=(server, feed, how))
     monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
     with pytest.raises(FeedEnded):
         feed.get(Deadline(None))
@@ -189,36 +197,7 @@ def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.
     assert [e.offset for e in (feed.get(Deadline(0)), feed.get(Deadline(0))) if e] == [0, 1]
 
 
-def test_a_failing_list_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
-    server = Server(3, start=3)
-    server.failures = [TransportError("down")] * 3
-    event = server.feed(0).get(Deadline(30))
-    assert event is not None
-    assert event.offset == 0
-    assert server.lists == [0, 0, 0, 0]
-
-
-def test_what_no_patience_mends_is_raised() -> None:
-    server = Server(3, start=3)
-    server.failures = [NotFoundError("gone", status=404)]
-    with pytest.raises(NotFoundError):
-        server.feed(0).get(Deadline(30))
-
-
-def test_the_end_comes_after_what_had_arrived() -> None:
-    server = Server()
-    feed = server.feed()
-    server.add(2)
-    server.poll()
-    server.hub.end(SessionClosed("closed"))
-    assert [e.offset for e in (feed.get(Deadline(30)), feed.get(Deadline(30))) if e] == [0, 1]
-    with pytest.raises(FeedEnded) as end:
-        feed.get(Deadline(30))
-    assert isinstance(end.value.cause, SessionClosed)
-
-
-@pytest.mark.parametrize("how", ["end", "close"])
+@pytest.mark.parametrize("how", ["closed", "left"])
 def test_a_waiting_reader_is_woken(how: str) -> None:
     server = Server()
     feed = server.feed()
@@ -231,25 +210,9 @@ def test_a_waiting_reader_is_woken(how: str) -> None:
 
     thread = threading.Thread(target=read)
     thread.start()
-    if how == "end":
-        server.hub.end(SessionClosed("closed"))
-    else:
-        feed.leave()
+    end(server, feed, how)
     assert ended.wait(5)
     thread.join()
-
-
-def test_a_pause_between_lists_ends_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server(1, start=1)
-
-    def pause(attempt: int) -> float:
-        server.hub.end(SessionClosed("closed"))
-        return 60.0
-
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
-    server.failures = [TransportError("down")] * 99
-    with pytest.raises(FeedEnded):
-        server.feed(0).get(Deadline(None))
 
 
 def wiped(server: Server, keep: int, more: int) -> None:
@@ -292,27 +255,20 @@ def test_numbering_that_goes_back_twice_between_two_looks() -> None:
 
 
 @pytest.mark.parametrize("status", [302, 304, 400, 408, 410, 425, 451])
-def test_an_odd_answer_to_a_list_does_not_end_it(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy's, as likely as not; the poller bears it, too. What ends a session ends a reader."""
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+def test_a_failing_list_is_repeated_until_it_works(status: int, no_pauses: None) -> None:
+    """An odd answer is a proxy's, as likely as not; the poller bears it, too. What ends a session ends a reader."""
     server = Server(2, start=2)
-    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    failures = [ApiError("odd", status=status), ProtocolError("odd"), TransportError("down")]
+    server.failures = [*failures]
     assert drain(server.feed(0)) == []  # no time for another try
-    server.failures = [ApiError("odd", status=status), ProtocolError("odd")]
+    server.failures, server.lists = [*failures], []
     event = server.feed(0).get(Deadline(5))
     assert event is not None
+    assert (event.offset, server.lists) == (0, [0, 0, 0, 0])
     for gone in (NotFoundError("gone", status=404), PermissionDeniedError("no", status=403)):
         server.failures = [gone]
         with pytest.raises(type(gone)):
             server.feed(0).get(Deadline(5))
-
-
-def test_a_list_that_was_refused_for_now_waits_as_long_as_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
-    server = Server(2, start=2)
-    server.failures = [RateLimitedError("slow down", status=429, retry_after=30.0)]
-    assert server.feed(0).get(Deadline(0.05)) is None
-    assert server.lists == [0]
 
 
 def test_what_is_never_wanted_stays_unwanted() -> None:

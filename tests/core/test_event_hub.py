@@ -5,11 +5,12 @@ import gc
 import queue
 
 import pytest
+from support.waiting import Clock
 
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync.errors import ForkedProcessError, NotFoundError, SessionClosed
+from parlant_sync.errors import ForkedProcessError, SessionClosed
 from parlant_sync.events import Event
 
 
@@ -98,13 +99,16 @@ def test_the_end_is_reported_once_and_to_all() -> None:
     found: list[object] = []
     hub = EventHub(0)
     box = join(hub)
+    hub.deliver(batch(0), hub.place)
     listener = hub.on_end(found.append)
     hub.forget_listener(hub.on_end(lambda _: found.append("forgotten")))
     first, second = SessionClosed("over"), SessionClosed("over again")
     assert [hub.end(first), hub.end(second), hub.end(first)] == [True, False, False]
     assert found == [first]
     assert hub.stop_signal.is_set()
-    assert box.take(0) == ()
+    assert hub.ending is first
+    assert hub.deliver(batch(1), hub.place) == 0
+    assert (offsets(box), box.take(0)) == ([0], ())  # what had arrived, and then the end
     hub.forget_listener(listener)
     hub.on_end(found.append)  # too late: called at once
     assert found == [first, first]
@@ -131,18 +135,6 @@ def test_a_post_that_the_poller_saw_first_is_no_renumbering() -> None:
     assert hub.latest() == 8
 
 
-def test_the_first_ending_wins() -> None:
-    hub = EventHub(0)
-    box = join(hub)
-    hub.deliver(batch(0), hub.place)
-    first = NotFoundError("gone", status=404)
-    assert hub.end(first)
-    assert not hub.end(SessionClosed("later"))
-    assert hub.ending is first
-    assert hub.deliver(batch(1), hub.place) == 0
-    assert offsets(box) == [0]
-
-
 def test_agent_status() -> None:
     hub = EventHub(0)
     assert hub.agent_status is None
@@ -156,16 +148,8 @@ def test_agent_status() -> None:
     assert hub.agent_status == "typing"
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_poll_that_does_not_deliver_what_was_posted_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_that_does_not_deliver_what_was_posted_is_overdue(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Once for all who wait; again after twice the time, if the next poll does not deliver it either."""
-    clock = Clock()
     monkeypatch.setattr("parlant_sync._polling.event_hub.Deadline", functools.partial(Deadline, clock=clock))
     hub = EventHub(0)
     box = join(hub)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,8 @@ def test_the_last_that_came_is_the_first_to_go() -> None:
     idle = Idle(2)
     with pytest.raises(queue.Empty):
         idle.get(block=False)
+    with pytest.raises(queue.Empty):  # it never waits
+        idle.get(block=True, timeout=60)
     first, second, third = (HTTPConnection("localhost") for _ in range(3))
     idle.put(None, block=False)
     idle.put(first, block=False)
@@ -39,18 +42,9 @@ def test_more_threads_than_connections_are_kept_log_no_warnings(
         together.wait(20)
         client.agents()
 
-    with Client(parlant_server.base_url) as client:
-        threads = [threading.Thread(target=request, args=(client,)) for _ in range(70)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    with Client(parlant_server.base_url) as client, ThreadPoolExecutor(70) as pool:
+        list(pool.map(request, [client] * 70))
     assert caplog.records == []
-
-
-def test_it_never_waits() -> None:
-    with pytest.raises(queue.Empty):
-        Idle(1).get(block=True, timeout=60)
 
 
 def test_many_threads_lose_nothing() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from support.raw_api import in_background
+from support.raw_server import RawServer, answer
+from support.waiting import wait_until
 
 from parlant_sync import SessionClosed
 from parlant_sync._deadline import Deadline
@@ -19,63 +21,17 @@ from parlant_sync._http.adapter import Adapter
 from parlant_sync._http.interrupt import RunningRequest, RunningRequests
 
 
-class Listener:
-    """Accepts, reads the request, answers what it is told, or nothing."""
-
-    def __init__(self, answer: bytes = b"") -> None:
-        self.answer = answer
-        self.asked = threading.Semaphore(0)
-        self.connections: list[socket.socket] = []
-        self._sock = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}/"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                conn, _ = self._sock.accept()
-            except OSError:
-                return
-            self.connections.append(conn)
-            self._threads.append(threading.Thread(target=self._serve, args=(conn,)))
-            self._threads[-1].start()
-
-    def _serve(self, conn: socket.socket) -> None:
-        try:
-            while conn.recv(65536):
-                self.asked.release()
-                if self.answer:
-                    conn.sendall(self.answer)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-        self._threads[0].join(5)  # it may be at a connection it has just accepted
-        for conn in self.connections:
-            try:
-                conn.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            conn.close()
-        for thread in self._threads:
-            thread.join(5)
+@pytest.fixture
+def silent() -> Iterator[RawServer]:
+    """Takes requests, and never answers."""
+    with RawServer(lambda *_: b"") as server:
+        yield server
 
 
 @pytest.fixture
-def silent() -> Iterator[Listener]:
-    listener = Listener()
-    yield listener
-    listener.close()
-
-
-@pytest.fixture
-def answering() -> Iterator[Listener]:
-    listener = Listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    yield listener
-    listener.close()
+def answering() -> Iterator[RawServer]:
+    with RawServer(lambda *_: answer(b"ok")) as server:
+        yield server
 
 
 def ours() -> requests.Session:
@@ -94,48 +50,39 @@ def callers_own() -> requests.Session:
 
 @pytest.mark.parametrize("make", [ours, callers_own])
 @pytest.mark.parametrize("how", ["kick", "stop", "stop_without_lock"])
-def test_a_waiting_request_is_woken(silent: Listener, make: type, how: str) -> None:
+def test_a_waiting_request_is_woken(silent: RawServer, make: type, how: str) -> None:
     slot, session = RunningRequest(), make()
-    failed: list[BaseException] = []
 
     def ask() -> None:
-        try:
-            with slot:
-                session.get(silent.url, timeout=60)
-        except requests.RequestException as error:
-            failed.append(error)
+        with slot:
+            session.get(silent.base_url, timeout=60)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert silent.asked.acquire(timeout=5)
-    started = time.monotonic()
+    asking = in_background(ask)
+    wait_until(lambda: silent.requests)
     getattr(slot, how)()
-    thread.join(5)
-    assert not thread.is_alive()
-    assert time.monotonic() - started < 5
-    assert failed
+    assert isinstance(asking.error(5), requests.RequestException)
     assert slot.interrupted
     assert slot.sent
     session.close()
 
 
-def test_a_stopped_slot_asks_nothing(silent: Listener) -> None:
+def test_a_stopped_slot_asks_nothing(silent: RawServer) -> None:
     slot, session = RunningRequest(), ours()
     slot.stop()
     with slot, pytest.raises(requests.ConnectionError) as caught:
-        session.get(silent.url, timeout=5)
+        session.get(silent.base_url, timeout=5)
     assert "cut short" in str(caught.value)
     assert not slot.sent
-    assert not silent.asked.acquire(blocking=False)
+    assert silent.requests == []
     session.close()
 
 
-def test_a_kick_is_for_one_request(answering: Listener) -> None:
+def test_a_kick_is_for_one_request(answering: RawServer) -> None:
     slot, session = RunningRequest(), ours()
     slot.kick()
     slot.rearm()
     with slot:
-        assert session.get(answering.url, timeout=5).text == "ok"
+        assert session.get(answering.base_url, timeout=5).text == "ok"
     slot.kick()  # nothing runs: nothing happens
     session.close()
 
@@ -150,18 +97,18 @@ def test_a_refused_connection_sent_nothing() -> None:
     session.close()
 
 
-def test_an_idle_connection_is_not_used_again(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_connection_is_not_used_again(answering: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
     session = ours()
     for _ in range(3):
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
     assert len(answering.connections) == 1
     monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
-    session.get(answering.url, timeout=5)
+    session.get(answering.base_url, timeout=5)
     assert len(answering.connections) == 2
     session.close()
 
 
-def test_keepalive_is_set(answering: Listener) -> None:
+def test_keepalive_is_set(answering: RawServer) -> None:
     slot, session = RunningRequest(), ours()
     seen: list[int] = []
     publish = RunningRequest.publish
@@ -175,58 +122,51 @@ def test_keepalive_is_set(answering: Listener) -> None:
             publish(self, sock)
 
     with Watching():
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
     assert seen
     assert all(seen)
     assert slot.sent is False
     session.close()
 
 
-def test_a_request_inside_a_request(answering: Listener) -> None:
+def test_a_request_inside_a_request(answering: RawServer) -> None:
     outer, inner, session = RunningRequest(), RunningRequest(), ours()
     with outer:
         with inner:
-            session.get(answering.url, timeout=5)
+            session.get(answering.base_url, timeout=5)
         assert not outer.sent
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
         assert outer.sent
     session.close()
 
 
 def test_a_body_is_woken_whose_connection_is_closed_already() -> None:
     """After ``Connection: close`` the connection lets go of its socket while the body is still being read."""
-    listener = Listener(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok")
-    slot, session = RunningRequest(), ours()
-    failed = threading.Event()
-    headed = threading.Event()
+    half = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nok"
+    slot, session, headed = RunningRequest(), ours(), threading.Event()
 
     def ask() -> None:
-        try:
-            with slot:
-                slot.deadline = Deadline(60)
-                with session.get(listener.url, timeout=60, stream=True) as response:
-                    headed.set()
-                    response.content  # noqa: B018
-        except requests.RequestException:
-            failed.set()
+        with slot:
+            slot.deadline = Deadline(60)
+            with session.get(server.base_url, timeout=60, stream=True) as response:
+                headed.set()
+                response.content  # noqa: B018
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert headed.wait(5)
-    slot.stop()
-    thread.join(5)
-    assert failed.is_set()
-    session.close()
-    listener.close()
+    with RawServer(lambda *_: half) as server:
+        asking = in_background(ask)
+        assert headed.wait(5)
+        slot.stop()
+        assert isinstance(asking.error(5), requests.RequestException)
+        session.close()
 
 
-def test_a_collection_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collection_while_a_connection_is_closed(answering: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs the finalizers of other pools, which close their connections in the middle of this close."""
     slot, session = RunningRequest(), ours()
     with slot:
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
         forgotten = ours()
-        forgotten.get(answering.url, timeout=5)
+        forgotten.get(answering.base_url, timeout=5)
         forgotten.me = forgotten  # type: ignore[attr-defined]
         del forgotten
         close = socket.socket.close
@@ -240,12 +180,12 @@ def test_a_collection_while_a_connection_is_closed(answering: Listener, monkeypa
 
         monkeypatch.setattr(socket.socket, "close", collecting)
         monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
-        assert session.get(answering.url, timeout=5).text == "ok"
+        assert session.get(answering.base_url, timeout=5).text == "ok"
     assert collected[1] > 0
     session.close()
 
 
-def test_nothing_is_held_while_a_connection_is_closed(answering: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_held_while_a_connection_is_closed(answering: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the finalizers of users, which may wait for whoever stops this slot."""
     slot, session = RunningRequest(), ours()
     close = socket.socket.close
@@ -260,10 +200,10 @@ def test_nothing_is_held_while_a_connection_is_closed(answering: Listener, monke
         close(self)
 
     with slot:
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
         monkeypatch.setattr(socket.socket, "close", watching)
         monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
     monkeypatch.undo()
     assert free
     assert all(free)
@@ -299,11 +239,11 @@ def test_tls_inside_of_tls_is_reached() -> None:
     right.close()
 
 
-def test_what_a_pool_of_ours_took_is_known(answering: Listener) -> None:
+def test_what_a_pool_of_ours_took_is_known(answering: RawServer) -> None:
     slot, session = RunningRequest(), ours()
     with slot:
         assert (slot.seen, slot.sent) == (False, False)
-        session.get(answering.url, timeout=5)
+        session.get(answering.base_url, timeout=5)
         assert (slot.seen, slot.sent) == (True, True)
     with slot:
         assert (slot.seen, slot.sent) == (False, False)
@@ -313,28 +253,19 @@ def test_what_a_pool_of_ours_took_is_known(answering: Listener) -> None:
 # -- RunningRequests
 
 
-def test_calls_are_ended_together(silent: Listener) -> None:
+def test_calls_are_ended_together(silent: RawServer) -> None:
     calls, sessions = RunningRequests(), [ours() for _ in range(3)]
-    slots = [RunningRequest() for _ in sessions]
-    failed: list[BaseException] = []
 
-    def ask(session: requests.Session, slot: RunningRequest) -> None:
-        try:
-            calls.enter(slot)
-            with slot:
-                session.get(silent.url, timeout=60)
-        except requests.RequestException as error:
-            failed.append(error)
+    def ask(session: requests.Session) -> None:
+        slot = RunningRequest()
+        calls.enter(slot)
+        with slot:
+            session.get(silent.base_url, timeout=60)
 
-    threads = [threading.Thread(target=ask, args=each) for each in zip(sessions, slots, strict=True)]
-    for thread in threads:
-        thread.start()
-    for _ in threads:
-        assert silent.asked.acquire(timeout=5)
+    asking = [in_background(ask, session) for session in sessions]
+    wait_until(lambda: len(silent.requests) == 3)
     calls.stop(SessionClosed("why"))
-    for thread in threads:
-        thread.join(5)
-    assert len(failed) == 3
+    assert all(isinstance(each.error(5), requests.RequestException) for each in asking)
     with pytest.raises(SessionClosed, match="why"):
         calls.enter(RunningRequest())
     for session in sessions:

@@ -6,18 +6,18 @@ import ast
 import logging
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.waiting import Clock, wait_until
 
 import parlant_sync
 from parlant_sync import Client, Event
 from parlant_sync._polling import poll_log as alarms_module
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync._polling.poll_log import EMPTIED, FULL, LONG_OUTAGE, PollLog
+from parlant_sync._polling.poll_log import LONG_OUTAGE, PollLog
 from parlant_sync.testing import FakeServer
 
 PACKAGE = Path(parlant_sync.__file__).parent
@@ -152,19 +152,10 @@ def test_trouble_is_told_with_ids_and_without_secrets(parlant_server: FakeServer
 # -- alarms
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_an_outage_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+def test_an_outage_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     alarms = PollLog("s1", clock)
     failures = 0
-    while clock.now < 1000 + LONG_OUTAGE:
+    while clock.now < LONG_OUTAGE:
         failures += 1
         alarms.failed(failures, OSError("refused"))
         clock.now += 7
@@ -186,28 +177,13 @@ def test_an_outage_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptu
     assert logged(caplog, logging.INFO) == []
 
 
-def test_an_outage_that_ends_the_session_is_told_as_well(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+def test_an_outage_that_ends_the_session_is_told_as_well(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
     alarms = PollLog("s1", clock)
     alarms.failed(1, OSError("refused"))
     clock.now += LONG_OUTAGE
     alarms.failed(2, OSError("refused"))
     alarms.ended(parlant_sync.NotFoundError("404 Session not found", status=404))
     assert logged(caplog, logging.WARNING)[1:] == ["session s1: polling ended: 404 Session not found"]
-
-
-def test_a_backlog_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    alarms = PollLog("s1")
-    for pressure in (0.0, FULL, EMPTIED, FULL):
-        alarms.backlog(pressure, 5)
-    assert logged(caplog) == []
-    for pressure in (0.6, 1.0, 0.6, FULL, 0.4):
-        alarms.backlog(pressure, 6000)
-    assert len(logged(caplog)) == 1
-    assert logged(caplog, logging.WARNING)[0].startswith("session s1: a reader does not keep up (6000 events wait)")
-    alarms.backlog(EMPTIED, 10)
-    alarms.backlog(0.0, 0)
-    assert logged(caplog, logging.WARNING)[1:] == ["session s1: its readers keep up again"]
 
 
 def events(count: int, first: int = 0) -> list[Event]:
@@ -234,13 +210,6 @@ def test_the_pressure_is_that_of_the_fullest_reader() -> None:
 # -- the alarms of a running poller
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.005)
-
-
 def test_a_poller_tells_of_its_outage(
     parlant_server: FakeServer, parlant_client: Client, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +234,7 @@ def test_a_poller_tells_of_a_reader_that_does_not_keep_up(parlant_server: FakeSe
         session = client.create_session("support")
         with session.iter_events(since="latest", timeout=10) as reader:
             parlant_server.fill(session.id, 6)
-            until(lambda: session.health.backlog == 6)
+            wait_until(lambda: session.health.backlog == 6)
             assert watch.at(logging.WARNING) == []
             parlant_server.fill(session.id, 1)
             watch.for_line(f"session {session.id}: a reader does not keep up (6 events wait)")

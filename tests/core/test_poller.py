@@ -594,6 +594,13 @@ def test_a_logging_handler_that_raises_stops_nothing(spiteful: Spiteful) -> None
     assert spiteful.count >= 5
 
 
+def test_the_end_is_notified_before_it_is_logged(spiteful: Spiteful) -> None:
+    hub = EventHub(0)
+    spiteful.told = lambda: hub.ending is not None
+    run_to_the_end(poller(FakeApi(), hub))
+    assert (spiteful.early, spiteful.count) == ([], 1)
+
+
 # -- inside a signal handler
 
 

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.waiting import Clock, wait_until
 
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
 from parlant_sync._api.retry import LONGEST_RETRY_AFTER, StopSignal
 from parlant_sync._deadline import Deadline
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -136,8 +123,7 @@ class TestGivingUp:
         limiter.limited(30.0)
         with ThreadPoolExecutor(100) as pool:
             waits = [pool.submit(limiter.wait, stop) for _ in range(100)]
-            while len(stop._waits) < 100:
-                threading.Event().wait(0.001)
+            wait_until(lambda: len(stop._waits) == 100)
             started = time.monotonic()
             stop.set()
             assert not any(wait.result(5) for wait in waits)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import Client, errors
 from parlant_sync._api.rest import RestApi
@@ -61,39 +60,22 @@ def test_pages_that_come_again_end_the_list() -> None:
     assert list(RestApi(Circle()).list_sessions({})) == []  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        fake.agent("quick").echoes()
-        yield fake
-
-
 # -- ending
 
 
 def test_the_requests_of_one_owner_are_ended_alone(server: FakeServer) -> None:
-    session_id = server.create_session("quick")
+    session_id = server.create_session("a")
     with Client(server.base_url) as client:
         api = client._api
         one, other = api.scoped(RunningRequests(), StopSignal()), api.scoped(RunningRequests(), StopSignal())
-        raised: list[BaseException] = []
         waiting = {"min_offset": 100, "wait_for_data": 60}
-
-        def ask() -> None:
-            try:
-                one.get(f"/sessions/{session_id}/events", read_events, params=waiting)
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
+        asking = in_background(one.get, f"/sessions/{session_id}/events", read_events, params=waiting)
         server.wait_requests(lambda r: r.waits, 1)
         cause = errors.SessionClosed("closed by a test")
         one.stop(cause)
-        thread.join(5)
-        assert not thread.is_alive()
-        assert [str(error) for error in raised] == ["closed by a test"]
-        assert raised[0] is not cause
+        raised = asking.error(5)
+        assert (type(raised), str(raised)) == (errors.SessionClosed, "closed by a test")
+        assert raised is not cause
         failure = Failure()
         with pytest.raises(errors.SessionClosed, match="closed by a test"):
             one.create_event(session_id, {}, failure=failure)
@@ -121,33 +103,17 @@ def test_an_end_cuts_a_pause_short(server: FakeServer, monkeypatch: pytest.Monke
 
 
 def test_a_post_that_was_cut_is_known_to_have_gone(server: FakeServer) -> None:
-    session_id = server.create_session("quick")
+    session_id = server.create_session("a")
     with Client(server.base_url) as client:
         api = client._api.scoped(RunningRequests(), StopSignal())
         failure = Failure()
-        held, go_on = threading.Event(), threading.Event()
-
-        def hold(answer: Response) -> Response:
-            held.set()
-            go_on.wait(10)
-            return answer
-
-        server.alter_next("POST /sessions/*/events", hold)
-        raised: list[BaseException] = []
-
-        def post() -> None:
-            try:
-                api.create_event(session_id, {"kind": "custom", "source": "customer_ui", "data": {}}, failure=failure)
-            except errors.SessionClosed as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=post)
-        thread.start()
-        assert held.wait(5)
+        hold = server.hold_next("POST /sessions/*/events")
+        body = {"kind": "custom", "source": "customer_ui", "data": {}}
+        posting = in_background(api.create_event, session_id, body, failure=failure)
+        hold.wait()
         api.stop(errors.SessionClosed("closed"))
-        thread.join(5)
-        go_on.set()
-        assert raised
+        assert isinstance(posting.error(5), errors.SessionClosed)
+        hold.release()
         assert failure.sent
 
 
@@ -206,7 +172,7 @@ def test_what_is_healthy(answer: Response, healthy: bool, server: FakeServer) ->
 
 @pytest.mark.parametrize("event_id", ["", ".", "..", "\ud800"])
 def test_an_event_whose_id_is_no_path_is_listed(event_id: str, server: FakeServer) -> None:
-    session_id = server.create_session("quick")
+    session_id = server.create_session("a")
     with Client(server.base_url) as client:
         assert client._api.held(session_id, Event({"offset": 0, "id": event_id})) is None
         assert client._api.single_reads

@@ -1,26 +1,18 @@
 from __future__ import annotations
 
 import sys
-import threading
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import errors
 from parlant_sync._api.retry import LEAST, LONGEST_PAUSE, StopSignal, jittered, retrying
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.error_mapping import retry_after
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TestJitter:
@@ -44,7 +36,7 @@ class TestStopSignal:
         assert not stop.wait(-1)
         with ThreadPoolExecutor(4) as pool:
             waits = [pool.submit(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
-            until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
+            wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
             stop.set()
             assert [wait.result(5) for wait in waits] == [True] * 4
         assert stop.is_set()
@@ -57,7 +49,7 @@ class TestStopSignal:
         assert not stop.wait(0.001, cuttable=True)
         with ThreadPoolExecutor(2) as pool:
             plain, cuttable = pool.submit(stop.wait, 30), pool.submit(stop.wait, 30, cuttable=True)
-            until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
+            wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
             stop.cut()
             assert not cuttable.result(5)
             assert not plain.done()
@@ -100,11 +92,6 @@ class TestStopSignal:
         assert not any(stop._waits for stop in stops)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        threading.Event().wait(0.001)
-
-
 class _Waiting(StopSignal):
     """Its waits are seen."""
 
@@ -120,6 +107,7 @@ class _Waiting(StopSignal):
         return self.is_set()
 
 
+@pytest.mark.usefixtures("no_pauses")
 class TestRetrying:
     def run(
         self, outcomes: list[object], *, attempts: float = 5, stop: StopSignal | None = None, timeout: float = 30
@@ -138,13 +126,9 @@ class TestRetrying:
             call,
             deadline=Deadline(timeout),
             attempts=attempts,
-            may_retry=lambda e: isinstance(e, OSError),
+            may_retry=lambda e: isinstance(e, (OSError, errors.RateLimitedError)),
             stop=stop or StopSignal(),
         )
-
-    @pytest.fixture(autouse=True)
-    def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
 
     def test_success_after_failures(self) -> None:
         assert self.run([OSError("1"), OSError("2"), "done"]) == "done"
@@ -162,13 +146,10 @@ class TestRetrying:
             self.run([OSError("1"), KeyError("no"), "never"])
         assert self.calls == 2
 
-    def test_not_after_the_deadline(self) -> None:
+    @pytest.mark.parametrize("left", [0, LEAST])
+    def test_not_where_too_little_time_is_left(self, left: float) -> None:
         with pytest.raises(OSError, match="1"):
-            self.run([OSError("1"), "never"], timeout=0)
-
-    def test_not_where_too_little_time_is_left(self) -> None:
-        with pytest.raises(OSError, match="1"):
-            self.run([OSError("1"), "never"], timeout=LEAST)
+            self.run([OSError("1"), "never"], timeout=left)
 
     def test_a_long_pause_leaves_time_for_the_last_attempt(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 60.0)
@@ -181,15 +162,7 @@ class TestRetrying:
         limited = errors.RateLimitedError("429", retry_after=7.0)
         pauses: list[float] = []
         stop = _Waiting(lambda pause: pauses.append(pause or 0.0) or False)
-        outcomes = iter([limited, limited, "done"])
-
-        def call() -> object:
-            outcome = next(outcomes)
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-
-        retrying(call, deadline=Deadline(99), attempts=3, may_retry=lambda error: True, stop=stop)
+        assert self.run([limited, limited, "done"], timeout=99, stop=stop) == "done"
         assert pauses == [7.0, 7.0]
 
     def test_not_after_the_stop(self) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import (
-    Client,
     NotFoundError,
     ParlantSyncError,
     ServerError,
@@ -32,24 +30,11 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
-@pytest.fixture
-def session(server: FakeServer) -> Iterator[Session]:
-    with Client(server.base_url) as client:
-        yield client.create_session("a")
-
-
-def wait_for(condition: Callable[[], bool], timeout: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        threading.Event().wait(0.001)
-
-
 def test_a_trigger_after_the_numbering_went_back_is_followed(server: FakeServer, session: Session) -> None:
     """Its post is the first that tells; where the events seemed to end before it, its own never comes."""
     server.agent("a").replies("spoken")
     server.fill(session.id, 10)
-    wait_for(lambda: session.health.next_offset == 10)
+    wait_until(lambda: session.health.next_offset == 10)
     server.wipe(session.id)
     assert session.trigger("greet them", timeout=5).text == "spoken"
 
@@ -84,9 +69,9 @@ def test_a_post_that_went_well_ends_the_back_off(
     server.wait_polls(1)
     server.fail_next(lambda request: request.waits, 502)
     server.add_event(session.id)  # ends the poll that waits; the next one fails
-    wait_for(lambda: session.health.state == "waiting")
+    wait_until(lambda: session.health.state == "waiting")
     post(session)
-    wait_for(lambda: session.health.consecutive_failures == 0)
+    wait_until(lambda: session.health.consecutive_failures == 0)
 
 
 class Hurried:
@@ -112,31 +97,18 @@ def test_a_turn_that_begins_just_before_the_post_does_not_answer_it(server: Fake
     assert session.send("q", timeout=5).text == "echo: q"
 
 
-def test_a_message_found_under_its_key_has_its_turn_behind_it(server: FakeServer, session: Session) -> None:
-    """Sent again by a program that does not know of the first time; the answer to this post is lost."""
-    first = session.send("q", key="k", timeout=5)
-    server.fail_next("POST /events", 502)
-    again = session.send("q", key="k", timeout=5)
-    assert (again.text, again.request) == (first.text, first.request)
-
-
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("refusal", [NotFoundError("gone", status=404), TransportError("down")])
-def test_a_post_that_fails_because_the_session_was_closed_says_so(session: Session, refusal: ParlantSyncError) -> None:
-    def closed() -> None:
-        session.close()
+def test_a_post_that_fails_says_why_and_if_it_is_that_the_session_was_closed(
+    session: Session, refusal: ParlantSyncError, closed: bool
+) -> None:
+    def refused() -> None:
+        if closed:
+            session.close()
         raise refusal
 
-    session._starter.delivery = Hurried(session, closed)  # type: ignore[assignment]
-    with pytest.raises(SessionClosed, match="was closed"):
-        session.stream("q")
-
-
-def test_a_post_that_fails_in_an_open_session_says_why(session: Session) -> None:
-    def refused() -> None:
-        raise NotFoundError("gone", status=404)
-
     session._starter.delivery = Hurried(session, refused)  # type: ignore[assignment]
-    with pytest.raises(NotFoundError):
+    with pytest.raises(SessionClosed if closed else type(refusal), match="was closed" if closed else str(refusal)):
         session.stream("q")
 
 
@@ -181,7 +153,7 @@ def test_events_of_the_same_moment_as_the_last_are_not_of_a_new_numbering(server
     now = [1_700_000_000.0]
     server.set_clock(lambda: now[0])
     server.fill(session.id, 3)
-    wait_for(lambda: session.health.next_offset == 3)
+    wait_until(lambda: session.health.next_offset == 3)
     with session.iter_events(since="latest", timeout=1) as reader:
         server.wipe(session.id, 2)
         now[0] += 1.0
@@ -200,11 +172,11 @@ def test_a_numbering_that_went_back_is_polled_at_once(server: FakeServer, sessio
     """The poll under way waits for an offset that comes much later."""
     server.agent("a").ignores()
     server.fill(session.id, 10)
-    wait_for(lambda: session.health.next_offset == 10)
+    wait_until(lambda: session.health.next_offset == 10)
     server.wait_polls(1)
     server.wipe(session.id)
     session.post("q")
-    wait_for(lambda: session.health.next_offset == 1)
+    wait_until(lambda: session.health.next_offset == 1)
 
 
 def test_a_trigger_whose_answer_is_lost_is_told_by_its_first_event(server: FakeServer, session: Session) -> None:
@@ -262,6 +234,6 @@ def test_a_followed_message_that_was_deleted_is_not_answered_by_what_stands_in_i
     server.wipe(session.id)
     session.post("another")
     server.wait_idle()
-    wait_for(lambda: 0 < session.health.next_offset == len(server.events(session.id)))
+    wait_until(lambda: 0 < session.health.next_offset == len(server.events(session.id)))
     with pytest.raises(TurnTimeout):
         turn.reply()

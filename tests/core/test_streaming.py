@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.waiting import Clock
 
 from parlant_sync import NotFoundError, SessionClosed, TransportError, _deadline
 from parlant_sync._api.retry import StopSignal
@@ -27,16 +28,8 @@ def half(text: str = "a ", **more: Any) -> Event:
     return event({"message": text, "chunks": [text]}, kind="message", **more)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(streaming, "Deadline", lambda timeout: _deadline.Deadline(timeout, clock=clock))
     return clock
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 import responses
 import urllib3
+from support.raw_api import in_background
 
 from parlant_sync import Client, errors
 from parlant_sync._api import retry
-from parlant_sync._http import interrupt
+from parlant_sync._deadline import Deadline
+from parlant_sync._http import interrupt, transport
 from parlant_sync._http.transport import Failure
 
 URL = "http://server.test:8800/prefix"
@@ -31,8 +33,7 @@ def mocked() -> Iterator[responses.RequestsMock]:
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+def client(no_pauses: None) -> Iterator[Client]:
     with Client(URL, token="s3cret-token") as client:
         yield client
 
@@ -128,26 +129,22 @@ def test_an_empty_200_may_pass(mocked: responses.RequestsMock, client: Client) -
         client.agents()
 
 
-def test_a_created_session_without_a_body(mocked: responses.RequestsMock, client: Client) -> None:
-    mocked.post(f"{URL}/sessions", status=201, body=b"")
-    with pytest.raises(errors.TransportError, match="empty body"):
-        client.create_session("a")
-    assert len(mocked.calls) == 1  # it may have been created
-
-
 @pytest.mark.parametrize(
-    ("path", "detail", "hint"),
+    ("answer", "raised", "told"),
     [
-        ("/agents", b'{"detail": "Not Found"}', "address of a Parlant server"),
-        ("/agents", b'{"detail": "Item not found"}', "lists them"),
+        ({"status": 201, "body": b""}, errors.TransportError, "empty body"),
+        ({"status": 502}, errors.ServerError, "502"),
+        ({"body": requests.ConnectionError("reset")}, errors.TransportError, "reset"),
     ],
+    ids=["no body", "502", "reset"],
 )
-def test_what_a_404_advises(
-    mocked: responses.RequestsMock, client: Client, path: str, detail: bytes, hint: str
+def test_what_may_have_been_created_is_not_created_again(
+    mocked: responses.RequestsMock, client: Client, answer: dict[str, Any], raised: type[Exception], told: str
 ) -> None:
-    mocked.get(URL + path, status=404, body=detail)
-    with pytest.raises(errors.NotFoundError, match=hint):
-        client.agents()
+    mocked.post(f"{URL}/sessions", **answer)
+    with pytest.raises(raised, match=told):
+        client.create_session("a")
+    assert len(mocked.calls) == 1
 
 
 def test_a_factory_of_something_else() -> None:
@@ -155,20 +152,33 @@ def test_a_factory_of_something_else() -> None:
         client.agents()
 
 
-def test_nothing_is_created_twice(mocked: responses.RequestsMock, client: Client) -> None:
-    mocked.post(f"{URL}/sessions", status=502)
-    with pytest.raises(errors.ServerError):
-        client.create_session("a")
-    assert len(mocked.calls) == 1
-
-
 def test_a_body_over_the_limit(mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parlant_sync._http.transport.MAX_BODY", 1000)
     bomb = gzip.compress(b"[" + b" " * 100_000 + b"]")
     assert len(bomb) < 1000
     mocked.get(f"{URL}/agents", body=bomb, headers={"Content-Encoding": "gzip"})
-    with pytest.raises(errors.ProtocolError, match="more than 1000 bytes"):
+    with pytest.raises(errors.ProtocolError, match=f"more than 1000 bytes came from {URL}/agents$"):
         client.agents()
+
+
+def read_body(read1: Callable[..., bytes], limit: float) -> bytes:
+    response = requests.Response()
+    response.url, response.raw = f"{URL}/agents?secret=1", SimpleNamespace(read1=read1)
+    return transport.read_body(response, Deadline(limit))
+
+
+def test_a_body_that_there_is_no_memory_for() -> None:
+    def read1(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    with pytest.raises(errors.ProtocolError, match="memory") as caught:
+        read_body(read1, 60)
+    assert caught.value.__context__ is None  # whose frames would hold what there was no memory for
+
+
+def test_a_body_has_its_time() -> None:
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        read_body(lambda *_, **__: b"more", 0)
 
 
 class Tokens:
@@ -251,8 +261,7 @@ def test_two_polls_of_one_offset_have_two_addresses(mocked: responses.RequestsMo
     line.close()
 
 
-def test_a_token_callable_that_fails(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+def test_a_token_callable_that_fails(no_pauses: None) -> None:
     with Client(URL, token=Tokens(*[KeyError("vault")] * 5)) as client, pytest.raises(errors.TransportError) as caught:
         client.agents()
     assert "KeyError" in str(caught.value)
@@ -317,32 +326,6 @@ def test_a_message_that_has_no_json(client: Client) -> None:
 # -- what is known of a request that failed
 
 
-class Wrapping(requests.adapters.BaseAdapter):
-    """A caller's own adapter around another, in whose pools nobody can look."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-        self.asked = 0
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        self.asked += 1
-        raise self.error
-
-    def close(self) -> None: ...
-
-
-def through(error: Exception) -> tuple[Client, Wrapping]:
-    adapter = Wrapping(error)
-
-    def factory() -> requests.Session:
-        session = requests.Session()
-        session.mount("http://", adapter)
-        return session
-
-    return Client(URL, session_factory=factory), adapter
-
-
 def refused() -> urllib3.exceptions.MaxRetryError:
     cause = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
     return urllib3.exceptions.MaxRetryError(None, "/", cause)  # type: ignore[arg-type]
@@ -359,48 +342,31 @@ def refused() -> urllib3.exceptions.MaxRetryError:
     ],
     ids=repr,
 )
-def test_what_is_not_known_to_be_unsent_counts_as_sent(error: Exception, sent: bool) -> None:
-    client, adapter = through(error)
+def test_what_is_not_known_to_be_unsent_counts_as_sent(
+    mocked: responses.RequestsMock, client: Client, error: Exception, sent: bool
+) -> None:
+    """Where nobody can look into the pools of the adapter: a caller's own, or a mock as here."""
+    mocked.post(f"{URL}/x", body=error)
     failure = Failure()
-    with client, pytest.raises(errors.TransportError):
-        client._transport.request("POST", "/x", body={}, failure=failure)
-    assert failure.sent is sent
-    assert adapter.asked == 1
-
-
-def test_a_mocked_failure_is_posted_once(mocked: responses.RequestsMock, client: Client) -> None:
-    mocked.post(f"{URL}/sessions", body=requests.ConnectionError("reset"))
     with pytest.raises(errors.TransportError):
-        client.create_session("a")
-    assert len(mocked.calls) == 1
-
-
-def test_what_ends_a_request_before_it_goes_has_sent_nothing(mocked: responses.RequestsMock) -> None:
-    """Whatever became of the one before: a 401, and then the callable fails."""
-    mocked.post(f"{URL}/x", status=401)
-    failure = Failure()
-    with Client(URL, token=Tokens("old", KeyError("vault"))) as client, pytest.raises(errors.TransportError):
         client._transport.request("POST", "/x", body={}, failure=failure)
-    assert failure.sent is False
+    assert (failure.sent, len(mocked.calls)) == (sent, 1)
 
 
-def test_an_auth_object_that_fails_at_its_own_server() -> None:
-    def auth(_: Any) -> Any:
-        raise requests.exceptions.ReadTimeout("the identity provider is slow")
-
-    failure = Failure()
-    with Client(URL, auth=auth) as client, pytest.raises(errors.TransportError):
-        client._transport.request("POST", "/x", body={}, failure=failure)
-    assert failure.sent is False
+def fails(*_: object) -> Any:
+    raise requests.exceptions.ReadTimeout("a login, or the identity provider, is slow")
 
 
-def test_a_factory_that_fails_at_a_server() -> None:
-    def factory() -> requests.Session:
-        raise requests.exceptions.ReadTimeout("a login")
-
-    failure = Failure()
-    with Client(URL, session_factory=factory) as client, pytest.raises(errors.TransportError):
-        client._transport.request("POST", "/x", body={}, failure=failure)
+@pytest.mark.parametrize(
+    "options", [{"token": Tokens("old", KeyError("vault"))}, {"auth": fails}, {"session_factory": fails}], ids=list
+)
+def test_what_ends_a_request_before_it_goes_has_sent_nothing(options: dict[str, Any]) -> None:
+    """Whatever became of the one before: a 401, and then the token callable fails."""
+    with responses.RequestsMock(assert_all_requests_are_fired="token" in options) as mocked:
+        mocked.post(f"{URL}/x", status=401)
+        failure = Failure()
+        with Client(URL, **options) as client, pytest.raises(errors.TransportError):
+            client._transport.request("POST", "/x", body={}, failure=failure)
     assert failure.sent is False
 
 
@@ -424,28 +390,18 @@ def test_a_factory_may_ask_its_own_client(mocked: responses.RequestsMock) -> Non
 
 def test_a_factory_that_is_slow_does_not_hold_up_the_close() -> None:
     inside, go_on = threading.Event(), threading.Event()
-    raised: list[BaseException] = []
 
     def factory() -> requests.Session:
         inside.set()
         go_on.wait(10)
         return requests.Session()
 
-    def ask() -> None:
-        try:
-            client._transport.request("GET", "/x")
-        except errors.ParlantSyncError as error:
-            raised.append(error)
-
     client = Client(URL, session_factory=factory)
-    thread = threading.Thread(target=ask)
-    thread.start()
+    asking = in_background(client.agents)
     assert inside.wait(5)
-    client._transport.close()  # returns
+    client.close()  # returns
     go_on.set()
-    thread.join(5)
-    assert [type(error) for error in raised] == [errors.SessionClosed]
-    client.close()
+    assert isinstance(asking.error(), errors.SessionClosed)
 
 
 def test_nothing_is_made_after_the_close(client: Client) -> None:
@@ -487,14 +443,3 @@ def test_an_interrupt_at_the_end_of_a_request(
     assert interrupt.here.slot is None
     assert not client._api.calls.running
     monkeypatch.undo()
-
-
-def test_a_fork_that_ran_no_hook_of_python_uses_no_connection_of_the_parent(
-    client: Client, mocked: responses.RequestsMock
-) -> None:
-    mocked.get(f"{URL}/agents", json=[])
-    client.agents()
-    parents, client._transport._pid = client._transport._calls, -1
-    client.agents()
-    assert client._transport._calls is not parents
-    assert client._transport._pid == os.getpid()
