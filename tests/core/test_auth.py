@@ -7,24 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from parlant_sync import errors
 from parlant_sync._http.auth import RequestAuth
-from parlant_sync._http.codec import segment
 from parlant_sync._http.interrupt import RunningRequest
-
-
-@pytest.mark.parametrize(
-    ("value", "quoted"),
-    [("abc", "abc"), ("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("a\nb", "a%0Ab"), ("é", "%C3%A9"), ("%2e", "%252e")],
-)
-def test_segments(value: str, quoted: str) -> None:
-    assert segment(value, "an id") == quoted
-
-
-@pytest.mark.parametrize("value", ["", ".", "..", None, 7, "\ud800"])
-def test_what_is_no_segment(value: Any) -> None:
-    with pytest.raises(errors.ConfigurationError, match="an id"):
-        segment(value, "an id")
 
 
 def authenticated(auth: Any) -> tuple[RequestAuth, Any]:

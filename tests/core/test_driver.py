@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import AgentUnavailable, Client, Session, TurnTimeout
 from parlant_sync._turns import tracker
@@ -81,9 +82,13 @@ def test_a_quiet_period_is_over_only_if_the_server_says_so(server: FakeServer, s
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(session.send, "q", timeout=20)
         server.reached("g")
-        server.wait_polls(1)
-        server.fail_next(lambda request: request.waits, 502, times=3)
+        server.fail_next(lambda request: request.waits, 502, times=None)
+        server.cut_connections()
+        wait_until(lambda: session.health.consecutive_failures)
+        server.forget_requests()
         server.release("g")
+        server.wait_requests(lambda request: request.query.get("wait_for_data") == "0")
+        server.clear_faults()
         assert sending.result(20).text == "hi\n\nanswer"
 
 

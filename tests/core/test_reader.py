@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 import time
@@ -27,17 +26,6 @@ def offsets(events: object) -> list[int]:
     return [e.offset for e in events]  # type: ignore[attr-defined]
 
 
-def test_each_event_once_over_several_loops(server: FakeServer, session: Session) -> None:
-    session.send("one")
-    first = offsets(session.iter_events(timeout=0))
-    session.send("two")
-    second = offsets(session.iter_events(timeout=0))
-    assert first + second == offsets(session.history())
-    assert first
-    assert second
-    assert offsets(session.iter_events(timeout=0)) == []
-
-
 def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) -> None:
     session.send("one")
     for event in session.iter_events(timeout=0):
@@ -48,33 +36,6 @@ def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) 
     assert session.cursor == session.history()[-1].offset + 1
 
 
-def test_two_readers_share_the_default_place(session: Session) -> None:
-    session.send("one")
-    one, two = session.iter_events(timeout=0), session.iter_events(timeout=0)
-    assert [next(one).offset, next(two).offset, next(one).offset, next(two).offset] == [0, 1, 2, 3]
-    one.close()
-    two.close()
-
-
-def test_independent_readers(session: Session) -> None:
-    session.send("one")
-    everything = offsets(session.history())
-    assert offsets(session.iter_events(since="beginning", timeout=0)) == everything
-    assert offsets(session.iter_events(since=3, timeout=0)) == everything[3:]
-    latest = session.iter_events(since="latest", timeout=5)
-    session.post("two")
-    assert next(latest).offset == everything[-1] + 1
-    latest.close()
-    assert offsets(session.iter_events(timeout=0))[0] == 0  # the default place was not touched
-
-
-def test_filters(session: Session) -> None:
-    session.send("one")
-    assert {e.kind for e in session.iter_events(since=0, timeout=0, kinds="message")} == {"message"}
-    assert [e.message for e in session.iter_events(since=0, timeout=0, sources=["customer"])] == ["one"]
-    assert [e.message for e in session.history(kinds=["message"], sources="ai_agent")] == ["echo: one"]
-
-
 def test_timeout_counts_filtered_events(server: FakeServer, session: Session) -> None:
     with ThreadPoolExecutor(1) as pool:
         reader = session.iter_events(timeout=1.0, kinds="custom")
@@ -82,15 +43,6 @@ def test_timeout_counts_filtered_events(server: FakeServer, session: Session) ->
         session.post("x")
         assert reading.result(30) == []
     assert session.cursor == len(session.history())
-
-
-def test_gaps_and_repeats(server: FakeServer, client: Client) -> None:
-    session_id = server.create_session("a")
-    server.fill(session_id, 10)
-    server.drop_events(session_id, [0, 4, 5])
-    session = client.session(session_id, since="beginning")
-    server.add_event(session_id, "custom", {"x": 1}, offset=20)
-    assert offsets(session.iter_events(timeout=0)) == [1, 2, 3, 6, 7, 8, 9, 20]
 
 
 def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> None:
@@ -155,14 +107,6 @@ def test_an_outage_does_not_end_it(server: FakeServer, session: Session) -> None
     reader.close()
 
 
-def test_a_streamed_message_is_given_whole_and_once(server: FakeServer, session: Session) -> None:
-    server.agent("a").streams(["a ", "b ", "c"], every=0.05)
-    session.post("go")
-    found = [e for e in session.iter_events(timeout=2) if e.source == "ai_agent" and e.kind == "message"]
-    assert [(e.message, e.is_partial) for e in found] == [("a b c", False)]
-    assert session.cursor == session.history()[-1].offset + 1
-
-
 @pytest.mark.slow
 def test_trouble_while_a_streamed_message_is_read_again_does_not_end_the_reader(
     server: FakeServer, session: Session
@@ -172,19 +116,6 @@ def test_trouble_while_a_streamed_message_is_read_again_does_not_end_the_reader(
     session.post("go")
     found = [e.message for e in session.iter_events(timeout=3, sources="ai_agent", kinds="message")]
     assert found == ["a b c"]
-
-
-def test_partial_gives_it_as_it_grows(server: FakeServer, session: Session) -> None:
-    server.agent("a").streams(["a ", "b ", "c ", "d"], every=0.4)
-    session.post("go")
-    reader = session.iter_events(timeout=2, partial=True)
-    found = [e for e in reader if e.source == "ai_agent" and e.kind == "message"]
-    texts = [e.message or "" for e in found]
-    assert len(texts) >= 3
-    assert all(b.startswith(a) for a, b in itertools.pairwise(texts))
-    assert texts[-1] == "a b c d"
-    assert [e.is_partial for e in found][-1] is False
-    assert len({e.offset for e in found}) == 1
 
 
 def test_a_stream_that_was_cut_off_comes_with_the_end_of_its_turn(server: FakeServer, session: Session) -> None:

@@ -46,16 +46,6 @@ def together(count: int, call: Callable[[], Any]) -> list[Any]:
         return list(pool.map(one, range(count)))
 
 
-def test_a_hundred_openers_share_one_attach(server: FakeServer) -> None:
-    session_id = server.create_session("a")
-    with Client(server.base_url) as client:
-        opened = together(100, lambda: client.session(session_id))
-        assert len({id(s) for s in opened}) == 1
-        reads = [r for r in server.requests if r.path == f"/sessions/{session_id}"]
-        assert len(reads) == 1
-        assert list(client.sessions) == [session_id]
-
-
 def test_they_share_its_failure_too(server: FakeServer) -> None:
     hold = server.hold_next("GET /sessions/nowhere")
     with Client(server.base_url) as client:
@@ -79,18 +69,6 @@ def test_since_that_differs_is_refused(server: FakeServer) -> None:
         for bad in (-1, "soon", 1.5, True):
             with pytest.raises(errors.ConfigurationError):
                 client.session(session_id, since=bad)  # type: ignore[arg-type]
-
-
-def test_the_last_one_out_of_with_closes(server: FakeServer) -> None:
-    with Client(server.base_url) as client:
-        session = client.create_session("a")
-        with session, client.session(session.id) as same:
-            assert same is session
-            with session:
-                pass
-            assert not session.closed
-        assert session.closed
-        assert session.id not in client.sessions
 
 
 def test_close_is_at_once_and_for_everybody(server: FakeServer) -> None:
@@ -146,18 +124,6 @@ def test_an_opener_that_comes_too_late(server: FakeServer) -> None:
         with pytest.raises(errors.SessionClosed):
             opening.result(10)
     assert pollers() == []
-
-
-def test_parked_and_used_again_nothing_missed(server: FakeServer) -> None:
-    with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
-        session = client.create_session("a")
-        wait_until(lambda: session.health.state == "parked", "parked", 10)
-        wait_until(lambda: pollers() == [], "no thread")
-        assert client.session(session.id) is session  # while anybody refers to it
-        server.say(session.id, "from elsewhere")
-        server.wait_idle()
-        assert next(e.message for e in session.iter_events(timeout=0, kinds="message")) == "from elsewhere"
-        assert session.send("back again").text == "echo: back again"
 
 
 @pytest.mark.parametrize(

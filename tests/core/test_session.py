@@ -50,14 +50,6 @@ def test_a_closed_session_is_held_by_nobody(client: Client) -> None:
     assert gone() is None
 
 
-def test_labels_that_somebody_else_has_set_since_are_replaced_too(server: FakeServer, client: Client) -> None:
-    session = client.create_session("a", labels=["old"])
-    with Client(server.base_url) as other:
-        other.session(session.id).update(labels=["old", "theirs"])
-    session.update(labels=["new"])
-    assert session.labels == session.refresh().labels == ("new",)
-
-
 def test_only_what_is_given_is_changed(server: FakeServer, client: Client) -> None:
     session = client.create_session("a", title="t", metadata={"kept": 1, "gone": 2}, labels=["old", "kept"])
     session.update(metadata={"gone": None, "zero": 0, "no": False, "never there": None})
@@ -147,17 +139,6 @@ def test_a_colleague_speaks(server: FakeServer, client: Client, source: Any) -> 
         with pytest.raises(ConfigurationError, match="display_name"):
             session.post("x", source=source, participant=participant)
     assert not [r for r in server.requests if r.method == "POST"]
-
-
-def test_events_are_deleted_from_an_offset_on(client: Client) -> None:
-    session = client.create_session("a")
-    session.send("hello")
-    with pytest.raises(InvalidRequestError, match="trace"):  # in the middle of a turn
-        session.delete_events(3)
-    session.delete_events(1)
-    assert [e.message for e in session.history()] == ["hello"]
-    session.delete_events("beginning")
-    assert session.history() == []
 
 
 # -- once
