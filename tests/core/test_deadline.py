@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from support.waiting import Clock
+from support.waiting import Clock, must_end
 
 from parlant_sync._deadline import SOCKET_MAX, Deadline, get_in_time, seconds
 from parlant_sync.errors import ConfigurationError
@@ -78,10 +78,7 @@ def test_a_short_wait_at_a_queue_ends(timeout: float) -> None:
             with pytest.raises(queue.Empty):
                 get_in_time(queue.SimpleQueue(), timeout)
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    thread.join(20)
-    assert not thread.is_alive()
+    must_end(wait, timeout=20)
 
 
 def test_what_is_in_a_queue_is_given() -> None:

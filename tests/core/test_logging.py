@@ -17,7 +17,7 @@ from parlant_sync import Client, Event
 from parlant_sync._polling import poll_log as alarms_module
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.mailbox import Mailbox
-from parlant_sync._polling.poll_log import LONG_OUTAGE, PollLog
+from parlant_sync._polling.poll_log import EMPTIED, FULL, LONG_OUTAGE, PollLog
 from parlant_sync.testing import FakeServer
 
 PACKAGE = Path(parlant_sync.__file__).parent
@@ -184,6 +184,20 @@ def test_an_outage_that_ends_the_session_is_told_as_well(caplog: pytest.LogCaptu
     alarms.failed(2, OSError("refused"))
     alarms.ended(parlant_sync.NotFoundError("404 Session not found", status=404))
     assert logged(caplog, logging.WARNING)[1:] == ["session s1: polling ended: 404 Session not found"]
+
+
+def test_a_backlog_is_told_once_and_once_that_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    alarms = PollLog("s1")
+    for pressure in (0.0, FULL, EMPTIED, FULL):
+        alarms.backlog(pressure, 5)
+    assert logged(caplog) == []
+    for pressure in (0.6, 1.0, 0.6, FULL, 0.4):
+        alarms.backlog(pressure, 6000)
+    assert len(logged(caplog)) == 1
+    assert logged(caplog, logging.WARNING)[0].startswith("session s1: a reader does not keep up (6000 events wait)")
+    alarms.backlog(EMPTIED, 10)
+    alarms.backlog(0.0, 0)
+    assert logged(caplog, logging.WARNING)[1:] == ["session s1: its readers keep up again"]
 
 
 def events(count: int, first: int = 0) -> list[Event]:

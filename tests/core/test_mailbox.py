@@ -4,6 +4,7 @@ import queue
 import threading
 
 import pytest
+from support.waiting import must_end
 
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.events import Event
@@ -123,10 +124,7 @@ def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
     with pytest.raises(Strike):
         box.take(5)
     monkeypatch.undo()
-    other = threading.Thread(target=box.offer, args=(batch(3),), daemon=True)
-    other.start()
-    other.join(5)
-    assert not other.is_alive()
+    must_end(box.offer, batch(3))
     assert (box.behind, box.waiting) == (True, 0)
     box.catch_up()
     box.offer(batch(3))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 import requests
-from support.waiting import Clock, wait_until
+from support.waiting import Clock, must_end, wait_until
 
 from parlant_sync import errors
 from parlant_sync._api.rate_limit import RateLimiter
@@ -48,6 +48,32 @@ class FakeLine:
         self.dropped = True
 
 
+class Blocked:
+    """A poll that goes on until it is woken."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+
+    def __call__(self, line: FakeLine) -> BaseException:
+        self.began.set()
+        wait_until(lambda: line.slot.interrupted)
+        return Interrupted("woken")
+
+
+class Idle:
+    """A poll that goes on until the session is out of use, and for some seconds longer."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.began, self.unused = threading.Event(), threading.Event()
+        self._clock, self._seconds = clock, seconds
+
+    def __call__(self) -> list[int]:
+        self.began.set()
+        assert self.unused.wait(5)
+        self._clock.now += self._seconds
+        return []
+
+
 class FakeApi:
     """Answers polls from a script: lists of offsets, exceptions, or callables."""
 
@@ -66,7 +92,7 @@ class FakeApi:
         self.asked.append((min_offset, wait))
         step = self.script.pop(0) if self.script else GONE
         if callable(step):
-            step = step()
+            step = step(line) if isinstance(step, Blocked) else step()
         if isinstance(step, BaseException):
             raise step
         return [Event({"offset": o}) for o in step], 10
@@ -179,32 +205,16 @@ def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
     assert "the poller failed" in caplog.text
 
 
-def blocked(gate: threading.Event, line: Callable[[], FakeLine]) -> Callable[[], BaseException]:
-    def step() -> BaseException:
-        gate.set()
-        slot = line().slot
-        deadline = time.monotonic() + 10
-        while not slot.interrupted and time.monotonic() < deadline:
-            threading.Event().wait(0.001)
-        return Interrupted("woken")
-
-    return step
-
-
 def test_stop_wakes_a_poll() -> None:
-    gate = threading.Event()
-    api = FakeApi()
-    api.script = [blocked(gate, lambda: api.lines[0])]
-    hub = EventHub(0)
-    p = poller(api, hub)
+    poll = Blocked()
+    api = FakeApi(poll)
+    p = poller(api)
     p.use(USER)
-    assert gate.wait(5)
+    assert poll.began.wait(5)
     p.stop()
     assert p.join(Deadline(5))
     assert p.state == "ended"
-    assert len(api.asked) == 1
-    # One-way: a later use starts nothing.
-    p.use(USER)
+    p.use(USER)  # one-way: a later use starts nothing
     assert len(api.asked) == 1
 
 
@@ -225,13 +235,11 @@ def test_stop_cuts_a_pause() -> None:
 
 
 def test_poll_now_asks_again() -> None:
-    gate = threading.Event()
-    hub = EventHub(7)
-    api = FakeApi()
-    api.script = [blocked(gate, lambda: api.lines[0]), GONE]
+    hub, poll = EventHub(7), Blocked()
+    api = FakeApi(poll, GONE)
     p = poller(api, hub)
     p.use(USER)
-    assert gate.wait(5)
+    assert poll.began.wait(5)
     assert hub.renumber(2, hub.place)
     p.poll_now()
     assert p.join(Deadline(5))
@@ -247,32 +255,20 @@ def test_joining_oneself_does_not_wait() -> None:
 
 
 def test_parked_after_idle_time_and_started_again(clock: Clock) -> None:
-    parked = threading.Event()
-    unused = threading.Event()
-    hub = EventHub(0)
-
-    def idle() -> list[int]:
-        # The clock stands until the session is out of use: the thread may be here before use() has even returned.
-        assert unused.wait(5)
-        clock.now += 60
-        return []
-
+    hub, idle, parked = EventHub(0), Idle(clock, 60), threading.Event()
     api = FakeApi(idle, idle)
     p = poller(api, hub, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
     p.use(USER)
     p.unuse(USER)
-    unused.set()
+    idle.unused.set()
     assert parked.wait(5)
-    assert p.state == "parked"
     # 60 s, then only as long as it may stay: 40 s
     assert api.asked == [(0, 60), (0, 40)]
     assert hub.ending is None
     api.script = [[0, 1]]
     run_to_the_end(p)
-    assert api.asked[2][0] == 0
-    assert hub.place.next == 2
-    assert len(api.lines) == 2
+    assert (api.asked[2][0], hub.place.next, len(api.lines)) == (0, 2, 2)
 
 
 class ParkingLock:
@@ -296,23 +292,16 @@ class ParkingLock:
 
 
 def test_a_user_who_comes_while_it_is_being_parked_starts_it_again(clock: Clock) -> None:
-    gate, unused, parked = threading.Event(), threading.Event(), threading.Event()
-
-    def idle() -> list[int]:
-        gate.set()
-        assert unused.wait(5)
-        clock.now += 600
-        return []
-
+    idle, parked = Idle(clock, 600), threading.Event()
     api = FakeApi(idle)
     p = poller(api, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
     p.use(USER)
     p.unuse(USER)
-    assert gate.wait(5)
+    assert idle.began.wait(5)
 
     def park() -> None:
-        unused.set()
+        idle.unused.set()
         assert parked.wait(5)
 
     assert p.state == "polling"
@@ -322,16 +311,11 @@ def test_a_user_who_comes_while_it_is_being_parked_starts_it_again(clock: Clock)
 
 
 def test_not_parked_while_somebody_is_inside(clock: Clock) -> None:
-
-    def idle() -> list[int]:
-        clock.now += 600
-        return []
-
+    idle = Idle(clock, 600)
+    idle.unused.set()
     api = FakeApi(idle, idle, idle)
-    p = poller(api, idle_timeout=100, clock=clock)
-    run_to_the_end(p)  # use() without unuse()
+    run_to_the_end(poller(api, idle_timeout=100, clock=clock))  # use() without unuse()
     assert len(api.asked) == 4
-    assert p.state == "ended"
 
 
 def test_but_not_the_pause_after_a_429() -> None:
@@ -371,26 +355,19 @@ def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.Mon
     api = FakeApi([0])
     p = poller(api)
     collected_in_the_middle(monkeypatch, method, p.stop)
-    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
-    user.start()
-    user.join(5)
-    assert not user.is_alive()
+    must_end(p.use, USER)
     assert p.join(Deadline(5))
     assert (p.state, api.asked) == ("ended", [])
 
 
 def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is but one thread."""
-    gate = threading.Event()
-    api = FakeApi()
-    api.script = [blocked(gate, lambda: api.lines[1])]
+    poll = Blocked()
+    api = FakeApi(poll)
     p = poller(api)
     collected_in_the_middle(monkeypatch, "__init__", lambda: p.use(USER))
-    user = threading.Thread(target=p.use, args=(USER,), daemon=True)
-    user.start()
-    user.join(5)
-    assert not user.is_alive()
-    assert gate.wait(5)
+    must_end(p.use, USER)
+    assert poll.began.wait(5)
     assert [line.closed for line in api.lines] == [True, False]
     p.stop()
     assert p.join(Deadline(5))
@@ -404,10 +381,7 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     wait_until(lambda: p.state == "waiting")
     thread, line = p._thread, cast(FakeLine, p._line)
     with p._lock:  # held by a thread that the child does not have
-        child = threading.Thread(target=p.drop_inherited, daemon=True)
-        child.start()
-        child.join(5)
-        assert not child.is_alive()
+        must_end(p.drop_inherited)
     assert thread is not None
     assert line is not None
     assert line.dropped
@@ -419,25 +393,17 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
 
 def test_used_again_before_its_old_thread_is_out(clock: Clock) -> None:
     """The old one, on its way out, lets go of its own line and not of the new one, by which stop() wakes."""
-    unused, gate = threading.Event(), threading.Event()
-
-    def idle() -> list[int]:
-        assert unused.wait(5)
-        clock.now += 600
-        return []
-
-    api = FakeApi()
-    api.script = [idle, blocked(gate, lambda: api.lines[1])]
+    idle, poll, somebody = Idle(clock, 600), Blocked(), Somebody()
+    api = FakeApi(idle, poll)
     p = poller(api, idle_timeout=100, clock=clock)
     p._on_change = lambda: p.use(USER) if p.state == "parked" else None  # by the thread that has just parked it
-    somebody = Somebody()
     p.use(somebody)
     old = p._thread
     assert old is not None
     p.unuse(somebody)
-    unused.set()
+    idle.unused.set()
     old.join(5)
-    assert gate.wait(5)
+    assert poll.began.wait(5)
     try:
         p.stop()
         assert api.lines[1].slot.interrupted
@@ -607,13 +573,11 @@ def test_the_end_is_notified_before_it_is_logged(spiteful: Spiteful) -> None:
 @pytest.mark.parametrize("lock", ["poller", "hub", "mailbox"])
 def test_close_does_not_wait_for_a_poller_that_waits_for_this_thread(lock: str) -> None:
     """A signal handler that closes has interrupted its own thread, which may hold what the poller needs."""
-    gate, hub, box = threading.Event(), EventHub(0), Mailbox(10)
+    poll, hub, box = Blocked(), EventHub(0), Mailbox(10)
     hub.join(box, None, 0)
-    api = FakeApi()
-    api.script = [blocked(gate, lambda: api.lines[0])]
-    p = poller(api, hub)
+    p = poller(FakeApi(poll), hub)
     p.use(USER)
-    assert gate.wait(5)
+    assert poll.began.wait(5)
     locks: dict[str, Any] = {"poller": p._lock, "hub": hub._lock, "mailbox": box.mutex}
     with locks[lock]:
         started = time.monotonic()
@@ -638,9 +602,7 @@ def test_the_end_is_reported_while_the_poller_delivers() -> None:
                 threading.Event().wait(0.001)
             ended.append(hub.end(errors.SessionClosed("closed")))
 
-    reading = threading.Thread(target=reader, daemon=True)
-    reading.start()
-    reading.join(5)
+    must_end(reader)
     assert ended == [True]
     delivering.join(5)
     assert not delivering.is_alive()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support.raw_api import Background, in_background
-from support.waiting import wait_until
+from support.waiting import must_end, wait_until
 
 from parlant_sync import Client, errors
 from parlant_sync import _registry as registry_module
@@ -507,10 +507,7 @@ def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callabl
         registry.forget(session)
 
     registry._book.lock = CollectingLock(registry._book.lock, collect)  # type: ignore[assignment]
-    thread = threading.Thread(target=call, args=(registry, session), daemon=True)
-    thread.start()
-    thread.join(5)
-    assert not thread.is_alive()
+    must_end(call, registry, session)
     assert session not in registry.all()
     assert session not in registry._book.polling.values()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -426,6 +427,17 @@ def test_a_session_of_the_caller_is_told_and_not_altered(mocked: responses.Reque
     assert mocked.calls[-1].request.req_kwargs["proxies"]["http"] == "http://127.0.0.1:9"
     assert (dict(shared.headers), dict(shared.proxies)) == (before, {})
     shared.close()
+
+
+def test_a_fork_that_ran_no_hook_of_python_uses_no_connection_of_the_parent(
+    client: Client, mocked: responses.RequestsMock
+) -> None:
+    mocked.get(f"{URL}/agents", json=[])
+    client.agents()
+    parents, client._transport._pid = client._transport._calls, -1
+    client.agents()
+    assert client._transport._calls is not parents
+    assert client._transport._pid == os.getpid()
 
 
 def test_an_interrupt_at_the_end_of_a_request(

@@ -277,9 +277,11 @@ def test_all_who_queue_are_told_of_the_end(server: FakeServer, session: Session,
             session.close()
         else:
             server.delete_session(session.id)
+        started = time.monotonic()
         for sent in sending:
             with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
                 sent.result(10)
+        assert time.monotonic() - started < turn_queue.UNATTENDED / 2  # at once, not when a turn is given up
     del kept
 
 

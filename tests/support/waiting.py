@@ -15,6 +15,14 @@ def wait_until(condition: Callable[[], object], what: str = "the condition", tim
         threading.Event().wait(0.002)
 
 
+def must_end(call: Callable[..., object], *arguments: object, timeout: float = 5.0) -> None:
+    """Calls it in a thread of its own, and fails if that has not ended after ``timeout`` seconds."""
+    thread = threading.Thread(target=call, args=arguments, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    assert not thread.is_alive(), f"{call} has not ended in {timeout} s"
+
+
 class Clock:
     """Seconds, as ``time.monotonic()``."""
 

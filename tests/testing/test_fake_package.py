@@ -7,7 +7,6 @@ import graphlib
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -52,66 +51,39 @@ def test_imports_go_in_no_circle():
     graphlib.TopologicalSorter(imported).prepare()
 
 
+OF_A_USER = """
+import sys
+import urllib.request
+
+def test_nothing_is_loaded_for_those_who_do_not_use_it():  # pytest loads the plugin in every project
+    assert "parlant_sync.pytest_plugin" in sys.modules
+    assert not {"parlant_sync.client", "requests", "urllib3"} & set(sys.modules)
+
+def test_the_server(parlant_server):
+    parlant_server.agent("support")
+    with urllib.request.urlopen(parlant_server.base_url + "/agents", timeout=5) as answer:
+        assert answer.status == 200
+
+def test_a_fresh_one(parlant_server):
+    assert parlant_server.requests == []
+
+def test_the_client(parlant_server, parlant_client):
+    parlant_server.agent("support").replies("Hello")
+    assert [agent.id for agent in parlant_client.agents()] == ["support"]
+    assert parlant_client.create_session("support").send("hi", timeout=10).text == "Hello"
+
+def test_it_does_not_wait_in_vain_for_minutes(parlant_client):
+    assert parlant_client._settings.turn_timeout == 30
+"""
+
+
 def test_the_plugin(tmp_path):
-    (tmp_path / "test_it.py").write_text(
-        textwrap.dedent(
-            """
-            import urllib.request
-
-            def test_the_server(parlant_server):
-                parlant_server.agent("support")
-                with urllib.request.urlopen(parlant_server.base_url + "/agents", timeout=5) as answer:
-                    assert answer.status == 200
-
-            def test_a_fresh_one(parlant_server):
-                assert parlant_server.requests == []
-            """
-        )
-    )
-    answer = pytest_in(tmp_path)
-    assert "2 passed" in answer.stdout, answer.stdout + answer.stderr
-
-
-def test_the_plugin_has_a_client(tmp_path):
-    (tmp_path / "test_it.py").write_text(
-        textwrap.dedent(
-            """
-            def test_the_client(parlant_server, parlant_client):
-                parlant_server.agent("support").replies("Hello")
-                assert [agent.id for agent in parlant_client.agents()] == ["support"]
-                assert parlant_client.create_session("support").send("hi", timeout=10).text == "Hello"
-
-            def test_it_does_not_wait_in_vain_for_minutes(parlant_client):
-                assert parlant_client._settings.turn_timeout == 30
-            """
-        )
-    )
-    answer = pytest_in(tmp_path)
-    assert "2 passed" in answer.stdout, answer.stdout + answer.stderr
-
-
-def test_the_plugin_is_nothing_to_those_who_do_not_use_it(tmp_path):
-    """pytest loads it in every project of an environment that has this library."""
-    (tmp_path / "test_it.py").write_text(
-        textwrap.dedent(
-            """
-            import sys
-
-            def test_what_is_loaded():
-                assert "parlant_sync.pytest_plugin" in sys.modules
-                assert not {"parlant_sync.client", "requests", "urllib3"} & set(sys.modules)
-            """
-        )
-    )
-    answer = pytest_in(tmp_path)
-    assert "1 passed" in answer.stdout, answer.stdout + answer.stderr
-
-
-def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs pytest there with this plugin and no other."""
+    """With no other plugin, in the order of the file."""
+    (tmp_path / "test_it.py").write_text(OF_A_USER)
     root = str(Path(parlant_sync.testing.__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync.pytest_plugin", "-W", "error", str(folder)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "parlant_sync.pytest_plugin", "-W", "error", str(tmp_path)]
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "5 passed" in answer.stdout, answer.stdout + answer.stderr
