@@ -95,6 +95,8 @@ def main() -> int:
                         gc.collect()
                         early = measure()  # after a third: everything is warm
                         early_turns = world.ledger.outcomes.total()
+            except KeyboardInterrupt:
+                print("interrupted: the verdict is about what was done until now", flush=True)
             finally:
                 over.set()
                 faults.end()
