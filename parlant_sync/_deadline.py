@@ -39,7 +39,7 @@ def seconds(name: str, value: object, *, none_is_ok: bool = False, minimum: floa
 def get_in_time(items: queue.SimpleQueue[_T], timeout: float | None) -> _T:
     """``items.get(timeout=timeout)`` for one consumer, which never waits longer. Raises ``queue.Empty``.
 
-    CPython's ``SimpleQueue.get`` waits for ever if its timeout passes before it has taken the queue's internal lock
+    CPython's ``SimpleQueue.get`` never returns if its timeout passes before it has taken the queue's internal lock
     for the first time: always with a microsecond, and with longer ones if the thread is suspended just then. A
     ``get_nowait()`` before it takes that lock.
     """
@@ -81,7 +81,7 @@ class Deadline:
         return None if left == math.inf else min(max(left, 0.0), threading.TIMEOUT_MAX)
 
     def for_socket(self) -> float | None:
-        """The time left as a socket's timeout, of which 0.0 would mean something else there."""
+        """The time left, as a socket takes it. (There, 0.0 would mean "do not block".)"""
         return None if self._at == math.inf else self.bound(SOCKET_MAX)
 
     def between(self, least: float, most: float) -> float:

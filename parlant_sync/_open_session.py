@@ -88,7 +88,7 @@ class OpenSession:
         self._finalizer.atexit = False  # type: ignore[misc]
 
     def session(self, make: Callable[[], Session]) -> Session:
-        """The one ``Session`` that callers have of this; made by ``make`` if there is none now."""
+        """The ``Session`` object that all callers share. ``make`` creates it if no caller holds one now."""
         if self.hub.inherited:
             return make()
         with self._lock:

@@ -245,7 +245,7 @@ class Registry:
             poller.join(deadline)
 
     def drop_inherited(self) -> None:
-        """In a forked child: begin anew, and let go of the parent's sessions."""
+        """In a forked child: start empty, and forget the parent's sessions."""
         mine = os.getpid()
         for pid in list(self._books):
             book = None if pid == mine else self._books.pop(pid, None)

@@ -147,7 +147,7 @@ class EventReader:
                 raise StopIteration from None
             raise errors.copy_for_waiter(end.cause) from end.cause
         except BaseException:
-            # Whatever was taken and not given is listed again.
+            # Events that were taken but not given are listed again.
             self._forget()
             self._feed.back_to(position.offset, position.epoch)
             position.claim.let_go()

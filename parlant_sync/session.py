@@ -103,7 +103,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether this object was closed, or its polling has ended for good."""
+        """Whether this object was closed, or its polling has ended."""
         return self._opened.closed
 
     @property
@@ -453,7 +453,7 @@ class Session:
         return self
 
     def delete_events(self, since: int | Literal["beginning"]) -> None:
-        """Delete the session's events from offset ``since`` on, on the server, for good. Raises as any single request.
+        """Delete the session's events on the server, from offset ``since`` on. Raises as any single request.
 
         Parlant up to 3.2 then uses the offsets again; readers notice at this object's next post.
         """

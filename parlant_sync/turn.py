@@ -61,7 +61,7 @@ class Turn:
 
     @property
     def request(self) -> Event | None:
-        """The message that the turn answers; None if there is none."""
+        """The message that the turn answers. None if no message started it."""
         return self._driver.request
 
     @property

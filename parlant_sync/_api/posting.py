@@ -49,7 +49,7 @@ class MessagePoster:
         self._lock = threading.RLock()  # guards _sent and _doubtful; reentrant for signal handlers that use the session
         # Ids of messages that posts of this object returned: none of them is another post's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
-        # What was posted under a key whose fate is not known: 3.0 drops the metadata, and the key with it.
+        # Messages that may or may not have arrived, by key. On 3.0 only their text finds them: it drops the key.
         self._doubtful: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
     def post(

@@ -51,7 +51,7 @@ class RateLimiter:
         self._tightened_at = -math.inf
 
     def drop_inherited(self) -> None:
-        """In a forked child, where a thread of the parent may hold the lock: begin anew."""
+        """In a forked child, where a thread of the parent may hold the lock: start empty."""
         self._begin()
 
     def wait(self, stop: StopSignal, deadline: Deadline | None = None) -> bool:

@@ -35,7 +35,7 @@ def pause_after(error: BaseException, failures: int, pauses: Callable[[int], flo
 
 
 class StopSignal:
-    """Ends every wait of one owner (a session, a client) for good. Thread-safe.
+    """Ends every wait of one owner (a session, a client), now and later. Thread-safe.
 
     Neither ``set()`` nor ``cut()`` takes a lock, so a finalizer or a signal handler may call them at any moment. (A
     ``threading.Event`` has a lock: a handler that comes while its own thread holds it would hang.)

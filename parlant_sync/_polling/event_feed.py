@@ -97,7 +97,7 @@ class EventFeed:
     def list_now(self, lister: Lister) -> int | None:
         """Ask the server now, with one call of ``lister``; ``pop`` then gives what it holds. Raises what that raises.
 
-        Returns the offset after the last event; None if there is none.
+        Returns the offset after the last event, or None if the list was empty.
         """
         self._let_go()
         self._catch_up(Deadline(None), lister, attempts=1)
@@ -170,7 +170,7 @@ class EventFeed:
         lister = lister or self._lister
         attempt = 0
         while True:
-            # First, so that whatever is delivered from now on comes through the mailbox.
+            # First, so that events delivered from now on come through the mailbox.
             self._mailbox.catch_up()
             place = self._hub.place
             if place.epoch != self._epoch:

@@ -274,7 +274,7 @@ class EventHub:
         return any(lock._is_owned() for lock in locks)
 
     def drop_inherited(self) -> None:
-        """For a forked child, in which a thread that does not exist may hold the lock."""
+        """In a forked child: replace the lock, which a thread of the parent may hold."""
         self._lock = threading.RLock()
 
 

@@ -75,7 +75,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
     # -- for the poller
 
     def offer(self, batch: Sequence[Event]) -> None:
-        """Add a batch, or let go of everything if that would be too much.
+        """Add a batch. If that would be too many events, drop all of them: the reader is then behind.
 
         A reader that is behind gets no events, only a nudge.
         """
@@ -86,7 +86,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
             if not batch:
                 return
             waiting = self.waiting
-            # A batch for an idle reader is taken whatever its length: it is in memory already.
+            # A reader with an empty mailbox gets a batch of any length: it is in memory already.
             if waiting and waiting + len(batch) > self.maxsize:
                 self._overflowed = True
                 self._empty()
@@ -124,7 +124,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
 
     @_repaired
     def let_go(self) -> None:
-        """Forget what waits, and be behind."""
+        """Drop all waiting events. The reader is then behind."""
         with self.mutex:
             self._empty()
 

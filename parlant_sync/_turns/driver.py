@@ -116,7 +116,7 @@ class TurnDriver:
         )
 
     def _start_over(self) -> None:
-        """Interrupted, perhaps in the middle of an event. The server still has all of them."""
+        """Read the turn again from its first event: the interrupt may have lost one."""
         if self.outcome is None:
             self.transcript.start_over()
             self._quiet = NEVER

@@ -140,8 +140,11 @@ class TurnStarter:
         return self._api.list_events(self._session_id, since)
 
     def note_posted(self, event: Event, place: LogPosition, deadline: Deadline, *, found: bool = False) -> None:
-        """The server has taken ``event``; ``place`` was the hub's before it was sent. ``found``: in its list, perhaps
-        from an earlier call with the same key. Looks whether the server's numbering went back, and if so, where to."""
+        """The server has stored ``event``. Checks whether its numbering went back, and if so, to which offset.
+
+        ``place`` was the hub's before the post. ``found``: the event was found in the server's list, and may be from an
+        earlier call with the same key.
+        """
         self._hub.begin(event.offset)
         self._poller.cut_pause()  # it answers again, so there is no reason to wait
         if not self._hub.note_posted(event.offset, place):
@@ -152,7 +155,7 @@ class TurnStarter:
             logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
 
     def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
-        """Return the first offset that the server has used again, as far as that is known; None if there is none."""
+        """Return the first offset that the server has used again, or None, as far as this is known."""
         before = _created(self._hub.last_created)
         if found and (before is None or event.created is None or event.created <= before):
             return None  # an old message, found by a key that was used again

@@ -28,7 +28,7 @@ class StreamedMessage:
         self.event = event
         self.held: list[Event] = []
         self.stale = Deadline(STALE)
-        self.due = Deadline(every)  # the time of the next read, whatever else comes meanwhile
+        self.due = Deadline(every)  # when to read the message again, also if other events come first
         self.over = False  # an event behind it has shown that it will not grow any more
 
     def is_followed_by(self, event: Event) -> bool:

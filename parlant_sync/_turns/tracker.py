@@ -77,13 +77,13 @@ class TurnTracker:
         self._working = self._prompted  # the engine has begun: no hook speaks before it any more
         self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
-        self._stopped = False  # perhaps the turn of an older message, for which the next one was about to begin
+        self._stopped = False  # this may be an older message's turn, and ours is about to begin
         self._message_since_ready = False
         self._in_tools = False  # tools run, which may send any status themselves
         self._looks_done = False
 
     def anew(self) -> TurnTracker:
-        """A tracker for the same turn, to be fed everything again."""
+        """A fresh tracker for the same turn. Feed it all events again."""
         request, facts, trace, unannounced = self._arguments
         return TurnTracker(request, facts, trace=trace, unannounced=unannounced)
 

@@ -29,10 +29,10 @@ class Transcript:
         """``every``: in how many seconds a streamed message that was just met is to be read again."""
         self.tracker = tracker
         self._every = every
-        # In the order in which a caller gets them: a streamed message when it is complete.
+        # Events in the order that callers get them. A streamed message comes when it is complete.
         self.log: list[Event] = []
         self.pieces: list[str] = []
-        self.updates: list[Update] = []  # all of it, in the order in which it became known
+        self.updates: list[Update] = []  # everything, in the order it became known
         self.restarts = 0  # how often the pieces began again
         self.growing: StreamedMessage | None = None
         self._shown = ""  # of the growing message's text

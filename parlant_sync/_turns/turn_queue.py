@@ -21,8 +21,8 @@ Wake = queue.SimpleQueue[Sequence[Event] | None]
 class TurnTicket:
     """A place in the queue; the first one may run a turn.
 
-    It is given up by ``release()``, by being collected, or when its time is over. So the queue goes on, whatever
-    interrupts the thread that holds it.
+    It ends with ``release()``, when it is collected, or when its time is over. So the queue always goes on, even if
+    the thread that holds the ticket is interrupted.
     """
 
     __slots__ = ("__weakref__", "_queue", "attended", "deadline", "patience", "released", "running", "wake")
@@ -92,7 +92,7 @@ Watch = Callable[[TurnTicket, Wake], TurnWatch | None]
 class TurnQueue:
     """Lets one ``TurnTicket`` be first at a time, in the order in which they came. Thread-safe.
 
-    It has no lock, which an interrupt could leave taken for ever: a list's append(), insert() and remove() are atomic.
+    It has no lock, because an interrupt could leave a lock taken: a list's append(), insert() and remove() are atomic.
     """
 
     def __init__(self) -> None:
