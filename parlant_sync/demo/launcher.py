@@ -66,7 +66,7 @@ class DemoServer:
         self._ready: Mapping[str, Any] = {}
         self._last_log = ""
 
-    # -- what it is ---------------------------------------------------------------------------
+    # -- what it is
 
     @property
     def base_url(self) -> str:
@@ -122,7 +122,7 @@ class DemoServer:
             raise DemoServerError("the demo server has not been started")
         return self._ready[key]
 
-    # -- life ---------------------------------------------------------------------------------
+    # -- life
 
     def start(self) -> DemoServer:
         """Start the server and wait until it takes requests. Raises ``DemoServerError``."""
@@ -175,11 +175,11 @@ class DemoServer:
     ) -> None:
         self.stop()
 
-    # -- the process --------------------------------------------------------------------------
+    # -- the process
 
     def _spawn(self, port: int) -> None:
         command = [self._python, "-W", "ignore", str(_SERVER), "--port", str(port), "--home", str(self.home)]
-        command += ["--store", self._store, "--policy", self._policy, "--die-with-stdin"]
+        command += ["--store", self._store, "--policy", self._policy]
         if self._given_home is None:
             command.append("--remove-home")
         if self._test_agents:

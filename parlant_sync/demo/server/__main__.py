@@ -1,4 +1,4 @@
-"""Runs the demo server: ``PYTHON path/to/server --port 8800``, or as a module of the package.
+"""Runs the demo server: ``PYTHON path/to/server --port 8800 --home FOLDER``, or as a module of the package.
 
 Started by its path, the folder becomes a package of its own. So the interpreter needs neither
 parlant_sync nor its dependencies, and no module here hides another one of the same name.

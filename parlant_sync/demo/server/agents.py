@@ -7,7 +7,7 @@ import inspect
 import itertools
 import json
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,6 @@ TEST: Mapping[str, Role] = {
     "hesitant": Role("Hesitant", "Says a preamble first.", preamble=True),
     **MATRIX,
 }
-
-
-def choose(names: Iterable[str], *, test_agents: bool) -> dict[str, Role]:
-    """The roles to host. Raises KeyError for an unknown name."""
-    return {**{name: DEMO[name] for name in names}, **(TEST if test_agents else {})}
 
 
 class Agents:

@@ -13,13 +13,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 # Below the ports that systems give to outgoing connections: a restarted server must find its port free.
 _PORTS = range(20000, 32000)
-# Seconds until a server that does not end by itself after the end of its stdin is killed.
-_PATIENCE = 5.0
 
 
 class HeldPorts:
@@ -74,53 +71,31 @@ class HeldPorts:
         uvicorn.Server.startup = startup
 
 
-class Ending:
-    """Ends the process on SIGTERM and SIGINT, whatever it is doing."""
+def end_when_asked(orphan: Path | None) -> None:
+    """End on SIGTERM and SIGINT, and with stdin: the process that owned this one is gone then, and *orphan* is removed.
 
-    def __init__(self, temporary: Path | None) -> None:
-        self.serving = False
-        self._temporary = temporary
+    While it serves, uvicorn has its own handlers: it stops, then raises the signal again, for ours. If ours returned,
+    Parlant would wait for tasks that never end.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    # Daemon: it blocks in a read that only the end of stdin ends.
+    threading.Thread(target=_end_with_stdin, args=(orphan,), name="stdin", daemon=True).start()
 
-    def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self.serving:
-            raise SystemExit(0)
-        # While it serves, uvicorn has its own handlers: it stops, then raises the signal again, for this one. If we
-        # returned, Parlant would wait for tasks that never end.
-        self.clean_up()
-        os._exit(0)
+def _end_with_stdin(orphan: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    if orphan is not None:
+        os.chdir(os.sep)
+        for _ in range(2):  # a store may just be writing a file there
+            shutil.rmtree(orphan, ignore_errors=True)
+    os._exit(0)
 
-    def clean_up(self) -> None:
-        if self._temporary is not None:
-            os.chdir(os.sep)
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def with_stdin(self, orphan: Path | None) -> None:
-        """End the process when stdin ends, and remove *orphan*, because the process that owned it is gone."""
-
-        def watch() -> None:
-            with contextlib.suppress(OSError):
-                while os.read(0, 4096):
-                    pass
-            self._temporary = self._temporary or orphan
-            # Daemon: the process must not wait for it.
-            force = threading.Timer(_PATIENCE, self._force)
-            force.daemon = True
-            force.start()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        # Daemon: it blocks in a read that only the end of stdin ends.
-        threading.Thread(target=watch, name="stdin", daemon=True).start()
-
-    def if_failed(self, task: asyncio.Task[None]) -> None:
-        """End the process with the traceback of a *task* that the server cannot do without."""
-        if not task.cancelled() and (error := task.exception()):
-            traceback.print_exception(error)
-            self._force()
-
-    def _force(self) -> None:
-        self.clean_up()
+def end_if_failed(task: asyncio.Task[None]) -> None:
+    """End the process with the traceback of a *task* that the server cannot do without."""
+    if not task.cancelled() and (error := task.exception()):
+        traceback.print_exception(error)
         os._exit(1)

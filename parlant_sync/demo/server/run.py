@@ -20,21 +20,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from .process import Ending, HeldPorts
+from .process import HeldPorts, end_if_failed, end_when_asked
+
+HOST = "127.0.0.1"
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="server", description="A Parlant server that needs no network.")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser = argparse.ArgumentParser(
+        prog="server", description="A Parlant server that needs no network, and ends with its stdin."
+    )
     parser.add_argument("--port", type=int, required=True, help="0 takes any free port")
+    parser.add_argument("--home", type=Path, required=True, help="where the server may write")
     parser.add_argument("--store", choices=("memory", "local"), default="memory", help="of sessions and customers")
-    parser.add_argument("--home", type=Path, help="where the server may write (else a temporary directory)")
     parser.add_argument("--policy", choices=("development", "production"), default="development")
-    parser.add_argument("--agents", default="research,welfare", help="of the demonstration, with commas between")
     parser.add_argument("--test-agents", action="store_true", help="also host the agents for tests")
-    parser.add_argument("--die-with-stdin", action="store_true", help="end when stdin ends")
-    parser.add_argument("--remove-home", action="store_true", help="and remove the home then")
-    parser.add_argument("--log-level", default="warning")
+    parser.add_argument("--remove-home", action="store_true", help="remove the home when stdin ends")
     return parser.parse_args(argv)
 
 
@@ -59,9 +59,7 @@ def _environment(home: Path, policy: str) -> None:
     os.chdir(home)
 
 
-async def _serve(
-    arguments: argparse.Namespace, *, home: Path, held: HeldPorts, port: int, out: TextIO, ending: Ending
-) -> None:
+async def _serve(arguments: argparse.Namespace, *, home: Path, held: HeldPorts, port: int, out: TextIO) -> None:
     # Only now: Parlant reads the environment when it is imported.
     import parlant.sdk as p
     from parlant.core.engines.alpha.canned_response_generator import NoMatchResponseProvider
@@ -69,15 +67,15 @@ async def _serve(
     from parlant.core.engines.alpha.perceived_performance_policy import PerceivedPerformancePolicy
 
     from . import hooks, nlp, patches
-    from .agents import MATRIX, Agents, choose
+    from .agents import DEMO, MATRIX, TEST, Agents
 
-    roles = choose(filter(None, arguments.agents.split(",")), test_agents=arguments.test_agents)
+    roles = {**DEMO, **(TEST if arguments.test_agents else {})}
     if arguments.policy == "production":  # which does not allow agents to be made or changed over REST
         roles = {name: role for name, role in roles.items() if name not in MATRIX}
     voices = {role.name: role.voice() for role in roles.values()}
     service = nlp.OfflineNLPService(nlp.Cast(voices, nlp.Gates(home / "gates")))
     agents: Agents
-    base_url = f"http://{arguments.host}:{port}"
+    base_url = f"http://{HOST}:{port}"
 
     class Optimization(BasicOptimizationPolicy):
         # The cache is a file that is written again for every text, and embedding costs nothing here.
@@ -93,7 +91,6 @@ async def _serve(
 
     async def announce() -> None:
         await agents.create_over_rest(base_url)
-        ending.serving = True
         ready = {
             "ready": True,
             "url": base_url,
@@ -110,7 +107,7 @@ async def _serve(
         if listening == port:
             task = asyncio.get_running_loop().create_task(announce())
             tasks.add(task)
-            task.add_done_callback(ending.if_failed)
+            task.add_done_callback(end_if_failed)
 
     held.give_to_uvicorn(started)
     async with contextlib.AsyncExitStack() as stack:
@@ -123,14 +120,14 @@ async def _serve(
         server = await stack.enter_async_context(
             p.Server(
                 port=port,
-                tool_service_port=held.hold("127.0.0.1"),
+                tool_service_port=held.hold(HOST),
                 nlp_service=lambda container: service,
                 session_store=sessions,
                 customer_store=customers,
-                log_level=p.LogLevel[arguments.log_level.upper()],
+                log_level=p.LogLevel.WARNING,
                 configure_container=configure,
                 configure_hooks=hooks.install,
-                **({"host": arguments.host} if "host" in inspect.signature(p.Server).parameters else {}),
+                **({"host": HOST} if "host" in inspect.signature(p.Server).parameters else {}),
             )
         )
         agents = Agents(server, roles)
@@ -142,22 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = _keep_stdout()
     held = HeldPorts()
     try:
-        port = held.hold(arguments.host, arguments.port)
+        port = held.hold(HOST, arguments.port)
     except OSError as error:
-        print(f"cannot listen on {arguments.host}:{arguments.port}: {error}", file=sys.stderr)
+        print(f"cannot listen on {HOST}:{arguments.port}: {error}", file=sys.stderr)
         return 1
-    home = arguments.home
-    temporary = home is None
-    if temporary:
-        home = Path(tempfile.mkdtemp(prefix="parlant-sync-demo-"))
-    home = home.resolve()
-    ending = Ending(home if temporary else None)
-    ending.install()
-    if arguments.die_with_stdin:
-        ending.with_stdin(home if arguments.remove_home else None)
-    try:
-        _environment(home, arguments.policy)
-        asyncio.run(_serve(arguments, home=home, held=held, port=port, out=out, ending=ending))
-    finally:
-        ending.clean_up()
+    home = arguments.home.resolve()
+    end_when_asked(home if arguments.remove_home else None)
+    _environment(home, arguments.policy)
+    asyncio.run(_serve(arguments, home=home, held=held, port=port, out=out))
     return 0
