@@ -32,6 +32,17 @@ _COUNTERS = {
     "reconnects": ("parlant_sync_reconnects", "Times a session's polling went on after failures."),
     "failures": ("parlant_sync_poll_failures", "Polls that failed."),
 }
+_GAUGES = {
+    "parlant_sync_sessions": ("Open sessions by state.", ["client", "state"]),
+    "parlant_sync_backlog_events": ("Events waiting for their readers.", ["client"]),
+    "parlant_sync_failing_sessions": ("Open sessions whose last poll failed.", ["client"]),
+}
+_SESSION_GAUGES = {
+    "parlant_sync_session_consecutive_failures": "Polls that failed since the last one that did not.",
+    "parlant_sync_session_backlog_events": "Events waiting for this session's readers.",
+    "parlant_sync_session_next_offset": "The offset that is polled for.",
+    "parlant_sync_session_last_poll_timestamp_seconds": "When a poll last succeeded, as Unix time.",
+}
 _STATES = ("new", "polling", "waiting", "parked", "ended")
 
 
@@ -93,62 +104,45 @@ class ClientCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """A scrape. Asks nobody: all numbers are in memory."""
         families = self._families()
+        seen: list[tuple[str, Mapping[str, Session], dict[str, int]]] = []
         with self._own_lock():
-            books = list(self._books.items())
-        for name, book in books:
-            client = book.client()
-            if client is None:
-                with self._own_lock():
-                    if self._books.get(name) is book:
-                        del self._books[name]
-                continue
-            with self._own_lock():
+            for name, book in list(self._books.items()):
+                client = book.client()
+                if client is None:
+                    del self._books[name]
+                    continue
                 sessions = client.sessions  # in here: an older picture would make a past session count twice
                 totals = book.totals(session._opened.poller.counts for session in sessions.values())
+                seen.append((name, sessions, totals))
+        for name, sessions, totals in seen:
             for field, total in totals.items():
-                _counter(families, _COUNTERS[field][0]).add_metric([name], total)
+                families[_COUNTERS[field][0]].add_metric([name], total)
             self._show(families, name, sessions)
         yield from families.values()
 
-    def _show(self, families: dict[str, Metric], name: str, sessions: Mapping[str, Session]) -> None:
+    def _show(self, families: Mapping[str, Any], name: str, sessions: Mapping[str, Session]) -> None:
         health = {session_id: session.health for session_id, session in sessions.items()}
         states = [one.state for one in health.values()]
         for state in _STATES:
-            _gauge(families, "parlant_sync_sessions").add_metric([name, state], states.count(state))
-        backlog = sum(one.backlog for one in health.values())
-        _gauge(families, "parlant_sync_backlog_events").add_metric([name], backlog)
+            families["parlant_sync_sessions"].add_metric([name, state], states.count(state))
+        families["parlant_sync_backlog_events"].add_metric([name], sum(one.backlog for one in health.values()))
         failing = sum(one.consecutive_failures > 0 for one in health.values())
-        _gauge(families, "parlant_sync_failing_sessions").add_metric([name], failing)
+        families["parlant_sync_failing_sessions"].add_metric([name], failing)
         if not self._per_session:
             return
         for session_id, one in health.items():
-            labels = [name, session_id]
-            _gauge(families, "parlant_sync_session_consecutive_failures").add_metric(labels, one.consecutive_failures)
-            _gauge(families, "parlant_sync_session_backlog_events").add_metric(labels, one.backlog)
-            _gauge(families, "parlant_sync_session_next_offset").add_metric(labels, one.next_offset)
-            if one.last_poll is not None:
-                at = one.last_poll.timestamp()
-                _gauge(families, "parlant_sync_session_last_poll_timestamp_seconds").add_metric(labels, at)
+            at = one.last_poll.timestamp() if one.last_poll is not None else None
+            values = (one.consecutive_failures, one.backlog, one.next_offset, at)
+            for family, value in zip(_SESSION_GAUGES, values, strict=True):
+                if value is not None:
+                    families[family].add_metric([name, session_id], value)
 
-    def _families(self) -> dict[str, Metric]:
-        found: list[Metric] = [CounterMetricFamily(n, text, labels=["client"]) for n, text in _COUNTERS.values()]
-        found += [
-            GaugeMetricFamily("parlant_sync_sessions", "Open sessions by state.", labels=["client", "state"]),
-            GaugeMetricFamily("parlant_sync_backlog_events", "Events waiting for their readers.", labels=["client"]),
-            GaugeMetricFamily(
-                "parlant_sync_failing_sessions", "Open sessions whose last poll failed.", labels=["client"]
-            ),
-        ]
+    def _families(self) -> dict[str, Any]:
+        found: list[Any] = [CounterMetricFamily(n, text, labels=["client"]) for n, text in _COUNTERS.values()]
+        found += [GaugeMetricFamily(n, text, labels=labels) for n, (text, labels) in _GAUGES.items()]
         if self._per_session:
-            found += [
-                GaugeMetricFamily(f"parlant_sync_session_{what}", text, labels=["client", "session_id"])
-                for what, text in (
-                    ("consecutive_failures", "Polls that failed since the last one that did not."),
-                    ("backlog_events", "Events waiting for this session's readers."),
-                    ("next_offset", "The offset that is polled for."),
-                    ("last_poll_timestamp_seconds", "When a poll last succeeded, as Unix time."),
-                )
-            ]
+            labels = ["client", "session_id"]
+            found += [GaugeMetricFamily(n, text, labels=labels) for n, text in _SESSION_GAUGES.items()]
         return {family.name: family for family in found}
 
     def _own_lock(self) -> AbstractContextManager[Any]:
@@ -159,18 +153,6 @@ class ClientCollector(Collector):
             for book in self._books.values():
                 book.forget()
         return self._lock
-
-
-def _counter(families: Mapping[str, Metric], name: str) -> CounterMetricFamily:
-    family = families[name]
-    assert isinstance(family, CounterMetricFamily)
-    return family
-
-
-def _gauge(families: Mapping[str, Metric], name: str) -> GaugeMetricFamily:
-    family = families[name]
-    assert isinstance(family, GaugeMetricFamily)
-    return family
 
 
 class _Book:
