@@ -86,16 +86,6 @@ def test_what_comes_by_both_ways_is_given_once() -> None:
     assert [first.offset, *drain(feed)] == [1, 2]
 
 
-def test_an_overflow_is_read_again() -> None:
-    server = Server()
-    feed = server.feed(limit=3)
-    for _ in range(10):
-        server.add(2)
-        server.poll()
-    assert drain(feed) == list(range(20))
-    assert server.lists == [0]
-
-
 def end(server: Server, feed: EventFeed, how: str) -> None:
     """The session is closed, or the reader alone."""
     server.hub.end(SessionClosed("closed")) if how == "closed" else feed.leave()
@@ -308,33 +298,6 @@ def test_back_to_gives_again() -> None:
     assert drain(feed) == [0, 1, 2]
     feed.back_to(1)
     assert drain(feed) == [1, 2]
-
-
-def test_a_poll_that_is_overdue_is_repeated_by_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection of the poll has died without a word: the post went through, its event does not come."""
-    monkeypatch.setattr("parlant_sync._polling.event_hub.DELIVERED_WITHIN", 0.05)
-    server = Server()
-
-    def ask_again() -> None:
-        server.add()
-        server.poll()
-
-    feed = EventFeed(server.hub, server.lister, 100, ask_again=ask_again)
-    server.hub._grace = 0.05
-    server.hub.note_posted(0, server.hub.place)
-    event = feed.get(Deadline(30))
-    assert event is not None
-    assert event.offset == 0
-
-
-def test_a_poll_that_delivers_is_left_alone() -> None:
-    server = Server()
-    feed = EventFeed(server.hub, server.lister, 100, ask_again=lambda: pytest.fail("an extra request"))
-    server.hub._grace = 0.0
-    server.hub.note_posted(0, server.hub.place)
-    server.add()
-    server.poll()
-    assert drain(feed) == [0]
 
 
 class Limits(RateLimitedError):

@@ -108,27 +108,6 @@ def test_an_idle_connection_is_not_used_again(answering: RawServer, monkeypatch:
     session.close()
 
 
-def test_keepalive_is_set(answering: RawServer) -> None:
-    slot, session = RunningRequest(), ours()
-    seen: list[int] = []
-    publish = RunningRequest.publish
-
-    class Watching(RunningRequest):
-        __slots__ = ()
-
-        def publish(self, sock: socket.socket | None, **_: bool) -> None:
-            if sock is not None:
-                seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-            publish(self, sock)
-
-    with Watching():
-        session.get(answering.base_url, timeout=5)
-    assert seen
-    assert all(seen)
-    assert slot.sent is False
-    session.close()
-
-
 def test_a_request_inside_a_request(answering: RawServer) -> None:
     outer, inner, session = RunningRequest(), RunningRequest(), ours()
     with outer:

@@ -167,36 +167,6 @@ def test_two_clients_of_one_registry_are_shown_side_by_side(
             register(other, registry=registry, name="third", per_session=True)
 
 
-def test_scraped_while_sessions_come_and_go(
-    server: FakeServer, parlant_client: Client, registry: CollectorRegistry
-) -> None:
-    register(parlant_client, registry=registry)
-    over, failed = threading.Event(), list[BaseException]()
-
-    def run() -> None:
-        last = 0.0
-        try:
-            while not over.is_set():
-                now = one(scrape(registry), "parlant_sync_polls_total")
-                assert now >= last
-                last = now
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(8):
-            with parlant_client.create_session("support") as session:
-                session.send("Hi")
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    assert failed == []
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_child_counts_anew(server: FakeServer) -> None:
     code = """

@@ -154,12 +154,14 @@ def test_a_message_that_is_stored_late_is_found(server: FakeServer, session: Ses
     """Between two looks; and somebody else's message is not taken for it."""
 
     def store_late(response: Response) -> None:
+        server.add_event(session.id, "message", {"message": "another"}, source="customer")
         server.say(session.id, "late", metadata={"parlant_sync_key": "k"})
 
     server.cut_next(POST)
-    server.add_event(session.id, "message", {"message": "another"}, source="customer")
     server.alter_next(look, store_late)
-    assert session.send("late", key="k").text == "echo: late"
+    reply = session.send("late", key="k")
+    assert reply.request is not None
+    assert (reply.text, reply.request.message) == ("echo: late", "late")
 
 
 def test_a_429_is_repeated_and_pauses_all_posts(

@@ -11,7 +11,7 @@ import requests
 from parlant_sync import Client
 from parlant_sync._http import tls
 from parlant_sync._http.auth import TokenSource
-from parlant_sync._settings import Settings, check_base_url
+from parlant_sync._settings import Settings
 from parlant_sync.errors import ConfigurationError, TransportError
 
 DEFAULTS: dict[str, Any] = {
@@ -40,61 +40,6 @@ def settings(base_url: str | None = "http://h", **options: Any) -> Settings:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PARLANT_SERVER", "PARLANT_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("http://h", "http://h"),
-        ("https://h:8800/", "https://h:8800"),
-        ("http://h/prefix/", "http://h/prefix"),
-        ("http://[::1]:8800", "http://[::1]:8800"),
-        ("HTTPS://h:1/Path", "https://h:1/Path"),
-    ],
-)
-def test_good_urls(given: str, kept: str) -> None:
-    assert check_base_url(given) == kept
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "h:8800",
-        "ftp://h",
-        "file:///etc/passwd",
-        "http://",
-        "http://user:pa55word@h",
-        "http://user@h",
-        "http://h?q=1",
-        "http://h/#f",
-        "http://h?",
-        "http://h\n",
-        "http://h/a b",
-        "http://h/\x7f",
-        "http://h/\x00",
-        "http://h:99999",
-        "http://h:0",
-        "http://h:x",
-        "http://h/../x",
-        "http://h\\@evil",
-        "http://[::1",
-        "http://admin:pa55word/x@host",
-        "http://admin:pa55#word@host:8800",
-        "http://us:pa55word@ho\u2100st/",
-        "http://pa55word:pa55word",
-        b"http://admin:pa55word@host",
-        "http://h/\u0085",
-        "http://h/\u2028",
-        "http://h/\u200b",
-        5,
-    ],
-)
-def test_bad_urls(url: object) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        check_base_url(url)
-    assert "pa55" not in str(error.value)
-    assert "base_url" in str(error.value)
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,16 +290,6 @@ def test_a_human_answers_only_while_no_agent_does() -> None:
     assert tracker.human.message == "now me"
 
 
-def test_a_triggered_turn_is_told_by_its_trace() -> None:
-    s = Script()
-    tracker = TurnTracker(trace="t1")
-    feed(tracker, s.status("typing", "t1"), s.says("proactive", "t1"), s.status("ready", "t1"))
-    assert not tracker.over
-    feed(tracker, s.status("ready", "t1", stage="completed"))
-    assert tracker.over
-    assert not tracker.looks_unfinished
-
-
 def test_the_turn_of_a_message_runs_beside_a_triggered_turn() -> None:
     s = Script()
     tracker = TurnTracker(trace="t1")

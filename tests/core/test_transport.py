@@ -277,36 +277,25 @@ def test_headers_of_the_caller(mocked: responses.RequestsMock) -> None:
     assert "Authorization" not in mocked.calls[0].request.headers
 
 
-def test_a_session_factory_is_used(mocked: responses.RequestsMock) -> None:
-    made: list[requests.Session] = []
-
-    def factory() -> requests.Session:
-        session = requests.Session()
-        session.headers["X-Mine"] = "yes"
-        made.append(session)
-        return session
-
-    mocked.get(f"{URL}/agents", json=[])
-    with Client(URL, session_factory=factory) as client:
-        client.agents()
-    assert mocked.calls[0].request.headers["X-Mine"] == "yes"
-    assert len(made) == 1
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else ()
 
 
-def test_a_lone_surrogate_is_not_posted(mocked: responses.RequestsMock, client: Client) -> None:
-    """Servers store it and then fail at every list of the session."""
-    with pytest.raises(errors.ConfigurationError, match="surrogate"):
-        client.create_session("a", title="broken \ud800")
-    assert len(mocked.calls) == 0
-
-
-def test_what_is_nested_so_deep_that_nobody_could_read_it(mocked: responses.RequestsMock, client: Client) -> None:
-    """Servers store it, and every list of the session would be refused by us, and by others who read it."""
-    deep: Any = ()
-    for _ in range(200):
-        deep = [deep]
-    with pytest.raises(errors.ConfigurationError, match="deep"):
-        client.create_session("a", metadata={"deep": deep})
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"title": "broken \ud800"}, "surrogate"),
+        ({"metadata": {"deep": nested(200)}}, "deep"),
+        ({"metadata": {"x": object()}}, "no JSON"),
+    ],
+    ids=["lone surrogate", "deep", "no JSON"],
+)
+def test_what_nobody_could_read_again_is_not_posted(
+    mocked: responses.RequestsMock, client: Client, options: dict[str, Any], told: str
+) -> None:
+    """Servers store it, and then fail at every list of the session, or clients do that read it."""
+    with pytest.raises(errors.ConfigurationError, match=told):
+        client.create_session("a", **options)
     assert len(mocked.calls) == 0
 
 
@@ -317,11 +306,6 @@ def test_text_goes_out_as_utf8(mocked: responses.RequestsMock, client: Client) -
     body = mocked.calls[0].request.body
     assert isinstance(body, bytes)
     assert json.loads(body)["title"] == "논문 é"
-
-
-def test_a_message_that_has_no_json(client: Client) -> None:
-    with pytest.raises(errors.ConfigurationError, match="no JSON"):
-        client.create_session("a", metadata={"x": object()})
 
 
 # -- what is known of a request that failed

@@ -6,6 +6,7 @@ import pytest
 from support.raw_api import VERSIONS, Api
 
 SOURCES = ("customer", "customer_ui", "human_agent", "human_agent_on_behalf_of_ai_agent", "ai_agent", "system")
+STRING = "Input should be a valid string"
 INT = "Input should be a valid integer, unable to parse string as an integer"
 
 
@@ -170,34 +171,34 @@ def problem(kind: str, loc: list[object], message: str) -> dict[str, object]:
     return {"type": kind, "loc": loc, "msg": message}
 
 
+OBJECT = "Input should be a valid dictionary or object to extract fields from"
+LONG = "String should have at most 200 characters"
+ONE_OF = f"Input should be {', '.join(map(repr, SOURCES[:-1]))} or 'system'"
+BOOL = "Input should be a valid boolean, unable to interpret input"
+EVENTS = "/sessions/x/events"
+
+
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("path", "body", "expected"),
     [
-        ({}, problem("missing", ["body", "agent_id"], "Field required")),
+        ("/sessions", {}, problem("missing", ["body", "agent_id"], "Field required")),
+        ("/sessions", ["x"], problem("model_attributes_type", ["body"], OBJECT)),
+        ("/sessions", {"agent_id": "a", "title": 5}, problem("string_type", ["body", "title"], STRING)),
+        ("/sessions", {"agent_id": "a", "title": "x" * 201}, problem("string_too_long", ["body", "title"], LONG)),
+        ("/sessions?limit=x", None, problem("int_parsing", ["query", "limit"], INT)),
+        (f"{EVENTS}?source=zz", None, problem("enum", ["query", "source"], ONE_OF)),
+        (f"{EVENTS}?wait_for_data=1.5", None, problem("int_parsing", ["query", "wait_for_data"], INT)),
+        (f"{EVENTS}?wait_for_data=", None, problem("int_parsing", ["query", "wait_for_data"], INT)),
+        (f"{EVENTS}?min_offset=x", None, problem("int_parsing", ["query", "min_offset"], INT)),
         (
-            ["x"],
-            problem(
-                "model_attributes_type",
-                ["body"],
-                "Input should be a valid dictionary or object to extract fields from",
-            ),
-        ),
-        (
-            {"agent_id": "support", "title": 5},
-            problem("string_type", ["body", "title"], "Input should be a valid string"),
-        ),
-        (
-            {"agent_id": "support", "title": "x" * 201},
-            problem(
-                "string_too_long",
-                ["body", "title"],
-                "String should have at most 200 characters",
-            ),
+            f"{EVENTS}/y?wait_for_completion=maybe",
+            None,
+            problem("bool_parsing", ["query", "wait_for_completion"], BOOL),
         ),
     ],
 )
-def test_sessions_that_are_wrong(api, body, expected):
-    answer = api.call("POST", "/sessions", json=body)
+def test_requests_that_are_wrong(api: Api, path, body, expected):
+    answer = api.call("GET" if body is None else "POST", path, json=body)
     assert (answer.status_code, answer.json()) == (422, {"detail": [expected]})
 
 
@@ -210,29 +211,3 @@ def test_bodies_that_are_no_json(api):
     api.server.agent("support")
     answer = api.call("POST", "/sessions", data='{"agent_id": "support"}')  # no content type: newer FastAPI wants it
     assert answer.json()["detail"][0]["type"] == "model_attributes_type"
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/sessions?limit=x", problem("int_parsing", ["query", "limit"], INT)),
-        (
-            "/sessions/x/events?source=zz",
-            problem("enum", ["query", "source"], f"Input should be {', '.join(map(repr, SOURCES[:-1]))} or 'system'"),
-        ),
-        ("/sessions/x/events?wait_for_data=1.5", problem("int_parsing", ["query", "wait_for_data"], INT)),
-        ("/sessions/x/events?wait_for_data=", problem("int_parsing", ["query", "wait_for_data"], INT)),
-        ("/sessions/x/events?min_offset=x", problem("int_parsing", ["query", "min_offset"], INT)),
-        (
-            "/sessions/x/events/y?wait_for_completion=maybe",
-            problem(
-                "bool_parsing",
-                ["query", "wait_for_completion"],
-                "Input should be a valid boolean, unable to interpret input",
-            ),
-        ),
-    ],
-)
-def test_queries_that_are_wrong(api: Api, path, expected):
-    answer = api.call("GET", path)
-    assert (answer.status_code, answer.json()) == (422, {"detail": [expected]})
