@@ -170,7 +170,7 @@ def test_two_first_turns_at_once_miss_nothing(server: FakeServer, client: Client
         assert first.result(15).text == "echo: one"
 
 
-def test_a_post_that_fails_decides_nothing(server: FakeServer) -> None:
+def test_a_post_that_fails_does_not_decide_where_reading_begins(server: FakeServer) -> None:
     with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
         session_id = server.create_session("a")
         server.fill(session_id, 5)
@@ -184,9 +184,7 @@ def test_a_post_that_fails_decides_nothing(server: FakeServer) -> None:
         assert session.send("again").text == "echo: again"
 
 
-def test_one_that_nobody_refers_to_is_forgotten_but_not_where_it_was_read_to(
-    server: FakeServer, client: Client
-) -> None:
+def test_a_session_nobody_refers_to_is_forgotten_but_its_place_is_kept(server: FakeServer, client: Client) -> None:
     session_id = server.create_session("a")
     server.fill(session_id, 5)
     event = client.session(session_id).post("q")

@@ -57,7 +57,7 @@ def drain(feed: EventFeed) -> list[int]:
     return found
 
 
-def test_from_now_on_costs_no_list() -> None:
+def test_a_reader_from_now_on_needs_no_list() -> None:
     server = Server(5, start=5)
     feed = server.feed()
     server.add(2)
@@ -66,7 +66,7 @@ def test_from_now_on_costs_no_list() -> None:
     assert server.lists == []
 
 
-def test_behind_lists_then_follows() -> None:
+def test_a_reader_that_is_behind_lists_once_and_then_follows() -> None:
     server = Server(5, start=5)
     feed = server.feed(2)
     assert drain(feed) == [2, 3, 4]
@@ -77,7 +77,7 @@ def test_behind_lists_then_follows() -> None:
     assert server.lists == [2]
 
 
-def test_what_comes_by_both_ways_is_given_once() -> None:
+def test_an_event_of_list_and_poll_is_given_once() -> None:
     server = Server(3)
     feed = server.feed(1)
     first = feed.get(Deadline(0))
@@ -124,7 +124,7 @@ def test_the_end_cuts_a_pause_between_lists(how: str, monkeypatch: pytest.Monkey
     assert len(server.lists) == 1
 
 
-def test_now_is_one_call_of_the_lister_that_is_given() -> None:
+def test_list_now_asks_once() -> None:
     server = Server(2, start=2)
     feed = server.feed(0)
     asked: list[int] = []
@@ -261,7 +261,7 @@ def test_a_failing_list_is_repeated_until_it_works(status: int, no_pauses: None)
             server.feed(0).get(Deadline(5))
 
 
-def test_what_is_never_wanted_stays_unwanted() -> None:
+def test_start_at_holds_over_a_new_numbering() -> None:
     """A turn begins behind its message, whatever numbering is noticed later, from further below."""
     server = Server(5, start=5)
     feed = server.feed()

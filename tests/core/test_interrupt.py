@@ -232,7 +232,7 @@ def test_what_a_pool_of_ours_took_is_known(answering: RawServer) -> None:
 # -- RunningRequests
 
 
-def test_calls_are_ended_together(silent: RawServer) -> None:
+def test_running_requests_are_ended_together(silent: RawServer) -> None:
     calls, sessions = RunningRequests(), [ours() for _ in range(3)]
 
     def ask(session: requests.Session) -> None:

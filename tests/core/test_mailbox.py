@@ -20,7 +20,7 @@ def ready(limit: int = 3) -> Mailbox:
     return box
 
 
-def test_it_is_a_queue_that_counts_events() -> None:
+def test_a_mailbox_is_a_queue_that_counts_events() -> None:
     box = ready(10)
     assert isinstance(box, queue.Queue)
     box.offer(batch(1, 2))
@@ -46,7 +46,7 @@ def test_behind_until_caught_up() -> None:
         box.take(0)
 
 
-def test_too_much_is_let_go() -> None:
+def test_a_full_mailbox_lets_go_and_is_behind() -> None:
     box = ready()
     box.offer(batch(1, 2))
     box.offer(batch(3))

@@ -118,7 +118,7 @@ def run_to_the_end(p: Poller) -> None:
     assert p.join(Deadline(10))
 
 
-def test_asks_for_what_comes_after_the_largest_seen() -> None:
+def test_polls_ask_for_what_comes_after_the_largest_offset() -> None:
     api, hub = FakeApi([0, 1, 2], [5], [5, 4, 9], []), EventHub(0)
     run_to_the_end(poller(api, hub))
     assert [offset for offset, _ in api.asked] == [0, 3, 6, 10, 10]
@@ -156,7 +156,7 @@ class Mute(Exception):
     ],
     ids=lambda e: type(e).__name__,
 )
-def test_trouble_backs_off_and_goes_on_at_the_same_offset(trouble: Exception) -> None:
+def test_a_failed_poll_is_repeated_at_the_same_offset_after_a_pause(trouble: Exception) -> None:
     pauses: list[int] = []
     api, hub = FakeApi([0], trouble, trouble, [1], trouble), EventHub(0)
     p = poller(api, hub, backoff=lambda n: pauses.append(n) or 0.0)
@@ -172,7 +172,7 @@ def test_trouble_backs_off_and_goes_on_at_the_same_offset(trouble: Exception) ->
     [GONE, errors.AuthenticationError("no", status=401), errors.PermissionDeniedError("no", status=403)],
     ids=lambda e: type(e).__name__,
 )
-def test_what_ends_it_is_told(cause: errors.ApiError) -> None:
+def test_the_error_that_ends_polling_is_passed_on(cause: errors.ApiError) -> None:
     states: list[str] = []
     api, hub = FakeApi([0], cause), EventHub(0)
     p = poller(api, hub)
@@ -198,7 +198,7 @@ def test_a_429_slows_all_pollers_of_the_client() -> None:
     assert api.list_limiter.delay() > 20
 
 
-def test_a_bug_is_told_to_all_waiters(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_the_poller_ends_all_waits(caplog: pytest.LogCaptureFixture) -> None:
     hub = EventHub(0)
     run_to_the_end(poller(FakeApi(BaseException("strange")), hub))
     assert isinstance(hub.ending, errors.ParlantSyncError)
@@ -246,7 +246,7 @@ def test_poll_now_asks_again() -> None:
     assert [offset for offset, _ in api.asked] == [7, 2]
 
 
-def test_joining_oneself_does_not_wait() -> None:
+def test_join_does_not_wait_in_the_poller_s_own_thread() -> None:
     p = poller(FakeApi())
     joined: list[bool] = []
     p._on_change = lambda: joined.append(p.join(Deadline(60)))  # from both threads
@@ -310,7 +310,7 @@ def test_a_user_who_comes_while_it_is_being_parked_starts_it_again(clock: Clock)
     assert len(api.asked) == 2
 
 
-def test_not_parked_while_somebody_is_inside(clock: Clock) -> None:
+def test_a_poller_in_use_is_not_parked(clock: Clock) -> None:
     idle = Idle(clock, 600)
     idle.unused.set()
     api = FakeApi(idle, idle, idle)
@@ -318,7 +318,7 @@ def test_not_parked_while_somebody_is_inside(clock: Clock) -> None:
     assert len(api.asked) == 4
 
 
-def test_but_not_the_pause_after_a_429() -> None:
+def test_the_pause_after_a_429_is_cut_by_stop_alone() -> None:
     api = FakeApi([0])
     api.list_limiter.limited(60.0)
     p = poller(api)
@@ -432,7 +432,7 @@ class Moving(EventHub):
         self.now = place
 
 
-def test_a_kick_just_before_the_request_is_not_lost() -> None:
+def test_poll_now_just_before_the_request_is_not_lost() -> None:
     """It would be a minute before the poller looked again."""
     hub, api = Moving(7), FakeApi()
     kicked: list[bool] = []
@@ -449,7 +449,7 @@ def test_a_kick_just_before_the_request_is_not_lost() -> None:
     assert [offset for offset, _ in api.asked] == [7, 2]
 
 
-def test_an_early_answer_to_what_is_not_asked_any_more_is_no_trouble(clock: Clock) -> None:
+def test_an_early_answer_of_an_old_numbering_is_no_failure(clock: Clock) -> None:
     """The numbering went back meanwhile; what the server has now is to be asked for at once."""
     hub, pauses = EventHub(7), list[int]()
 

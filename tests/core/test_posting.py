@@ -55,7 +55,7 @@ def posted(server: FakeServer, session: Session) -> list[str]:
 @pytest.mark.parametrize(
     "how", ["cut", "reset", "html", "half a body", "held", "302", "408", "425", "502", "504", "520", "524"]
 )
-def test_stored_but_not_told(server: FakeServer, session: Session, how: str) -> None:
+def test_a_stored_message_whose_answer_is_lost_gets_its_reply(server: FakeServer, session: Session, how: str) -> None:
     """The server has it, and the caller gets its reply: by one copy."""
     session.send("before")
     hold = None
@@ -87,7 +87,7 @@ def test_a_500_that_was_stored(server: FakeServer, session: Session) -> None:
 @pytest.mark.parametrize(
     "how", ["cut", "500 of a proxy", "302", "408", "425", "502", "503", "504", "520", "524", "201 of a proxy"]
 )
-def test_nobody_can_tell(server: FakeServer, session: Session, how: str) -> None:
+def test_a_message_whose_fate_is_unknown_is_reported(server: FakeServer, session: Session, how: str) -> None:
     if how == "cut":
         server.cut_next(POST)
     elif how == "500 of a proxy":
@@ -216,7 +216,7 @@ def test_the_same_text_twice_is_two_messages(server: FakeServer, session: Sessio
     [(200, b"<html>a proxy's page</html>"), (403, b'{"detail": "no"}'), (404, b'{"detail": "gone"}')],
     ids=["no list", "refused", "gone"],
 )
-def test_what_the_look_meets_tells_nothing_of_the_message(
+def test_an_error_of_the_look_is_not_the_outcome_of_the_post(
     server: FakeServer, session: Session, status: int, body: bytes
 ) -> None:
     """An error of the list is not the outcome of the post, which may be stored."""

@@ -46,7 +46,7 @@ def together(count: int, call: Callable[[], Any]) -> list[Any]:
         return list(pool.map(one, range(count)))
 
 
-def test_they_share_its_failure_too(server: FakeServer) -> None:
+def test_threads_that_open_one_session_share_its_failure(server: FakeServer) -> None:
     hold = server.hold_next("GET /sessions/nowhere")
     with Client(server.base_url) as client:
         threading.Thread(target=lambda: (server.wait_requests("GET /sessions/nowhere"), hold.release())).start()
@@ -57,7 +57,7 @@ def test_they_share_its_failure_too(server: FakeServer) -> None:
         assert pollers() == []
 
 
-def test_since_that_differs_is_refused(server: FakeServer) -> None:
+def test_another_since_for_an_open_session_is_refused(server: FakeServer) -> None:
     session_id = server.create_session("a")
     with Client(server.base_url) as client:
         session = client.session(session_id, since=0)
@@ -71,7 +71,7 @@ def test_since_that_differs_is_refused(server: FakeServer) -> None:
                 client.session(session_id, since=bad)  # type: ignore[arg-type]
 
 
-def test_close_is_at_once_and_for_everybody(server: FakeServer) -> None:
+def test_close_ends_all_waits_at_once(server: FakeServer) -> None:
     client = Client(server.base_url)
     session = client.create_session("a")
     server.wait_polls(1)
@@ -111,7 +111,7 @@ def test_two_hundred_sessions_end_together(server: FakeServer) -> None:
     assert all(s.closed for s in sessions)
 
 
-def test_an_opener_that_comes_too_late(server: FakeServer) -> None:
+def test_a_session_that_opens_while_its_client_is_closed(server: FakeServer) -> None:
     """The client is closed while an attach is under way."""
     session_id = server.create_session("a")
     client = Client(server.base_url)
@@ -129,7 +129,7 @@ def test_an_opener_that_comes_too_late(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     "delete", [lambda client, session: session.delete(), lambda client, session: client.delete_session(session.id)]
 )
-def test_deleted_from_here_it_is_told_as_that_whoever_notices_first(
+def test_a_session_deleted_here_says_so_whoever_notices_first(
     server: FakeServer, delete: Callable[[Client, Any], None]
 ) -> None:
     """The poller may meet the 404 before the answer to the DELETE is in."""
@@ -156,7 +156,7 @@ def test_deleted_from_here_it_is_told_as_that_whoever_notices_first(
             list(refused.iter_events())
 
 
-def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: FakeServer) -> None:
+def test_a_parked_and_forgotten_session_is_read_on_where_reading_stopped(server: FakeServer) -> None:
     """As a web application uses it: whoever asks for a session by its id holds nothing from one request to the next."""
     with Client(server.base_url, poll_wait=1, idle_timeout=0.2) as client:
         session_id = client.create_session("a").id
@@ -179,7 +179,7 @@ def test_what_was_parked_and_forgotten_goes_on_where_it_was_read_to(server: Fake
         assert read() == []  # of a session that was closed nothing is remembered
 
 
-def test_one_that_is_closed_while_its_place_is_remembered() -> None:
+def test_a_session_closed_while_its_place_is_stored_is_not_kept() -> None:
     """By a __del__ that a collection runs in there, in the same thread."""
     registry = Registry()
     session: Any = FakeSession(state="parked")
@@ -214,7 +214,7 @@ def test_a_closed_session_leaves_nothing_to_its_finalizer(server: FakeServer) ->
         assert not finalizer.alive
 
 
-def test_not_parked_inside_a_call(server: FakeServer) -> None:
+def test_a_session_is_not_parked_during_a_call(server: FakeServer) -> None:
     server.agent("a").waits("g").replies("late")
     with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client, ThreadPoolExecutor(1) as pool:
         session = client.create_session("a")
@@ -226,7 +226,7 @@ def test_not_parked_inside_a_call(server: FakeServer) -> None:
         assert sending.result(10).text == "late"
 
 
-def test_a_dead_session_is_let_go_of_and_opened_anew(server: FakeServer) -> None:
+def test_a_session_whose_polling_has_ended_is_opened_anew(server: FakeServer) -> None:
     with Client(server.base_url) as client:
         session = client.create_session("a")
         server.wait_polls(1)
@@ -398,7 +398,7 @@ def test_an_interrupt_at_any_line_of_an_opener_leaves_the_id_free(make: Callable
 @pytest.mark.parametrize(
     "trouble", [KeyboardInterrupt(), errors.TransportError("no thread")], ids=["interrupt", "error"]
 )
-def test_what_cannot_be_started_is_closed_and_collected(trouble: BaseException) -> None:
+def test_a_session_that_cannot_be_started_is_closed_and_freed(trouble: BaseException) -> None:
     registry = Registry()
     session: Any = FakeSession(trouble=trouble)
     gone = weakref.ref(session)
@@ -415,7 +415,7 @@ def test_what_cannot_be_started_is_closed_and_collected(trouble: BaseException) 
     assert not registry.all()
 
 
-def test_opened_while_the_client_was_closed() -> None:
+def test_a_session_made_while_its_client_is_closed_is_closed_too() -> None:
     registry, session = Registry(), FakeSession()
 
     def make() -> FakeSession:
@@ -445,7 +445,7 @@ def test_a_failure_is_shared_without_what_it_was_about() -> None:
         gc.enable()
 
 
-def test_resting_sessions_that_are_collected_while_they_are_listed() -> None:
+def test_parked_sessions_may_be_freed_while_they_are_listed() -> None:
     registry = Registry()
     sessions = [FakeSession(str(number), state="parked") for number in range(3)]
     for session in sessions:
@@ -513,7 +513,7 @@ def test_a_session_that_is_closed_in_the_middle_by_the_same_thread(call: Callabl
 
 
 @pytest.mark.parametrize("state", ["polling", "parked"])
-def test_one_that_ends_before_it_is_in_the_book_is_not_held(state: str) -> None:
+def test_a_session_that_ends_while_it_is_registered_is_not_kept(state: str) -> None:
     """Its first poll was refused: what told the registry so found nothing to let go of, and comes no more."""
     registry = Registry()
     session: Any = FakeSession(state=state)

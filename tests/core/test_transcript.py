@@ -109,7 +109,7 @@ def test_a_turn_that_just_stops_while_a_message_grows(told: Transcript) -> None:
     assert (told.growing, told.pieces, told.restarts, offsets(told)) == (None, [], 1, [1, 2, 3])
 
 
-def test_told_everything_again(told: Transcript) -> None:
+def test_after_an_interrupt_all_events_are_told_again(told: Transcript) -> None:
     """After an interrupt: nothing of before is left, be it half a message, and the pieces begin again."""
     take(told, message(2, "first"), streamed(3, "hal"), status(4, "typing"))
     told.start_over()

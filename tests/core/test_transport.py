@@ -58,7 +58,9 @@ def client(no_pauses: None) -> Iterator[Client]:
         (599, errors.ServerError),
     ],
 )
-def test_statuses(mocked: responses.RequestsMock, client: Client, status: int, kind: type[errors.ApiError]) -> None:
+def test_each_status_has_its_type_of_error(
+    mocked: responses.RequestsMock, client: Client, status: int, kind: type[errors.ApiError]
+) -> None:
     headers = {"Location": "http://elsewhere.test/"} if status in (301, 307) else {}
     mocked.get(f"{URL}/agents/a%2Fb", status=status, json=DETAIL, headers=headers)
     with pytest.raises(errors.ApiError) as caught:
@@ -81,7 +83,9 @@ def test_statuses(mocked: responses.RequestsMock, client: Client, status: int, k
         (b"\xff\xfe\x00", None),
     ],
 )
-def test_bodies_of_errors(mocked: responses.RequestsMock, client: Client, body: bytes, detail: str | None) -> None:
+def test_the_detail_in_each_kind_of_error_body(
+    mocked: responses.RequestsMock, client: Client, body: bytes, detail: str | None
+) -> None:
     mocked.get(f"{URL}/agents/a", status=404, body=body)
     with pytest.raises(errors.NotFoundError) as caught:
         client.agent("a")
@@ -101,27 +105,29 @@ def test_an_echo_of_the_headers_is_redacted(mocked: responses.RequestsMock, clie
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[1]", b"[" * 100_000, b'[{"id": 7}]'])
-def test_a_success_that_is_none(mocked: responses.RequestsMock, client: Client, body: bytes) -> None:
+def test_a_success_with_a_body_of_another_kind_is_a_protocol_error(
+    mocked: responses.RequestsMock, client: Client, body: bytes
+) -> None:
     mocked.get(f"{URL}/agents", body=body)
     with pytest.raises(errors.ProtocolError, match=re.escape(URL)):
         client.agents()
 
 
-def test_passing_trouble_is_tried_again(mocked: responses.RequestsMock, client: Client) -> None:
+def test_a_failure_that_passes_is_repeated(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.get(f"{URL}/agents", status=502)
     mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
     mocked.get(f"{URL}/agents", json=[{"id": "a", "name": "A"}])
     assert [agent.name for agent in client.agents()] == ["A"]
 
 
-def test_lasting_trouble_is_told(mocked: responses.RequestsMock, client: Client) -> None:
+def test_a_failure_that_lasts_is_raised_after_three_attempts(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.get(f"{URL}/agents", body=requests.ConnectionError("reset"))
     with pytest.raises(errors.TransportError, match=re.escape(URL)):
         client.agents()
     assert len(mocked.calls) == 3
 
 
-def test_an_empty_200_may_pass(mocked: responses.RequestsMock, client: Client) -> None:
+def test_an_empty_200_is_asked_again(mocked: responses.RequestsMock, client: Client) -> None:
     mocked.get(f"{URL}/agents", body=b"")
     mocked.get(f"{URL}/agents", json=[])
     assert client.agents() == []
@@ -148,7 +154,7 @@ def test_what_may_have_been_created_is_not_created_again(
     assert len(mocked.calls) == 1
 
 
-def test_a_factory_of_something_else() -> None:
+def test_a_session_factory_must_return_a_session() -> None:
     with Client(URL, session_factory=lambda: 5) as client, pytest.raises(errors.ConfigurationError):  # type: ignore[arg-type, return-value]
         client.agents()
 

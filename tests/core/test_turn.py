@@ -33,7 +33,7 @@ from parlant_sync._turns import tracker, turn_queue
 from parlant_sync.testing import FakeServer, Response
 
 
-def test_the_reply_has_it_all(server: FakeServer, session: Session) -> None:
+def test_what_a_reply_holds(server: FakeServer, session: Session) -> None:
     agent = server.agent("a").replies("One.", then="Two.").with_preamble("Hmm...").with_tool("t", {"x": 1}, "done")
     agent.with_matches(guidelines=["g"], journeys=["j"], journey_states=["s1", "s2"])
     reply = session.send("q", metadata={"mine": 1})
@@ -51,7 +51,7 @@ def test_the_reply_has_it_all(server: FakeServer, session: Session) -> None:
     assert pickle.loads(pickle.dumps(reply)) == reply
 
 
-def test_a_turn_is_told_whole_in_each_way(server: FakeServer, session: Session) -> None:
+def test_text_events_and_reply_of_a_turn_agree(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("One.", then="Two.").with_preamble()
     with session.stream("q") as turn:
         pieces = list(turn.text)
@@ -82,7 +82,7 @@ def test_an_engine_error_has_what_was_said(server: FakeServer, session: Session)
     assert session.send("q").text == "clean"
 
 
-def test_a_list_that_meets_something_odd_does_not_end_a_turn(server: FakeServer, session: Session) -> None:
+def test_an_odd_answer_to_a_list_does_not_end_a_turn(server: FakeServer, session: Session) -> None:
     """It began behind, for its message was found by looking."""
     server.cut_next("POST /events", stored=True)
     turn = session.stream("q")
@@ -127,7 +127,7 @@ def test_a_second_send_waits_its_turn_within_its_own_time(
     assert "two" not in customers
 
 
-def test_an_abandoned_turn_lets_go(server: FakeServer, session: Session) -> None:
+def test_an_abandoned_turn_frees_the_queue(server: FakeServer, session: Session) -> None:
     server.agent("a").ignores()
     server.agent("a").replies("fine")
     turn = session.stream("collected")

@@ -84,7 +84,7 @@ def test_a_pattern_that_no_request_is_like(api, pattern):
         api.server.wait_requests(pattern, timeout=0.01)
 
 
-def test_faults_that_cannot_be_meant(api):
+def test_impossible_faults_are_refused(api):
     for order in (
         lambda: api.server.hold_next("/agents", times=0),
         lambda: api.server.drip_next("/agents", size=0),

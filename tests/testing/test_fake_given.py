@@ -28,7 +28,7 @@ from support.raw_api import brief
         (lambda agent: agent.emits({"kind": "custom", "data": "\ud800"}), "an event holds a lone surrogate"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_where_it_is_written(api, write, told):
+def test_a_wrong_script_is_refused_where_it_is_written(api, write, told):
     agent = api.server.agent("support")
     with pytest.raises(ValueError, match=told):
         write(agent)

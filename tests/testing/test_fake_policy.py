@@ -135,7 +135,7 @@ def test_a_minute_later(serve):
     assert [api.call("GET", "/agents").status_code for _ in range(3)] == [200, 200, 429]
 
 
-def test_what_it_does_not_know():
+def test_unknown_versions_policies_and_traces_are_refused():
     with pytest.raises(ValueError, match="production"):
         FakeServer(policy="strict")
     with pytest.raises(ValueError, match=r"3\.0, 3\.1, 3\.2, 3\.3"):

@@ -76,7 +76,7 @@ def test_a_condition_is_asked_about_messages_only(api):
 
 
 @pytest.mark.parametrize(("given", "error"), [(5, TypeError), ("\ud800", ValueError)])
-def test_conditions_that_cannot_be_meant(api, given, error):
+def test_a_condition_must_be_a_text_a_pattern_or_a_function(api, given, error):
     with pytest.raises(error, match="condition"):
         api.server.agent("support").when(given)
 

@@ -68,7 +68,7 @@ def test_interrupted_it_never_gets_its_null(api):
     assert [brief(e) for e in events[1:4]] == ["customer:stop that", "cancelled", "ready(completed)"]
 
 
-def test_it_breaks(api):
+def test_a_stream_that_breaks_ends_with_an_error(api):
     session, event = begin(api, "a b c d", breaks_after=2)
     api.server.release("g")
     api.server.wait_idle()
@@ -77,7 +77,7 @@ def test_it_breaks(api):
     assert [brief(e) for e in events[1:]] == ["ready(completed)", "error"]
 
 
-def test_it_breaks_at_once(api):
+def test_a_stream_that_breaks_before_its_first_piece(api):
     api.server.agent("support").streams("a b", breaks_after=0)
     events = api.turn(api.session(), "go")
     assert [brief(e) for e in events][-3:] == ["typing", "ready(completed)", "error"]
