@@ -12,8 +12,9 @@ from parlant_sync.testing import FakeServer
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
+def server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+    """The newest, or those of a test's ``@pytest.mark.parametrize("server", [versions], indirect=True)``."""
+    with FakeServer(getattr(request, "param", "3.3")) as server:
         server.agent("a")
         yield server
 

@@ -6,10 +6,10 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync import Client, Session
@@ -110,12 +110,11 @@ def test_next_turn_begins_after_what_was_there(server: FakeServer, client: Clien
     server.say(session_id, "old")
     server.wait_idle()
     session = client.session(session_id)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(session.next_turn, timeout=10)
-        wait_until(lambda: session.cursor is not None)
-        with Client(server.base_url) as other:
-            other.session(session_id).send("from elsewhere")
-        assert waiting.result(10).text == "echo: from elsewhere"
+    waiting = in_background(session.next_turn, timeout=10)
+    wait_until(lambda: session.cursor is not None)
+    with Client(server.base_url) as other:
+        other.session(session_id).send("from elsewhere")
+    assert waiting.result(10).text == "echo: from elsewhere"
 
 
 def test_iter_events_gives_what_comes_after_it_was_called(server: FakeServer, client: Client) -> None:
@@ -160,14 +159,13 @@ def test_two_first_turns_at_once_miss_nothing(server: FakeServer, client: Client
     server.fill(session_id, 5)
     session = client.session(session_id)
     hold = server.hold_next("POST")
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(session.send, "one", timeout=10)
-        hold.wait()
-        server.wait_idle()  # its turn is over, and its answer to the POST is still held
-        second = pool.submit(session.send, "two", interrupt=True, timeout=10)
-        assert second.result(15).text == "echo: two"
-        hold.release()
-        assert first.result(15).text == "echo: one"
+    first = in_background(session.send, "one", timeout=10)
+    hold.wait()
+    server.wait_idle()  # its turn is over, and its answer to the POST is still held
+    second = in_background(session.send, "two", interrupt=True, timeout=10)
+    assert second.result(15).text == "echo: two"
+    hold.release()
+    assert first.result(15).text == "echo: one"
 
 
 def test_a_post_that_fails_does_not_decide_where_reading_begins(server: FakeServer) -> None:

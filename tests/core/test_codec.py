@@ -7,10 +7,10 @@ import random
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import errors
 from parlant_sync._http import codec
@@ -120,13 +120,12 @@ def test_a_value_that_holds_itself_is_not_posted() -> None:
 def test_deep_json_on_a_small_stack() -> None:
     size = threading.stack_size(256 * 1024)
     try:
-        with ThreadPoolExecutor(1) as pool:
-            with pytest.raises(ValueError, match="nested too deeply"):
-                pool.submit(codec.decode_json, b"[" * 100_000).result()
-            nested = b"[" * 200 + b"]" * 200
-            assert pool.submit(codec.decode_json, nested).result() is not None
-            with pytest.raises(errors.ConfigurationError):
-                pool.submit(codec.encode, json.loads(b"[" * 600 + b"]" * 600)).result()
+        with pytest.raises(ValueError, match="nested too deeply"):
+            in_background(codec.decode_json, b"[" * 100_000).result()
+        nested = b"[" * 200 + b"]" * 200
+        assert in_background(codec.decode_json, nested).result() is not None
+        with pytest.raises(errors.ConfigurationError):
+            in_background(codec.encode, json.loads(b"[" * 600 + b"]" * 600)).result()
     finally:
         threading.stack_size(size)
 

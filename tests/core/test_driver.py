@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync import AgentUnavailable, Client, Session, TurnTimeout
@@ -79,17 +79,16 @@ def test_a_turn_of_a_hook_that_is_read_late_waits_no_more(server: FakeServer, se
 def test_a_quiet_period_is_over_only_if_the_server_says_so(server: FakeServer, session: Session) -> None:
     """The polls see nothing while they fail; the list that is then asked shows that the turn goes on."""
     server.agent("a").replies("answer").with_hook_message("hi").waits("g", at="start")
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(session.send, "q", timeout=20)
-        server.reached("g")
-        server.fail_next(lambda request: request.waits, 502, times=None)
-        server.cut_connections()
-        wait_until(lambda: session.health.consecutive_failures)
-        server.forget_requests()
-        server.release("g")
-        server.wait_requests(lambda request: request.query.get("wait_for_data") == "0")
-        server.clear_faults()
-        assert sending.result(20).text == "hi\n\nanswer"
+    turn = session.stream("q", timeout=20)
+    replying = in_background(turn.reply)
+    server.reached("g")
+    wait_until(lambda: session.health.next_offset == 3)  # the hook's message has come
+    server.fail_next(lambda request: request.waits, 502, times=None)
+    server.cut_connections()
+    server.release("g")
+    server.wait_requests(lambda request: request.query.get("wait_for_data") == "0")
+    server.clear_faults()
+    assert replying.result(20).text == "hi\n\nanswer"
 
 
 def test_later_events_end_a_quiet_period_that_is_past(

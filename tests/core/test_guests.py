@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import AgentError, AuthenticationError, Client, NotFoundError, PermissionDeniedError
 from parlant_sync._http.auth import GuestToken
@@ -62,14 +62,14 @@ def test_other_servers_give_no_token(version: str) -> None:
 
 def test_two_first_sessions_at_once_belong_to_one_guest(server: FakeServer) -> None:
     both = threading.Barrier(2)
-    with Client(server.base_url) as client, ThreadPoolExecutor(2) as pool:
+    with Client(server.base_url) as client:
         hold = server.hold_next("POST /sessions", times=2)
 
         def converse() -> str:
             both.wait(5)
             return client.create_session("a").send("hello").text
 
-        calls = [pool.submit(converse) for _ in range(2)]
+        calls = [in_background(converse) for _ in range(2)]
         hold.wait(count=2)
         hold.release()
         assert [call.result(10) for call in calls] == ["echo: hello"] * 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import Clock, wait_until
 
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
@@ -121,13 +121,12 @@ class TestGivingUp:
     def test_the_stop_signal_ends_a_hundred_waits(self) -> None:
         limiter, stop = RateLimiter(), StopSignal()
         limiter.limited(30.0)
-        with ThreadPoolExecutor(100) as pool:
-            waits = [pool.submit(limiter.wait, stop) for _ in range(100)]
-            wait_until(lambda: len(stop._waits) == 100)
-            started = time.monotonic()
-            stop.set()
-            assert not any(wait.result(5) for wait in waits)
-            assert time.monotonic() - started < 2
+        waits = [in_background(limiter.wait, stop) for _ in range(100)]
+        wait_until(lambda: len(stop._waits) == 100)
+        started = time.monotonic()
+        stop.set()
+        assert not any(wait.result(5) for wait in waits)
+        assert time.monotonic() - started < 2
         assert not limiter.wait(stop)
 
     def test_many_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +142,10 @@ class TestGivingUp:
             went.extend([time.monotonic()] if may else [])
             return may
 
-        with ThreadPoolExecutor(40) as pool:
-            waits = [pool.submit(go, stop) for stop in stops]
-            for stop in stops[::2]:
-                stop.set()
-            again = time.monotonic()
-            limiter.limited(0.2)
-            assert all(wait.result(20) for wait in waits[1::2])
+        waits = [in_background(go, stop) for stop in stops]
+        for stop in stops[::2]:
+            stop.set()
+        again = time.monotonic()
+        limiter.limited(0.2)
+        assert all(wait.result(20) for wait in waits[1::2])
         assert min(went[-10:]) >= again + 0.2

@@ -6,10 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session, TransportError
@@ -20,6 +20,10 @@ from parlant_sync.testing import FakeServer, Response
 def client(server: FakeServer) -> Iterator[Client]:
     with Client(server.base_url, backlog_limit=50) as client:
         yield client
+
+
+# Offsets are used again: the numbering goes back.
+reuses_offsets = pytest.mark.parametrize("server", ["3.2"], indirect=True)
 
 
 def offsets(events: object) -> list[int]:
@@ -37,11 +41,10 @@ def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) 
 
 
 def test_timeout_counts_filtered_events(server: FakeServer, session: Session) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        reader = session.iter_events(timeout=1.0, kinds="custom")
-        reading = pool.submit(list, reader)
-        session.post("x")
-        assert reading.result(30) == []
+    reader = session.iter_events(timeout=1.0, kinds="custom")
+    reading = in_background(list, reader)
+    session.post("x")
+    assert reading.result(30) == []
     assert session.cursor == len(session.history())
 
 
@@ -62,28 +65,26 @@ def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> Non
 
 def test_close_ends_a_loop_in_another_thread(session: Session) -> None:
     reader = session.iter_events()
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(list, reader)
-        reader.close()
-        assert reading.result(5) == []
+    reading = in_background(list, reader)
+    reader.close()
+    assert reading.result(5) == []
     assert not session.closed
 
 
 def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     inside = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(lambda: (inside.set(), next(reader))[1])
-        assert inside.wait(5)
-        server.wait_polls(1)
-        while not session._opened.position.claim.taken():  # until the thread is inside its next
-            threading.Event().wait(0.001)
-        with pytest.raises(ConcurrencyError, match="since="):
-            session.iter_events()
-        with pytest.raises(ConcurrencyError, match="since="):
-            next(reader)
-        server.say(session.id, "hello")
-        assert reading.result(5).message == "hello"
+    reading = in_background(lambda: (inside.set(), next(reader))[1])
+    assert inside.wait(5)
+    server.wait_polls(1)
+    while not session._opened.position.claim.taken():  # until the thread is inside its next
+        threading.Event().wait(0.001)
+    with pytest.raises(ConcurrencyError, match="since="):
+        session.iter_events()
+    with pytest.raises(ConcurrencyError, match="since="):
+        next(reader)
+    server.say(session.id, "hello")
+    assert reading.result(5).message == "hello"
     reader.close()
 
 
@@ -153,21 +154,22 @@ def test_a_partial_reader_left_behind_repeats_nothing(server: FakeServer, sessio
     assert offsets(partial) == []
 
 
+@reuses_offsets
 @pytest.mark.parametrize("keep", [0, 6])
-def test_what_a_wipe_left_and_what_others_wrote_after_it_is_given(keep: int) -> None:
-    with FakeServer("3.2") as server, Client(server.base_url) as client:
-        server.agent("a").ignores()
-        session = client.create_session("a")
-        server.fill(session.id, 10)
-        wait_until(lambda: session.health.next_offset == 10)
-        unread = session.iter_events(timeout=1)
-        read = session.iter_events(since="latest", timeout=1)
-        server.wipe(session.id, keep)
-        server.add_event(session.id)
-        server.add_event(session.id)
-        session.post("hello")
-        assert offsets(unread) == list(range(keep + 3))
-        assert offsets(read) == list(range(keep, keep + 3))
+def test_what_a_wipe_left_and_what_others_wrote_after_it_is_given(
+    server: FakeServer, session: Session, keep: int
+) -> None:
+    server.agent("a").ignores()
+    server.fill(session.id, 10)
+    wait_until(lambda: session.health.next_offset == 10)
+    unread = session.iter_events(timeout=1)
+    read = session.iter_events(since="latest", timeout=1)
+    server.wipe(session.id, keep)
+    server.add_event(session.id)
+    server.add_event(session.id)
+    session.post("hello")
+    assert offsets(unread) == list(range(keep + 3))
+    assert offsets(read) == list(range(keep, keep + 3))
 
 
 def test_latest_is_what_the_server_has_now(server: FakeServer) -> None:
@@ -323,22 +325,21 @@ def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: S
     assert not reading.is_alive()
 
 
-def test_refused_while_it_learns_of_a_new_numbering() -> None:
-    with FakeServer("3.2") as server, Client(server.base_url) as client:
-        server.agent("a").ignores()
-        session = client.create_session("a")
-        server.fill(session.id, 10)
-        wait_until(lambda: session.health.next_offset == 10)
-        assert len(list(session.iter_events(timeout=1))) == 10
-        reader = session.iter_events(timeout=0)
-        server.wipe(session.id)
-        session.post("hello")
-        server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=None)
-        with pytest.raises(ServerError):
-            next(reader)
-        server.clear_faults()
-        assert offsets(reader) == [0]
-        assert offsets(session.iter_events(timeout=0)) == []
+@reuses_offsets
+def test_refused_while_it_learns_of_a_new_numbering(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    server.fill(session.id, 10)
+    wait_until(lambda: session.health.next_offset == 10)
+    assert len(list(session.iter_events(timeout=1))) == 10
+    reader = session.iter_events(timeout=0)
+    server.wipe(session.id)
+    session.post("hello")
+    server.fail_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0", 503, times=None)
+    with pytest.raises(ServerError):
+        next(reader)
+    server.clear_faults()
+    assert offsets(reader) == [0]
+    assert offsets(session.iter_events(timeout=0)) == []
 
 
 @pytest.mark.slow
@@ -363,16 +364,15 @@ def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeSe
     server.alter_next("GET /sessions/*/events/*", grow, times=None)
     server.add_event(session.id, "message", stored("first", whole=False), trace="T")
     got: list[tuple[int, str | None, bool]] = []
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(
-            lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
-        )
-        wait_until(lambda: session._opened.position.growing is not None)
-        server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
-        server.add_event(session.id, "message", stored("second", whole=False), trace="T")
-        wait_until(lambda: session.health.next_offset == 3)
-        ended.set()
-        reading.result(30)
+    reading = in_background(
+        lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
+    )
+    wait_until(lambda: session._opened.position.growing is not None)
+    server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
+    server.add_event(session.id, "message", stored("second", whole=False), trace="T")
+    wait_until(lambda: session.health.next_offset == 3)
+    ended.set()
+    reading.result(30)
     assert got == [(0, "first done", False), (1, None, False), (2, "second done", False)]
 
 
@@ -388,17 +388,18 @@ def test_closed_after_an_overflow_it_gives_what_had_arrived(server: FakeServer) 
         assert offsets(reader) == list(range(32))
 
 
-def test_two_default_readers_over_a_numbering_that_went_back_give_each_event_once() -> None:
+@reuses_offsets
+def test_two_default_readers_over_a_numbering_that_went_back_give_each_event_once(
+    server: FakeServer, session: Session
+) -> None:
     """What the first has given of the new numbering, the second is told when it learns of that."""
-    with FakeServer("3.2") as server, Client(server.base_url) as client:
-        server.agent("a").ignores()
-        session = client.create_session("a")
-        server.fill(session.id, 3)
-        wait_until(lambda: session.health.next_offset == 3)
-        assert offsets(session.iter_events(timeout=0)) == [0, 1, 2]
-        late = session.iter_events(timeout=0)
-        server.wipe(session.id)
-        server.add_event(session.id)
-        session.post("hello")
-        assert next(session.iter_events(timeout=0)).offset == 0
-        assert offsets(late) == [1]
+    server.agent("a").ignores()
+    server.fill(session.id, 3)
+    wait_until(lambda: session.health.next_offset == 3)
+    assert offsets(session.iter_events(timeout=0)) == [0, 1, 2]
+    late = session.iter_events(timeout=0)
+    server.wipe(session.id)
+    server.add_event(session.id)
+    session.post("hello")
+    assert next(session.iter_events(timeout=0)).offset == 0
+    assert offsets(late) == [1]

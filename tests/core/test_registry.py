@@ -77,18 +77,17 @@ def test_close_ends_all_waits_at_once(server: FakeServer) -> None:
     server.wait_polls(1)
     server.agent("a").ignores()
     reader = session.iter_events()
-    with ThreadPoolExecutor(3) as pool:
-        sending = pool.submit(session.send, "hello")
-        reading = pool.submit(list, reader)
-        second = pool.submit(session.send, "waits for the first")
-        server.wait_events(session.id, 1)
-        started = time.monotonic()
-        session.close()
-        for waiting in (sending, second):
-            with pytest.raises(errors.SessionClosed, match=session.id):
-                waiting.result(5)
-        assert [e.kind for e in reading.result(5)] in ([], ["message"])
-        assert time.monotonic() - started < 5
+    sending = in_background(session.send, "hello")
+    reading = in_background(list, reader)
+    second = in_background(session.send, "waits for the first")
+    server.wait_events(session.id, 1)
+    started = time.monotonic()
+    session.close()
+    for waiting in (sending, second):
+        with pytest.raises(errors.SessionClosed, match=session.id):
+            waiting.result(5)
+    assert [e.kind for e in reading.result(5)] in ([], ["message"])
+    assert time.monotonic() - started < 5
     session.close()
     with pytest.raises(errors.SessionClosed):
         session.send("x")
@@ -116,13 +115,12 @@ def test_a_session_that_opens_while_its_client_is_closed(server: FakeServer) -> 
     session_id = server.create_session("a")
     client = Client(server.base_url)
     hold = server.hold_next(f"GET /sessions/{session_id}")
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(client.session, session_id)
-        server.wait_requests(f"GET /sessions/{session_id}")
-        client.close()
-        hold.release()
-        with pytest.raises(errors.SessionClosed):
-            opening.result(10)
+    opening = in_background(client.session, session_id)
+    server.wait_requests(f"GET /sessions/{session_id}")
+    client.close()
+    hold.release()
+    with pytest.raises(errors.SessionClosed):
+        opening.result(10)
     assert pollers() == []
 
 
@@ -138,13 +136,12 @@ def test_a_session_deleted_here_says_so_whoever_notices_first(
         refused = client.create_session("a")
         server.wait_polls(1, session.id)
         hold = server.hold_next("DELETE")
-        with ThreadPoolExecutor(2) as pool:
-            reading = pool.submit(list, session.iter_events())
-            deleting = pool.submit(delete, client, session)
-            assert reading.result(5) == []  # the end of a loop, and no error
-            assert not deleting.done()
-            hold.release()
-            deleting.result(5)
+        reading = in_background(list, session.iter_events())
+        deleting = in_background(delete, client, session)
+        assert reading.result(5) == []  # the end of a loop, and no error
+        assert deleting.running
+        hold.release()
+        deleting.result(5)
         with pytest.raises(errors.SessionClosed, match="was deleted"):
             session.send("x")
         server.fail_next("DELETE", 403, b"{}")
@@ -216,9 +213,9 @@ def test_a_closed_session_leaves_nothing_to_its_finalizer(server: FakeServer) ->
 
 def test_a_session_is_not_parked_during_a_call(server: FakeServer) -> None:
     server.agent("a").waits("g").replies("late")
-    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client, ThreadPoolExecutor(1) as pool:
+    with Client(server.base_url, poll_wait=1, idle_timeout=0.1) as client:
         session = client.create_session("a")
-        sending = pool.submit(session.send, "q")
+        sending = in_background(session.send, "q")
         server.reached("g")
         server.wait_requests(f"GET /sessions/{session.id}/events", count=4, timeout=10)  # polls on, empty as they are
         assert session.health.state == "polling"

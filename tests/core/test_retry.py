@@ -3,10 +3,10 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync import errors
@@ -34,11 +34,10 @@ class TestStopSignal:
         stop = StopSignal()
         assert not stop.wait(0.001)
         assert not stop.wait(-1)
-        with ThreadPoolExecutor(4) as pool:
-            waits = [pool.submit(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
-            wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
-            stop.set()
-            assert [wait.result(5) for wait in waits] == [True] * 4
+        waits = [in_background(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
+        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
+        stop.set()
+        assert [wait.result(5) for wait in waits] == [True] * 4
         assert stop.is_set()
         assert stop.wait(30)
         assert (stop._waits, stop._cuttable) == ([], [])
@@ -47,14 +46,13 @@ class TestStopSignal:
         stop = StopSignal()
         stop.cut()  # nothing waits: nothing is remembered
         assert not stop.wait(0.001, cuttable=True)
-        with ThreadPoolExecutor(2) as pool:
-            plain, cuttable = pool.submit(stop.wait, 30), pool.submit(stop.wait, 30, cuttable=True)
-            wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
-            stop.cut()
-            assert not cuttable.result(5)
-            assert not plain.done()
-            stop.set()
-            assert plain.result(5)
+        plain, cuttable = in_background(stop.wait, 30), in_background(stop.wait, 30, cuttable=True)
+        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
+        stop.cut()
+        assert not cuttable.result(5)
+        assert plain.running
+        stop.set()
+        assert plain.result(5)
 
     def test_a_wait_that_begins_while_it_is_set(self) -> None:
         """It is not among those that are woken, so it checks."""

@@ -6,10 +6,10 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import Client, ConfigurationError, InvalidRequestError, Session, SessionClosed, UnsupportedByServer
 from parlant_sync.testing import FakeServer, Response
@@ -30,12 +30,11 @@ def test_a_call_under_way_hears_why_it_was_cut(
     polls = server.hold_next(lambda request: request.waits, times=None)  # or a poll may be the first to tell of a 404
     session = client.create_session("a")
     hold = server.hold_next(lambda request: request.method == "GET" and request.path == f"/sessions/{session.id}")
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(session.refresh)
-        hold.wait()
-        end(client, session)
-        with pytest.raises(SessionClosed, match=told):
-            reading.result(5)
+    reading = in_background(session.refresh)
+    hold.wait()
+    end(client, session)
+    with pytest.raises(SessionClosed, match=told):
+        reading.result(5)
     hold.release()
     polls.release()
 
@@ -188,7 +187,7 @@ def test_a_turn_is_cancelled_at_the_server(server: FakeServer, client: Client) -
 @pytest.mark.parametrize("interrupt", [True, False])
 def test_of_calls_with_one_key_at_the_same_time_one_posts(interrupt: bool) -> None:
     """A page that repeats a request, a queue that delivers a task twice."""
-    with FakeServer() as server, server.client() as client, ThreadPoolExecutor() as pool:
+    with FakeServer() as server, server.client() as client:
         server.agent("a").echoes()
         session = client.create_session("a")
         together = threading.Barrier(3)
@@ -197,5 +196,5 @@ def test_of_calls_with_one_key_at_the_same_time_one_posts(interrupt: bool) -> No
             together.wait(10)
             return session.send("m", key="k", once=True, interrupt=interrupt, timeout=20).text
 
-        assert [call.result() for call in [pool.submit(send) for _ in range(3)]] == ["echo: m"] * 3
+        assert [call.result() for call in [in_background(send) for _ in range(3)]] == ["echo: m"] * 3
         assert len(session.history(kinds="message", sources="customer")) == 1

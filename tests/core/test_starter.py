@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,12 +22,7 @@ from parlant_sync._http.transport import Failure
 from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
 
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer("3.2") as server:
-        server.agent("a")
-        yield server
+pytestmark = pytest.mark.parametrize("server", ["3.2"], indirect=True)
 
 
 def test_a_trigger_after_the_numbering_went_back_is_followed(server: FakeServer, session: Session) -> None:

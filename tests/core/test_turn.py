@@ -8,12 +8,12 @@ import json
 import pickle
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 import parlant_sync
@@ -112,17 +112,16 @@ def test_a_second_send_waits_its_turn_within_its_own_time(
     monkeypatch.setattr(turn_queue, "UNATTENDED", 0.1)
     server.agent("a").replies("first").waits("g")
     server.agent("a").replies("second")
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(session.send, "one")
-        server.reached("g")
-        with pytest.raises(TurnTimeout, match="nothing was posted") as caught:
-            session.send("two", timeout=0.5)
-        assert caught.value.event is None
-        second = pool.submit(session.send, "three")
-        posted = session.post("meanwhile")  # neither waits nor queues
-        assert posted.message == "meanwhile"
-        server.release("g")
-        assert {first.result(10).outcome, second.result(10).outcome} == {"answered"}
+    first = in_background(session.send, "one")
+    server.reached("g")
+    with pytest.raises(TurnTimeout, match="nothing was posted") as caught:
+        session.send("two", timeout=0.5)
+    assert caught.value.event is None
+    second = in_background(session.send, "three")
+    posted = session.post("meanwhile")  # neither waits nor queues
+    assert posted.message == "meanwhile"
+    server.release("g")
+    assert {first.result(10).outcome, second.result(10).outcome} == {"answered"}
     customers = [e.message for e in session.history(sources="customer")]
     assert "two" not in customers
 
@@ -146,8 +145,8 @@ def test_an_abandoned_turn_frees_the_queue(server: FakeServer, session: Session)
 
 def test_two_threads_cannot_drive_one_turn(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("x").waits("g")
-    with session.stream("q") as turn, ThreadPoolExecutor(1) as pool:
-        driving = pool.submit(turn.reply)
+    with session.stream("q") as turn:
+        driving = in_background(turn.reply)
         server.reached("g")
         wait_until(turn._claim.taken)
         with pytest.raises(ConcurrencyError):
@@ -222,12 +221,11 @@ def test_trouble_at_the_last_reading_of_a_stream_for_too_long(server: FakeServer
 def test_closed_at_the_last_reading_of_a_stream(server: FakeServer, session: Session) -> None:
     server.agent("a").streams(["a ", "b ", "c"], every=0.05)
     server.fail_next("GET /sessions/*/events/*", 502, times=None)
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(session.send, "q")
-        server.wait_requests("GET /sessions/*/events/*", 2)
-        session.close()
-        with pytest.raises(SessionClosed):
-            sending.result(10)
+    sending = in_background(session.send, "q")
+    server.wait_requests("GET /sessions/*/events/*", 2)
+    session.close()
+    with pytest.raises(SessionClosed):
+        sending.result(10)
 
 
 @pytest.mark.slow
@@ -270,18 +268,17 @@ def test_all_who_queue_are_told_of_the_end(server: FakeServer, session: Session,
     """Also those who queue behind a turn that nobody drives."""
     server.agent("a").replies("x").waits("g")
     kept = session.stream("kept") if first == "kept" else None
-    with ThreadPoolExecutor(5) as pool:
-        sending = [pool.submit(session.send, f"m{n}", timeout=None) for n in range(4)]
-        server.reached("g")
-        if ended == "closed":
-            session.close()
-        else:
-            server.delete_session(session.id)
-        started = time.monotonic()
-        for sent in sending:
-            with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
-                sent.result(10)
-        assert time.monotonic() - started < turn_queue.UNATTENDED / 2  # at once, not when a turn is given up
+    sending = [in_background(session.send, f"m{n}", timeout=None) for n in range(4)]
+    server.reached("g")
+    if ended == "closed":
+        session.close()
+    else:
+        server.delete_session(session.id)
+    started = time.monotonic()
+    for sent in sending:
+        with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
+            sent.result(10)
+    assert time.monotonic() - started < turn_queue.UNATTENDED / 2  # at once, not when a turn is given up
     del kept
 
 
@@ -312,11 +309,10 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
         return Response(502) if len(refused) <= 3 else None  # one for each event that may have ended it
 
     server.alter_next("GET /sessions/*/events/*", refuse, times=None)
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(session.send, "q", timeout=3)
-        server.wait_requests("GET /sessions/*/events/*")
-        session._opened.poller.stop()
-        assert sending.result(10).text == "a b c"
+    sending = in_background(session.send, "q", timeout=3)
+    server.wait_requests("GET /sessions/*/events/*")
+    session._opened.poller.stop()
+    assert sending.result(10).text == "a b c"
     assert len(refused) == 4
 
 
@@ -373,11 +369,10 @@ def test_a_turn_that_no_thread_waits_in_is_replaced(
 def test_interrupting_does_not_wait_and_both_get_the_reply_to_both(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("first").waits("g")
     server.agent("a").replies("to both")
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(session.send, "one", timeout=20)
-        server.reached("g")
-        second = pool.submit(session.send, "two", timeout=20, interrupt=True)
-        assert [second.result(10).text, first.result(10).text] == ["to both", "to both"]
+    first = in_background(session.send, "one", timeout=20)
+    server.reached("g")
+    second = in_background(session.send, "two", timeout=20, interrupt=True)
+    assert [second.result(10).text, first.result(10).text] == ["to both", "to both"]
     assert session.send("next", timeout=5).outcome == "answered"
 
 
