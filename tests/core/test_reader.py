@@ -40,6 +40,14 @@ def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) 
     assert session.cursor == session.history()[-1].offset + 1
 
 
+def test_two_readers_share_the_default_place(session: Session) -> None:
+    session.send("one")
+    one, two = session.iter_events(timeout=0), session.iter_events(timeout=0)
+    assert [next(one).offset, next(two).offset, next(one).offset, next(two).offset] == [0, 1, 2, 3]
+    one.close()
+    two.close()
+
+
 def test_timeout_counts_filtered_events(server: FakeServer, session: Session) -> None:
     reader = session.iter_events(timeout=1.0, kinds="custom")
     reading = in_background(list, reader)

@@ -105,6 +105,13 @@ def test_a_good_turn_waits_for_nothing_more(server: FakeServer, session: Session
     assert time.monotonic() - started < 2.0  # five second looks would be 2.5 s
 
 
+def test_out_of_time_in_a_stream_has_the_text_so_far(server: FakeServer, session: Session) -> None:
+    server.agent("a").streams(["a ", "b ", "c ", "d ", "e "] * 20, every=0.1)
+    with pytest.raises(TurnTimeout) as caught:
+        session.send("q", timeout=1.0)
+    assert len(caught.value.partial.text) > len("a ")
+
+
 def test_a_second_send_waits_its_turn_within_its_own_time(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,18 @@ class Api:
         self.server.wait_idle()
         return self.events(session, event["offset"])
 
+    def begin(self, gate: str, message: str = "hi") -> str:
+        """A session whose turn, which answers this message, waits at the gate."""
+        session = self.session()
+        self.send(session, message)
+        self.server.reached(gate)
+        return session
+
+    def finish(self, gate: str) -> None:
+        """Opens the gate, and waits until all turns are over."""
+        self.server.release(gate)
+        self.server.wait_idle()
+
 
 def brief(event: dict[str, Any]) -> str:
     """An event in a word or two."""

@@ -167,16 +167,13 @@ def test_cancel_may_take_too_long(serve):
     api = serve("4.0", cancel_timeout=0.05)
     session = begin(api)
     assert api.post(session, **CANCEL).status_code == 504
-    api.server.release("g")
-    api.server.wait_idle()
+    api.finish("g")
     assert [brief(e) for e in api.events(session)][-3:] == ["one", "cancelled", END]
 
 
 def test_cancelled_in_the_middle_of_its_text(api):
     api.server.agent("support").streams("a b c").waits("g", at="chunk")
-    session = api.session()
-    api.send(session, "hi")
-    api.server.reached("g")
+    session = api.begin("g")
     cancel = in_background(api.post, session, **CANCEL)
     api.server.wait_requests("POST /events", 2)
     api.server.release("g")
@@ -188,9 +185,7 @@ def test_cancelled_in_the_middle_of_its_text(api):
 def test_a_newer_message(api, how, said):
     agent = api.server.agent("support").replies("one", then="two").waits("g").when_interrupted(how)
     agent.replies("new")
-    session = api.session()
-    api.send(session, "hi")
-    api.server.reached("g")
+    session = api.begin("g")
     newer = in_background(api.send, session, "again")
     api.server.wait_requests("POST /events", 2)
     api.server.release("g")

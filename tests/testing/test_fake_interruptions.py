@@ -37,9 +37,7 @@ def names(api: Api, session: str) -> list[str]:
 def interrupted(api: Api, write: Callable[[AgentScript], object], *, held: bool = False) -> str:
     """A turn that waits at the gate `g` when a newer message comes. `held`: that message's POST waits for it."""
     write(api.server.agent("support"))
-    session = api.session()
-    api.send(session, "old")
-    api.server.reached("g")
+    session = api.begin("g", "old")
     before = len(api.events(session))
     later = in_background(api.send, session, "new")
     if held:
@@ -136,13 +134,10 @@ def test_cancelled_at_its_first_step(api):
 
 def test_a_preamble_that_is_being_made_still_comes(api):
     api.server.agent("support").replies("never").with_preamble().waits("g", at="start").replies("answer")
-    session = api.session()
-    api.send(session, "old")
-    api.server.reached("g")
+    session = api.begin("g", "old")
     api.send(session, "new")
     api.server.wait_events(session, 11)
-    api.server.release("g")
-    api.server.wait_idle()
+    api.finish("g")
     left = "1 typing, preamble:Hmm..., ready, think"
     assert names(api, session) == expand(f"old; 1 ack; new; 1 cancelled, done; {NEW}; {left}")
 
@@ -165,9 +160,7 @@ def test_the_post_of_another_session_waits_as_well(api):
 
 def test_a_message_from_elsewhere(api):
     api.server.agent("support").replies("never").waits("g").replies("answer")
-    session = api.session()
-    api.send(session, "old")
-    api.server.reached("g")
+    session = api.begin("g", "old")
     api.server.say(session, "new", metadata={"by": "another process"})
     api.server.wait_idle()
     assert names(api, session)[4:7] == expand("new; 1 cancelled, done")
@@ -176,9 +169,7 @@ def test_a_message_from_elsewhere(api):
 
 def test_manual_mode_cancels_too(api):
     api.server.agent("support").replies("never").waits("g")
-    session = api.session()
-    api.send(session, "old")
-    api.server.reached("g")
+    session = api.begin("g", "old")
     api.server.set_mode(session, "manual")
     api.send(session, "new")
     api.server.wait_idle()

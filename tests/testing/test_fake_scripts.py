@@ -111,8 +111,7 @@ def test_a_human_takes_time_and_may_speak_for_the_agent(api):
     api.server.set_mode(session, "manual")
     api.send(session, "hi")
     api.server.reached("typing")
-    api.server.release("typing")
-    api.server.wait_idle()
+    api.finish("typing")
     event = api.events(session)[-1]
     assert (event["source"], event["data"]["message"]) == ("human_agent_on_behalf_of_ai_agent", "hi")
     assert event["data"]["participant"] == {"id": "support", "display_name": "Support"}

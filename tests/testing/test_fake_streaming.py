@@ -9,9 +9,7 @@ from support.raw_api import Api, brief, in_background
 def begin(api: Api, text: object = "a b c", **options: object) -> tuple[str, dict]:
     """A streamed message of which the first piece is out; the others wait at the gate `g`."""
     api.server.agent("support").streams(text, **options).waits("g", at="chunk")
-    session = api.session()
-    api.send(session, "go")
-    api.server.reached("g")
+    session = api.begin("g", "go")
     return session, api.events(session)[-1]
 
 
@@ -27,8 +25,7 @@ def test_it_grows_in_place(api):
     grown = api.events(session)[-1]
     assert (grown["id"], grown["offset"], chunks(grown)) == (event["id"], event["offset"], ["a ", "b "])
     assert grown["data"]["message"] == "a b "
-    api.server.release("g")
-    api.server.wait_idle()
+    api.finish("g")
     events = api.events(session, event["offset"])
     assert (events[0]["data"]["message"], chunks(events[0])) == ("a b c", ["a ", "b ", "c", None])
     assert [brief(e) for e in events[1:]] == ["ready", "ready(completed)"]
@@ -70,8 +67,7 @@ def test_interrupted_it_never_gets_its_null(api):
 
 def test_a_stream_that_breaks_ends_with_an_error(api):
     session, event = begin(api, "a b c d", breaks_after=2)
-    api.server.release("g")
-    api.server.wait_idle()
+    api.finish("g")
     events = api.events(session, event["offset"])
     assert chunks(events[0]) == ["a ", "b ", None]
     assert [brief(e) for e in events[1:]] == ["ready(completed)", "error"]

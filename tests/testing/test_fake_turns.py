@@ -174,12 +174,9 @@ def test_what_went_wrong_is_in_the_error(api):
 
 def test_the_error_may_come_later(api):
     api.server.agent("support").fails().waits("error", at="error")
-    session = api.session()
-    api.send(session, "hi")
-    api.server.reached("error")
+    session = api.begin("error")
     assert brief(api.events(session)[-1]) == "ready(completed)"
-    api.server.release("error")
-    api.server.wait_idle()
+    api.finish("error")
     assert brief(api.events(session)[-1]) == "error"
 
 
@@ -208,9 +205,7 @@ def test_a_request_may_share_the_trace_of_its_turn(serve):
 
 def test_gates(api):
     api.server.agent("support").waits("answer").replies("one").replies("two", then="three").waits("then", at="then")
-    session = api.session()
-    api.send(session, "a")
-    api.server.reached("answer")
+    session = api.begin("answer", "a")
     assert [brief(e) for e in api.events(session)][1:] == START
     api.server.release("answer", 1)
     api.server.wait_idle()
@@ -219,8 +214,7 @@ def test_gates(api):
     api.server.release("answer", 1)
     api.server.reached("then")
     assert [brief(e) for e in api.events(session)][-3:] == ["two", "ready", "typing"]
-    api.server.release("then")
-    api.server.wait_idle()
+    api.finish("then")
     assert [brief(e) for e in api.events(session)][-3:] == ["three", *END]
 
 
@@ -229,9 +223,7 @@ def test_a_gate_can_be_opened_before_and_shut_again(api):
     api.server.release("g")
     assert seen(api, "a", "b") == [[*START, "echo: a", *END], [*START, "echo: b", *END]]
     api.server.shut("g")
-    session = api.session()
-    api.send(session, "c")
-    api.server.reached("g")
+    session = api.begin("g", "c")
     assert [brief(e) for e in api.events(session)][1:] == START
     api.server.release("g", 2)
     api.server.wait_idle()
@@ -242,12 +234,9 @@ def test_a_gate_can_be_opened_before_and_shut_again(api):
 
 def test_acknowledged_later(api):
     api.server.agent("support").waits("ack", at="acknowledge")
-    session = api.session()
-    api.send(session, "hi")
-    api.server.reached("ack")
+    session = api.begin("ack")
     assert len(api.events(session)) == 1
-    api.server.release("ack")
-    api.server.wait_idle()
+    api.finish("ack")
     assert brief(api.events(session)[1]) == "acknowledged"
 
 
@@ -364,10 +353,7 @@ def test_a_trigger_in_manual_mode_does_nothing(api):
 
 def test_a_session_deleted_in_a_turn(api):
     api.server.agent("support").waits("g")
-    session = api.session()
-    api.send(session, "hi")
-    api.server.reached("g")
+    session = api.begin("g")
     api.server.delete_session(session)
-    api.server.release("g")
-    api.server.wait_idle()
+    api.finish("g")
     assert api.list(session).status_code == 404
