@@ -218,6 +218,14 @@ def test_stop_wakes_a_poll() -> None:
     assert len(api.asked) == 1
 
 
+def test_a_poller_stopped_before_its_first_use_never_starts() -> None:
+    api = FakeApi()
+    p = poller(api)
+    p.stop()
+    p.use(USER)
+    assert (p.state, api.lines, api.asked) == ("ended", [], [])
+
+
 def test_stop_cuts_a_pause() -> None:
     paused = threading.Event()
 
@@ -614,12 +622,13 @@ def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPat
     def thread(*_: object, **__: object) -> None:
         raise RuntimeError("daemon threads are disabled in this (sub)interpreter")
 
-    p = poller(FakeApi([0]))
+    api = FakeApi([0])
+    p = poller(api)
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", thread)
         with pytest.raises(errors.TransportError, match="daemon threads are disabled"):
             p.use(USER)
-    assert p.state == "new"
+    assert (p.state, api.lines[0].closed) == ("new", True)
 
 
 @pytest.mark.parametrize("comes_up", [True, False])
@@ -641,3 +650,4 @@ def test_a_start_that_was_interrupted_is_made_again(comes_up: bool, monkeypatch:
     assert hub.ending is None
     run_to_the_end(p)
     assert [offset for offset, _ in api.asked] == [0, 1]
+    wait_until(lambda: api.lines[0].closed or not comes_up)
