@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
@@ -191,18 +192,9 @@ def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.
 def test_a_waiting_reader_is_woken(how: str) -> None:
     server = Server()
     feed = server.feed()
-    ended = threading.Event()
-
-    def read() -> None:
-        with pytest.raises(FeedEnded):
-            feed.get(Deadline(None))
-        ended.set()
-
-    thread = threading.Thread(target=read)
-    thread.start()
+    reading = in_background(feed.get, Deadline(None))
     end(server, feed, how)
-    assert ended.wait(5)
-    thread.join()
+    assert isinstance(reading.error(5), FeedEnded)
 
 
 def wiped(server: Server, keep: int, more: int) -> None:

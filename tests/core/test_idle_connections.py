@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import Client
 from parlant_sync._http.connection import Idle
@@ -56,9 +57,6 @@ def test_many_threads_lose_nothing() -> None:
         for _ in range(2000):
             idle.put(idle.get())
 
-    threads = [threading.Thread(target=churn) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for churning in [in_background(churn) for _ in range(8)]:
+        churning.result()
     assert sorted(idle.get() for _ in range(32)) == list(range(32))

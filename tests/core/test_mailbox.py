@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import queue
-import threading
 
 import pytest
-from support.waiting import must_end
+from support.raw_api import in_background
+from support.waiting import must_end, wait_until
 
 from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.events import Event
@@ -134,22 +134,14 @@ def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
 def test_an_interrupted_nudge_does_not_leave_a_reader_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """``close()`` of another thread, interrupted in the middle."""
     box = ready()
-    waits = threading.Event()
 
     def strike(n: int = 1) -> None:
         monkeypatch.undo()
         raise Strike
 
-    def read() -> None:
-        waits.set()
-        found.append(box.take(30))
-
-    found: list[object] = []
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    assert waits.wait(5)
+    reading = in_background(box.take, 30)
+    wait_until(lambda: box.not_empty._waiters, "the reader waits")  # type: ignore[attr-defined]
     monkeypatch.setattr(box.not_empty, "notify", strike)
     with pytest.raises(Strike):
         box.nudge()
-    reader.join(5)
-    assert found == [()]
+    assert reading.result(5) == ()

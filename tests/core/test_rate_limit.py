@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.raw_api import in_background
-from support.waiting import Clock, wait_until
+from support.waiting import Clock, wait_until, within
 
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
 from parlant_sync._api.retry import LONGEST_RETRY_AFTER, StopSignal
@@ -98,9 +98,8 @@ class TestGivingUp:
     def test_the_deadline_is_checked_at_once(self) -> None:
         limiter = RateLimiter()
         limiter.limited(30.0)
-        started = time.monotonic()
-        assert not limiter.wait(StopSignal(), Deadline(20))
-        assert time.monotonic() - started < 5
+        with within(5):
+            assert not limiter.wait(StopSignal(), Deadline(20))
 
     def test_without_a_limit_the_deadline_does_not_count(self) -> None:
         assert RateLimiter().wait(StopSignal(), Deadline(0))
@@ -123,10 +122,9 @@ class TestGivingUp:
         limiter.limited(30.0)
         waits = [in_background(limiter.wait, stop) for _ in range(100)]
         wait_until(lambda: len(stop._waits) == 100)
-        started = time.monotonic()
-        stop.set()
-        assert not any(wait.result(5) for wait in waits)
-        assert time.monotonic() - started < 2
+        with within(2):
+            stop.set()
+            assert not any(wait.result(5) for wait in waits)
         assert not limiter.wait(stop)
 
     def test_many_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.raw_api import in_background
-from support.waiting import wait_until
+from support.waiting import wait_until, within
 
 from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session, TransportError
 from parlant_sync.testing import FakeServer, Response
@@ -297,14 +297,12 @@ def test_a_hanging_request_does_not_outlast_the_loop(server: FakeServer) -> None
         started = time.monotonic()
         list(session.iter_events(timeout=1))
         assert time.monotonic() - started < 10
-        reading = threading.Thread(target=lambda: list(session.iter_events(timeout=30)))
         before = hold.count
-        reading.start()
+        reading = in_background(list, session.iter_events(timeout=30))
         hold.wait(count=before + 1)
-        started = time.monotonic()
-        session.close()
-        reading.join(10)
-        assert time.monotonic() - started < 5
+        with within(5):
+            session.close()
+            reading.result(10)
         hold.release()
 
 
@@ -325,12 +323,10 @@ def test_a_reader_closed_while_the_server_is_down(server: FakeServer, session: S
     wait_until(lambda: session.health.next_offset == 3)
     reader = session.iter_events(since="beginning")
     server.stop()
-    reading = threading.Thread(target=lambda: list(reader))
-    reading.start()
+    reading = in_background(list, reader)
     wait_until(lambda: session.health.consecutive_failures > 0)
     reader.close()
-    reading.join(5)
-    assert not reading.is_alive()
+    reading.result(5)
 
 
 @reuses_offsets

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
+
+from support.raw_api import in_background
 
 from parlant_sync._single_owner import SingleOwner
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
     """What ``call`` gives in another thread."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(call()))
-    thread.start()
-    thread.join()
-    return found[0]
+    return in_background(call).result()
 
 
 def test_one_thread_at_a_time() -> None:

@@ -143,8 +143,7 @@ def test_what_ends_the_session_is_raised() -> None:
         reader_of(NotFoundError("gone", status=404)).refresh(StreamedMessage(half(), 1.0), Deadline(5))
 
 
-def test_a_message_is_read_to_its_end_in_spite_of_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
+def test_a_message_is_read_to_its_end_in_spite_of_trouble(no_pauses: None) -> None:
     message = StreamedMessage(half(), 1.0)
     reader_of(TransportError("reset"), TransportError("reset"), half("a b ")).finish(message, Deadline(5), StopSignal())
     assert message.event.message == "a b "

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from types import FrameType
 from typing import Any
 
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync._deadline import Deadline
@@ -52,11 +52,8 @@ def test_many_threads_never_overlap() -> None:
             inside.pop()
             entry.release()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    for working in [in_background(work) for _ in range(8)]:
+        working.result(30)
     assert len(most) == 400
     assert max(most) == 1
 
@@ -65,14 +62,9 @@ def test_closing_lets_everybody_go() -> None:
     gate = TurnQueue()
     held = gate.enter(Deadline(100))
     assert held is not None
-    results: list[object] = []
-    threads = [threading.Thread(target=lambda: results.append(gate.enter(Deadline(30)))) for _ in range(5)]
-    for t in threads:
-        t.start()
+    waiting = [in_background(gate.enter, Deadline(30)) for _ in range(5)]
     gate.close()
-    for t in threads:
-        t.join(5)
-    assert results == [None] * 5
+    assert [each.result(5) for each in waiting] == [None] * 5
     assert gate.enter(Deadline(30)) is None
 
 
@@ -80,32 +72,24 @@ def test_given_up_by_being_collected() -> None:
     gate = TurnQueue()
     first = gate.enter(Deadline(100))
     assert first is not None
-    got = threading.Event()
-    thread = threading.Thread(target=lambda: (gate.enter(Deadline(30)), got.set()))
-    thread.start()
+    waiting = in_background(gate.enter, Deadline(30))
     wait_until(lambda: len(gate._queue) == 2)
     del first
-    assert got.wait(5)
-    thread.join()
+    assert waiting.result(5) is not None
 
 
 def test_a_turn_that_came_meanwhile_and_is_out_of_time_is_noticed() -> None:
     """Whoever began to wait behind the first must not sleep by the first one's time when it waits for the second."""
     gate = TurnQueue()
     first = gate.enter(Deadline(100))
-    kept: list[object] = []
-    second = threading.Thread(target=lambda: kept.append(gate.enter(Deadline(0.3))))
-    second.start()
+    second = in_background(gate.enter, Deadline(0.3))
     wait_until(lambda: len(gate._queue) == 2)
-    third = threading.Thread(target=lambda: kept.append(gate.enter(Deadline(30))))
-    third.start()
+    third = in_background(gate.enter, Deadline(30))
     wait_until(lambda: len(gate._queue) == 3)
     assert first is not None
     first.release()
-    second.join(5)
-    third.join(5)
-    assert not third.is_alive()
-    assert None not in kept
+    assert second.result(5) is not None
+    assert third.result(5) is not None
 
 
 def test_in_the_order_in_which_they_came() -> None:
@@ -120,15 +104,14 @@ def test_in_the_order_in_which_they_came() -> None:
         assert mine is not None
         mine.release()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
+    waiting = in_background(wait)
     wait_until(lambda: len(gate._queue) == 2)
     for _ in range(3):
         assert entry is not None
         entry.release()
         entry = gate.enter(Deadline(30))
         order.append("loop")
-    thread.join(5)
+    waiting.result(5)
     assert order[0] == "waiter"
 
 

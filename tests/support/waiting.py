@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 def wait_until(condition: Callable[[], object], what: str = "the condition", timeout: float = 10.0) -> None:
@@ -13,6 +14,15 @@ def wait_until(condition: Callable[[], object], what: str = "the condition", tim
     while not condition():
         assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
         threading.Event().wait(0.002)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fails if the block has taken longer."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert took < seconds, f"it took {took:.2f} s, not less than {seconds} s"
 
 
 def must_end(call: Callable[..., object], *arguments: object, timeout: float = 5.0) -> None:
