@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timezone
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+
+_V = TypeVar("_V", bound="Value")
 
 # What is known today. A newer server may send other values: they are read as they are.
 EventKind = Literal["message", "status", "tool", "custom"]
@@ -57,7 +59,7 @@ def _plain(value: Any) -> Any:
     """``value`` as ``json.dumps`` takes it."""
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Value):
+    if isinstance(value, (Event, Value)):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
@@ -71,17 +73,63 @@ def _short(text: str, limit: int = 60) -> str:
 
 
 class Value:
-    """The base of all values."""
+    """The base of all values but ``Event``: what a frozen dataclass has, by its list of fields."""
 
-    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    _defaults: ClassVar[dict[str, Any]]
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        fields = self.__dataclass_fields__
+        placed = dict(zip(fields, args, strict=False))
+        values = {**self._defaults, **placed, **given}
+        if values.keys() != fields.keys() or len(args) > len(fields) or placed.keys() & given.keys():
+            raise TypeError(f"{type(self).__name__} takes {', '.join(fields)}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        fields = self.__dataclass_fields__.values()
+        return hash(tuple(getattr(self, each.name) for each in fields if each.hash is not False))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+        return f"{type(self).__qualname__}({shown})"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a new dict that ``json.dumps`` takes; times are ISO 8601 strings."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {item.name: _plain(getattr(self, item.name)) for item in fields if item.name != "raw"}
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__ if name != "raw"}
 
 
-class Event(Value):
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):  # in Python from 3.11 on; only type checkers read it
+        return lambda decorator: decorator
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _frozen(cls: type[_V]) -> type[_V]:
+    """``dataclass(frozen=True)`` for a ``Value``, which has the methods that ``dataclass`` would write and compile.
+
+    Those of all values took a twentieth of an import (docs/performance.md).
+    """
+    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+    made.__dataclass_params__.frozen = True
+    fields = made.__dataclass_fields__.values()
+    made._defaults = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
+    return cls
+
+
+class Event:
     """One event of a session, as the server stored it. Frozen; safe to share between threads.
 
     ``raw`` is the server's JSON object; do not change it. Everything else is read from it when asked for, so that
@@ -299,7 +347,7 @@ def _code_block(text: str) -> str:
     return f"{fence}json\n{text}\n{fence}"
 
 
-@dataclass(frozen=True, repr=False)
+@_frozen
 class Reply(Value):
     """What one turn said. Frozen; ``str(reply)`` is its text.
 
@@ -333,7 +381,7 @@ class Reply(Value):
         return self.text or f"*({self.outcome})*"
 
 
-@dataclass(frozen=True, repr=False)
+@_frozen
 class Agent(Value):
     """An agent of the server."""
 
@@ -346,8 +394,8 @@ class Agent(Value):
         return f"<Agent {self.id!r} {_short(self.name)!r}>"
 
 
-@dataclass(frozen=True)
-class ServerAbilities:
+@_frozen
+class ServerAbilities(Value):
     """What the server can do, recognised from the fields of its session objects (WIRE.md, "Which server is this")."""
 
     metadata: bool  # 3.1 and later: keeps metadata and keys
@@ -367,7 +415,7 @@ class ServerAbilities:
         return "3.2 or 3.3" if self.labels else "3.1" if self.metadata else "3.0"
 
 
-@dataclass(frozen=True, repr=False)
+@_frozen
 class SessionInfo(Value):
     """A session as the server lists it. ``created`` is the server's time; ``labels`` is empty before 3.2."""
 
@@ -387,7 +435,7 @@ class SessionInfo(Value):
         return f"<SessionInfo {self.id!r}{title} of agent {self.agent_id!r}{when}>"
 
 
-@dataclass(frozen=True)
+@_frozen
 class ServerInfo(Value):
     """What a server reports about itself. ``latency`` is one small request in seconds, on an open connection."""
 
@@ -396,7 +444,7 @@ class ServerInfo(Value):
     latency: float
 
 
-@dataclass(frozen=True, repr=False)
+@_frozen
 class SessionHealth(Value):
     """How the polling of a session goes. ``state``: new, polling, waiting (backing off), parked or ended."""
 
@@ -413,7 +461,7 @@ class SessionHealth(Value):
         return f"<SessionHealth {self.state}, {self.consecutive_failures} failures in a row{error}>"
 
 
-@dataclass(frozen=True)
+@_frozen
 class ClientStats(Value):
     """Sums over the sessions that are open now."""
 

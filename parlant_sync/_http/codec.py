@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -10,13 +11,8 @@ from urllib.parse import quote
 
 from parlant_sync import errors
 
-# The extra "speed". It only ever gives what json gives: see ``_decoded``.
-_fast_loads: Callable[[bytes], Any] | None
-try:
-    from orjson import loads as _fast_loads
-except ImportError:
-    _fast_loads = None
-
+# Bytes. A shorter body takes less time than the import of orjson, which a short process need not pay for.
+_LONG = 16 * 1024
 # The most brackets and commas, which show how many values there are: 256 MiB of ``{},{},...`` would become 6 GB, these
 # become 0.7 GB at most. 300,000 events have fewer.
 MAX_MARKS = 8_000_000
@@ -43,7 +39,7 @@ _decoder = json.JSONDecoder(parse_constant=str)
 _lenient_decoder = json.JSONDecoder(parse_constant=str, parse_int=_lenient_int)
 
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.S)
+_STRING = rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"'  # a pattern for re, which compiles it if it is ever used
 
 
 def decode_json(body: bytes) -> Any:
@@ -60,11 +56,23 @@ def decode_json(body: bytes) -> Any:
     raise ValueError("more than there is memory for")  # raised here, where what was read is no longer held
 
 
+@functools.cache
+def _orjson() -> Callable[[bytes], Any] | None:
+    """``loads`` of the extra "speed", which only ever gives what json gives: see ``_decoded``. None without it."""
+    try:
+        from orjson import loads
+    except Exception:  # also if this process can open no file now
+        return None
+    found: Callable[[bytes], Any] = loads
+    return found
+
+
 def _decoded(body: bytes) -> Any:
     """The value, the same with and without orjson: what orjson refuses or would read otherwise, json reads."""
-    if _fast_loads is not None and _LONG_NUMBER not in body.translate(_DIGITS_AS_ZEROS):
+    fast_loads = _orjson() if len(body) >= _LONG else None
+    if fast_loads is not None and _LONG_NUMBER not in body.translate(_DIGITS_AS_ZEROS):
         try:
-            return _fast_loads(body)
+            return fast_loads(body)
         except ValueError:
             pass
     text = body.decode("utf-8", "surrogatepass")
@@ -93,7 +101,7 @@ def _may_be_deep(brackets: bytes) -> bool:
 def _depth(body: bytes) -> int:
     """How deep lists and objects are in each other."""
     depth = deepest = 0
-    for mark in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+    for mark in re.sub(_STRING, b"", body).translate(None, _NOT_BRACKETS):
         if mark in b"[{":
             depth += 1
             deepest = max(deepest, depth)

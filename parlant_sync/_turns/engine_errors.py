@@ -9,11 +9,12 @@ from parlant_sync.events import Event
 
 # The end of the text counts most: a traceback ends with the exception.
 _LONGEST = 8 * 1024
+# Patterns, not compiled here: re keeps them from their first use on, and most processes have none.
 # Servers send the repr of a list of lines, with pprint's line breaks: long lines are several literals, without commas.
-_LITERAL = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
+_LITERAL = r"""(?s)'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\""""
 # A line ends and the next literal begins; the second is less certain, for items that do not end with a line break.
-_NEXT_LITERAL = (re.compile(r"""\\n["'],?\s+(?=["'])"""), re.compile(r"""["'],\s+(?=["'])"""))
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_NEXT_LITERAL = (r"""\\n["'],?\s+(?=["'])""", r"""["'],\s+(?=["'])""")
+_ESCAPE = r"(?s)\\(.)"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -33,7 +34,7 @@ def error_detail(event: Event) -> str:
     if not is_list:
         return cut.partition("\n" if "\n" in cut else " ")[2]
     for literal in _NEXT_LITERAL:
-        start = literal.search(cut)
+        start = re.search(literal, cut)
         if start is not None:
             return _text_of(cut[start.end() :])
     return _text_of(cut[-2] + cut.partition(" ")[2])  # one literal: what is left of it begins like it ends
@@ -53,8 +54,8 @@ def _last_lines(lines: list[object]) -> str:
 
 def _text_of(literals: str) -> str:
     """The text that the string literals in a list's repr stand for."""
-    text = "".join(single or double for single, double in _LITERAL.findall(literals))
-    return _ESCAPE.sub(lambda found: _ESCAPES.get(found[1], found[1]), text)
+    text = "".join(single or double for single, double in re.findall(_LITERAL, literals))
+    return re.sub(_ESCAPE, lambda found: _ESCAPES.get(found[1], found[1]), text)
 
 
 def summary_of(detail: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,9 +55,7 @@ class App:
     def profile(self) -> dict[str, str]:
         """The options of the profile, empty without one. Raises CommandError."""
         if self._profile is None:
-            from parlant_sync.cli import config
-
-            self._profile = config.profile(self.profile_name) if self.profile_name else {}
+            self._profile = _profile(self.profile_name) if self.profile_name else {}
         return self._profile
 
     def take(self, name: str, value: Any) -> None:
@@ -162,6 +159,12 @@ class App:
         if file is None or other or os.environ.get("PARLANT_TOKEN"):
             return None, ""
         return file, f"token_file {file} of profile {self.profile_name!r}"
+
+
+def _profile(name: str) -> dict[str, str]:
+    from parlant_sync.cli import config  # most runs have no profile
+
+    return config.profile(name)
 
 
 class Option(click.Option):
@@ -322,6 +325,8 @@ class Group(_Help, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches  # only for a mistake
+
             near = get_close_matches(args[0], known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)

@@ -142,9 +142,8 @@ def _drop_stdout() -> None:
 # Newline and tab stay. Made visible are: the other control characters (C0, DEL, C1: escape sequences begin with one of
 # them), the marks that reorder what is read (bidi), line and paragraph separators, deprecated and interlinear format
 # characters, and lone surrogates, which no encoding can write.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
-)
+# No pattern that is compiled here: most text has none of them.
+_HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -154,7 +153,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def visible(text: str) -> str:
     """``text`` with control, escape and bidi characters written as ``\\x1b`` or ``\\u202e``. Works piece by piece."""
-    return _HIDDEN.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_HIDDEN, _escape, text)
 
 
 def one_line(text: str, limit: int = 600) -> str:

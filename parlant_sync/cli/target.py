@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from parlant_sync import Agent, Client, NotFoundError, ParlantSyncError, PermissionDeniedError, Session
@@ -70,13 +68,13 @@ def mapping(option_name: str, given: Sequence[str]) -> dict[str, Any] | None:
     return found or None
 
 
-@dataclass(frozen=True)
 class Target:
     """What was asked for, without contradictions. Made before anything is sent."""
 
-    session_id: str | None
-    conversation: str | None
-    options: dict[str, Any]
+    def __init__(self, session_id: str | None, conversation: str | None, options: dict[str, Any]) -> None:
+        self.session_id = session_id
+        self.conversation = conversation
+        self.options = options
 
 
 def target(options: dict[str, Any]) -> Target:
@@ -195,6 +193,8 @@ def agent_of_that_name(app: App, client: Client, name: str, error: NotFoundError
     if named:
         raise usage(f"{len(named)} agents on {client.base_url} are called {name!r}; give an id: {_names(named)}")
     known = {text: agent for agent in agents for text in (agent.id, agent.name)}
+    from difflib import get_close_matches  # only for a mistake
+
     near = [known[text] for text in get_close_matches(name, known, 1)]
     hint = f"did you mean {_names(near)}?" if near else f"{app.again('agents')} lists them"
     raise CommandError(REFUSED, f"no agent {name!r} on {client.base_url}; {hint}") from error

@@ -191,6 +191,28 @@ def test_ctrl_c_while_it_is_loaded(nowhere: Cli) -> None:
     assert (process.returncode, err) == (-signal.SIGINT, b"")  # 130 to a shell
 
 
+def test_the_end_of_the_program_leaves_nothing_out() -> None:
+    """It ends without taking apart what was loaded: after threads, exit hooks, and what is still to be written."""
+    program = """
+import atexit, sys, threading
+from parlant_sync.__main__ import main
+
+class Loaded:
+    def __del__(self):
+        print("taken apart")
+
+loaded = Loaded()
+loaded.itself = loaded
+atexit.register(print, "hook")
+threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
+sys.argv = ["parlant-sync", "nothing-like-that"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout.split()) == (2, ["thread", "hook"])
+    assert "nothing-like-that" in done.stderr
+
+
 def test_a_second_signal_does_not_fall_into_the_tidying_up() -> None:
     program = """
 import signal, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 from datetime import datetime, timezone
@@ -216,3 +217,57 @@ def test_offsets_that_no_log_reaches(offset: object) -> None:
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0000", "x" * 10_000])
 def test_dates_at_the_ends_of_the_calendar(text: str) -> None:
     assert Event({"offset": 0, "creation_utc": text}).created is None
+
+
+SERVER = {"version": "3.3.2", "healthy": True, "latency": 0.1}
+
+
+def test_values_are_dataclasses() -> None:
+    """What ``dataclass(frozen=True)`` gives, without what it costs at import."""
+    same = dataclasses.make_dataclass("ServerInfo", SERVER, frozen=True)(**SERVER)
+    info = ServerInfo("3.3.2", True, latency=0.1)
+    assert repr(info) == repr(same)
+    assert hash(info) == hash(same)
+    assert info == ServerInfo(**SERVER)
+    assert info != same
+    assert dataclasses.asdict(info) == SERVER
+    assert dataclasses.replace(info, healthy=False) == ServerInfo("3.3.2", False, 0.1)
+    assert pickle.loads(pickle.dumps(info)) == copy.deepcopy(info) == info
+    match info:
+        case ServerInfo(version, healthy, latency):
+            assert (version, healthy, latency) == ("3.3.2", True, 0.1)
+    for change in (lambda: setattr(info, "latency", 1), lambda: delattr(info, "latency")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change()
+    assert info.latency == 0.1
+
+
+def test_fields_with_what_cannot_be_hashed_do_not_count() -> None:
+    raw = {"id": "a"}
+    assert hash(read_agent(raw)) == hash(read_agent({**raw, "more": []}))
+    assert read_agent(raw) != read_agent({**raw, "more": []})
+
+
+@pytest.mark.parametrize(
+    ("args", "given"),
+    [
+        ((), {}),
+        (("3.3.2", True), {}),
+        (("3.3.2", True, 0.1, 1), {}),
+        (("3.3.2", True, 0.1), {"latency": 0.1}),
+        (("3.3.2", True), {"latency": 0.1, "other": 1}),
+    ],
+)
+def test_values_have_exactly_their_fields(args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="ServerInfo takes version, healthy, latency"):
+        ServerInfo(*args, **given)
+
+
+def test_a_value_can_be_inherited_from() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Rated(Reply):
+        stars: int = 0
+
+    rated = Rated("hi", "answered", stars=5)
+    assert (rated.text, rated.messages, rated.stars) == ("hi", (), 5)
+    assert rated == Rated("hi", "answered", stars=5) != Rated("hi", "answered")
