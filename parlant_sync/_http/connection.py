@@ -14,11 +14,13 @@ import time
 from typing import Any
 
 import urllib3.connection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
 from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssl_ import is_ipaddress
 
 from parlant_sync._deadline import Deadline
+from parlant_sync._http import resolving
 from parlant_sync._http.interrupt import RunningRequest, here
 
 # Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
@@ -29,11 +31,18 @@ _ONCE = Retry(0, read=False)
 _TLS_RECORD = 16 * 1024
 # Bytes. Each idle session has one. Long bodies do not go through it.
 _BUFFER = 2048
+# A peer that has vanished is noticed after half a minute, in the middle of a long poll as well: by the kernel's probes,
+# and if it took nothing of the request, by the last of these.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
         (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
+        for name, value in (
+            ("TCP_KEEPIDLE", 10),
+            ("TCP_KEEPINTVL", 5),
+            ("TCP_KEEPCNT", 4),
+            ("TCP_USER_TIMEOUT", 30_000),  # milliseconds
+        )
         if hasattr(socket, name)
     ),
 ]
@@ -117,6 +126,8 @@ class PublishingConnection:
     host: Any
     port: Any
     sock: Any
+    socket_options: Any
+    source_address: Any
     timeout: Any
     auto_open: int
     _dns_host: str
@@ -141,39 +152,71 @@ class PublishingConnection:
                 raise ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
             slot.publish(sock, for_handshake=isinstance(self, urllib3.connection.HTTPSConnection))
         except BaseException:
+            slot.unpublish(sock)
             sock.close()
             raise
         return sock
 
     def _first_that_answers(self, slot: RunningRequest) -> Any:
         """Promise: all addresses of a name share one time for connecting. urllib3 gives the whole of it to each."""
-        connect, name, timeout = super()._new_conn, self._dns_host, self.timeout  # type: ignore[misc]
-        deadline = slot.deadline
+        connect, timeout, deadline = super()._new_conn, self.timeout, slot.deadline  # type: ignore[misc]
         if deadline is None or getattr(connect, "__func__", None) is not urllib3.connection.HTTPConnection._new_conn:
             return connect()  # SOCKS resolves by itself
         until = Deadline(deadline.bound(timeout if isinstance(timeout, (int, float)) else None))
+        addresses = self._addresses(slot, until)
+        for number, (*kind, _, address) in enumerate(addresses, 1):
+            left = until.for_socket()
+            # An equal part for each that is left, so that a silent one leaves time for those behind it.
+            share = None if left is None else max(left / (len(addresses) - number + 1), 0.001)
+            try:
+                return self._connected(slot, kind, address, share)
+            except OSError as error:
+                slot.check()
+                if number == len(addresses) or until.expired():
+                    raise self._not_connected(error) from error
+        raise self._not_connected(OSError("the name has no address"))
+
+    def _addresses(self, slot: RunningRequest, until: Deadline) -> list[Any]:
+        """Promise: a slow resolver costs no more than the time for connecting, and a stop does not wait for it."""
+        name = self._dns_host.strip("[]")
+
+        def look_up() -> list[Any]:
+            return socket.getaddrinfo(name, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+
         try:
-            found = socket.getaddrinfo(name.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            return connect()  # fails in the same way, with urllib3's error for it
-        if until.expired():  # name resolution cannot be interrupted
-            raise ConnectTimeoutError(self, f"The name {self.host} was resolved too late.")
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+            found = look_up() if is_ipaddress(name) else resolving.in_time(look_up, slot, until)
+        except UnicodeError:
+            raise LocationParseError(f"'{name}', label empty or too long") from None
+        except OSError as error:
+            slot.check()
+            raise self._not_connected(error) from error
+        return list(dict.fromkeys(found))
+
+    def _connected(self, slot: RunningRequest, kind: list[Any], address: Any, timeout: float | None) -> socket.socket:
+        """Promise: a stop ends connecting, too (on Linux). urllib3 shows no socket before it is connected."""
+        sock = socket.socket(*kind)
         try:
-            for number, address in enumerate(addresses, 1):
-                left = until.for_socket()
-                # An equal part for each that is left, so that a silent one leaves time for those behind it.
-                self.timeout = None if left is None else max(left / (len(addresses) - number + 1), 0.001)
-                self._dns_host = address
-                try:
-                    return connect()
-                except (ConnectTimeoutError, NewConnectionError):
-                    slot.check()
-                    if number == len(addresses) or until.expired():
-                        raise
-            return connect()  # no address at all
-        finally:
-            self._dns_host, self.timeout = name, timeout
+            for option in self.socket_options:
+                sock.setsockopt(*option)
+            if self.source_address:
+                sock.bind(self.source_address)
+            sock.settimeout(timeout)
+            slot.publish(sock)
+            sock.connect(address)
+        except BaseException:
+            slot.unpublish(sock)
+            sock.close()
+            raise
+        return sock
+
+    def _not_connected(self, error: OSError) -> Exception:
+        """urllib3's error for it, by which requests and ``error_mapping.py`` know that nothing was sent."""
+        me: Any = self
+        if isinstance(error, socket.gaierror):
+            return NameResolutionError(self.host, me, error)
+        if isinstance(error, TimeoutError):
+            return ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
+        return NewConnectionError(me, f"Failed to establish a new connection: {error}")
 
     def connect(self) -> None:
         """Promise: only bytes of the request itself make its delivery uncertain, not those of a proxy's CONNECT."""

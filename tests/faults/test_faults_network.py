@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -118,28 +118,6 @@ def test_a_connect_that_is_refused_fails_at_once(status: bytes) -> None:
 
 
 # -- time
-
-
-def slow(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    def called(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(seconds)  # what a resolver does; nothing waits for it
-        return function(*args, **kwargs)
-
-    return called
-
-
-@pytest.mark.parametrize("timeout", [0.6, 1.0])
-def test_slow_names_make_no_delivery_uncertain(timeout: float, server: FakeServer, monkeypatch: Any) -> None:
-    with Client(server.base_url, request_timeout=30) as client:
-        session = client.create_session("quick")
-        server.wait_polls(1)
-        client._transport.reconnect()
-        monkeypatch.setattr(socket, "getaddrinfo", slow(socket.getaddrinfo, 1.5))
-        started = time.monotonic()
-        with pytest.raises(TransportError):
-            session.send("nothing of it", timeout=timeout)
-        assert time.monotonic() - started < 2 * 1.5
-    assert not [request for request in server.requests if b"nothing of it" in request.body]
 
 
 @pytest.mark.parametrize("timeout", [0.6, 1.0])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from support.fault_backends import Backend, connected, polling, take
-from urllib3.util import connection
 
 from parlant_sync import TransportError
+from parlant_sync._http.interrupt import RunningRequest
 from parlant_sync._polling import poller
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -97,28 +97,24 @@ def test_headers_that_drip_end_with_the_poll_s_time(short_polls: dict[str, Any],
         assert following.started - dripping.started < 1.5 + 1.0
 
 
-def _options(sock: socket.socket) -> dict[str, int]:
-    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
-    found = {n: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, n)) for n in names if hasattr(socket, n)}
-    return {**found, "SO_KEEPALIVE": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
-
-
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="of Linux")
 def test_every_connection_is_kept_alive_by_tcp(monkeypatch: pytest.MonkeyPatch, fake: Backend) -> None:
-    """So that the kernel finds a dead peer, within two minutes, even while nothing is sent."""
-    found: list[dict[str, int]] = []
-    connect = connection.create_connection
+    """So that the kernel finds a dead peer within half a minute, whether something was sent to it or not. What comes
+    of it: tests/process/test_process_half_open.py."""
+    found: list[tuple[int, ...]] = []
+    publish = RunningRequest.publish
 
-    def noting(*arguments: Any, **options: Any) -> socket.socket:
-        sock = connect(*arguments, **options)
-        found.append(_options(sock))
-        return sock
+    def noting(slot: RunningRequest, sock: socket.socket, **options: Any) -> None:
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        found.append(tuple(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names))
+        publish(slot, sock, **options)
 
-    monkeypatch.setattr(connection, "create_connection", noting)
+    monkeypatch.setattr(RunningRequest, "publish", noting)
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         polling(proxy, session)
     assert len(found) >= 2  # a call's and the poll's
-    for options in found:
-        assert options["SO_KEEPALIVE"] == 1
-        idle, interval, count = (options.get(n, 1) for n in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"))
-        assert idle + interval * count <= 120
+    for idle, interval, count, unanswered in found:
+        assert idle + interval * count == 30
+        assert unanswered == 30_000
