@@ -11,6 +11,8 @@ import itertools
 import logging
 import queue
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from parlant_sync.batch.items import Item, Queues
 from parlant_sync.batch.journal import Journal, LineFile
 from parlant_sync.batch.policy import Rate, Trouble, Verdict, is_away, judge
 from parlant_sync.batch.results import STATUSES, Result
-from parlant_sync.batch.threads import BatchThread, Pool
+from parlant_sync.batch.threads import BatchThread, RequestThread
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +85,12 @@ class Runner:
         self._probing = False
         self._agent = plan.agent_id  # any that exists: to be asked for
         self._handed: dict[Future[Any], Item] = {}  # to the executor
+        self._name = uuid.uuid4().hex
         self._serial = itertools.count(1)
         # Sessions are opened a little ahead, so that no row that could wait for a reply waits for that.
         self._ahead = max(1, plan.concurrency // 4)
-        self._pool = Pool(plan.concurrency + self._ahead + 1)
+        self._threads: dict[Future[Any], RequestThread] = {}  # of the requests that are under way
+        self._unstarted: deque[RequestThread] = deque()
         self.thread = BatchThread(self._run, plan.results.path if plan.results is not None else None)
 
     def stop(self) -> None:
@@ -100,7 +104,7 @@ class Runner:
         end: BaseException | None = None
         try:
             # Leaving it closes the client, which wakes all threads that wait for replies.
-            with self._client() as self._api:
+            with self._plan.config.client() as self._api, worker.serving(self._name, self._api):
                 try:
                     self._loop()
                 finally:
@@ -111,16 +115,14 @@ class Runner:
         except BaseException as error:
             end = error
         finally:
-            self._pool.stop(_CLOSING)
+            until = time.monotonic() + _CLOSING
+            for thread in self._threads.values():
+                thread.join(max(0.0, until - time.monotonic()))
             for file in (self._plan.results, self._plan.journal):
                 if file is not None:
                     file.close()
             self.waiting_for = ""
             self.outbox.put(end)
-
-    def _client(self) -> contextlib.AbstractContextManager[ps.Client]:
-        # With an executor it may be shared with tasks in this process; else it is this batch's own.
-        return self._plan.config.client() if self._plan.executor is None else worker.lease(self._plan.config)
 
     def _loop(self) -> None:
         while (self._queues.left or self._unneeded or self._deleting) and not self.thread.stopping:
@@ -276,6 +278,7 @@ class Runner:
             timeout=timeout,
             event=item.event,
             leave=leave,
+            run=self._name,
             serial=next(self._serial),
         )
 
@@ -305,8 +308,22 @@ class Runner:
                 self._submit("late", item, worker.ask, self._api, self._task(item, timeout=_GRACE, leave=True))
 
     def _submit(self, stage: str, item: Item | None, call: Callable[..., Any], *arguments: Any) -> None:
-        future = self._pool.submit(call, *arguments)
-        future.add_done_callback(lambda done: self._inbox.put((stage, item, done)))
+        thread = RequestThread(call, arguments)
+        thread.future.add_done_callback(lambda done: self._inbox.put((stage, item, done)))
+        self._unstarted.append(thread)
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        """Those that the system lets us start; the others when one of these has ended."""
+        while self._unstarted:
+            try:
+                self._unstarted[0].start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                return
+            thread = self._unstarted.popleft()
+            self._threads[thread.future] = thread
 
     # -- collect
 
@@ -339,7 +356,8 @@ class Runner:
             if self._handed.pop(future, None) is None:
                 return  # too late: its reply was read here
         else:
-            self._pool.done()
+            del self._threads[future]
+            self._start_threads()
         if stage == "delete":
             self._deleting -= 1
             if (failed := future.exception()) is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class Config:
 class Task:
     """One message of a row. ``event``: it is posted already. ``leave`` closes the session afterwards.
 
-    ``serial`` makes each task different, so that no executor takes one for a repetition of an earlier one.
+    ``run`` names the batch. ``serial`` makes each task different, so that no executor takes one for a repetition.
     """
 
     session_id: str
@@ -41,6 +41,7 @@ class Task:
     timeout: float
     event: ps.Event | None = None
     leave: bool = True
+    run: str = ""
     serial: int = 0
 
 
@@ -206,54 +207,31 @@ def _said(error: ps.ParlantSyncError) -> str:
 
 # -- in a worker process
 
-_lock = threading.Lock()  # guards _clients; clients are made and closed outside it
-_clients: dict[bytes, tuple[ps.Client, int, int]] = {}  # by config: the client, its process, its leases
-
-
-def _client(config: Config, leases: int) -> ps.Client:
-    name = pickle.dumps((config.base_url, sorted(config.options.items())))
-    made: ps.Client | None = None
-    while True:
-        with _lock:
-            client, pid, count = _clients.get(name, (made, -1, 0))
-            if pid != os.getpid():
-                client, count = made, 0  # inherited from the parent at a fork: that one is the parent's
-            if client is not None:
-                _clients[name] = (client, os.getpid(), count + leases)
-                break
-        made = config.client()
-    if made is not None and made is not client:
-        made.close()  # another thread was faster
-    return client
+# The clients of batches that run in this process, by its id and the run's name: their tasks, in threads of an executor,
+# use them. Not to be used by a forked child.
+_serving: dict[tuple[int, str], ps.Client] = {}
 
 
 @contextmanager
-def lease(config: Config) -> Iterator[ps.Client]:
-    """This process's client; it is closed when the last lease ends. (Worker processes take none and keep theirs.)"""
-    client = _client(config, 1)
+def serving(run: str, client: ps.Client) -> Iterator[None]:
+    """Tasks of this run that are carried out in this process use this client."""
+    place = (os.getpid(), run)
+    _serving[place] = client
     try:
-        yield client
+        yield
     finally:
-        with _lock:
-            name, (_, pid, count) = next(item for item in _clients.items() if item[1][0] is client)
-            if count > 1:
-                _clients[name] = (client, pid, count - 1)
-            else:
-                del _clients[name]
-        if count <= 1:
-            client.close()
+        del _serving[place]
 
 
 def remote(config: Config, task: Task) -> Answer:
     """``ask()`` with the one client of this process. A repetition does no harm: the task's message is posted."""
     assert task.event is not None
-    return ask(_client(config, 0), task)
+    client = _serving.get((os.getpid(), task.run)) or _client_of_process(os.getpid(), pickle.dumps(config))
+    return ask(client, task)
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # a thread that is not in the child may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+@functools.cache
+def _client_of_process(pid: int, config: bytes) -> ps.Client:
+    """Kept for as long as the process lives. (Where two threads make one at a time, one of the two is collected.)"""
+    made: Config = pickle.loads(config)
+    return made.client()

@@ -1,16 +1,14 @@
-"""Results, their sum, what is displayed of them; and the pool of threads."""
+"""Results, their sum, and what is displayed of them."""
 
 from __future__ import annotations
 
 import pickle
-import threading
 
 import pytest
 
 from parlant_sync.batch import Result, TurnResult
 from parlant_sync.batch.progress import Failures, duration, left_line, progress_line, summary_lines
 from parlant_sync.batch.results import Summary, Tally, percentile
-from parlant_sync.batch.threads import Pool
 
 
 def result(name: str, status: str, *durations: float) -> Result:
@@ -127,26 +125,3 @@ def test_the_same_failures_are_counted_and_not_listed() -> None:
     assert failures.add(Result("y", "empty")) == ""
     assert failures.rest() == ["row 0 and 299 more (the last is 299): failed: its session: no"]
     assert Failures(empty_fails=True).add(Result("y", "empty")).startswith("row y: empty")
-
-
-# -- threads
-
-
-def test_a_pool_starts_no_more_threads_than_are_needed() -> None:
-    pool = Pool(3)
-    assert pool.submit(pow, 2, 3).result(5) == 8
-    pool.done()
-    assert pool.submit(int, "x").exception(5).__class__ is ValueError
-    pool.done()
-    assert len(pool._threads) == 1
-    pool.stop(5)
-    assert not any(thread.is_alive() for thread in pool._threads)
-
-
-def test_a_pool_without_a_single_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        Pool(3).submit(int)
