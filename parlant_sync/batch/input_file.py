@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parlant_sync import ConfigurationError
-from parlant_sync.batch.rows import FIELDS, Row, check_rows, misspelled
+from parlant_sync.batch.rows import FIELDS, Row, find_rows, misspelled, refuse
 
 Format = Literal["jsonl", "csv"]
 _ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
@@ -25,7 +25,6 @@ _JSON_FIELDS = ("messages", "metadata", "expect_contains", "expect_tool")
 _NUMBERS = ("timeout", "expect_seconds")
 # A long prompt in a cell is no mistake; csv's own limit is 128 KiB.
 _LONGEST_CELL = 16 * 1024 * 1024
-_LISTED = 20
 
 
 @dataclass
@@ -82,17 +81,11 @@ def read_file(
     text, notes = _decode(data, name, encoding)
     trouble: list[str] = []
     if input_format == "jsonl":
-        objects = list(_jsonl(text, message_column, trouble))
+        objects = _jsonl(text, message_column, trouble)
     else:
-        objects = list(_csv(text, name, delimiter, message_column, trouble))
-    rows: list[Row] = []
-    try:
-        rows = check_rows([value for _, value in objects], [place for place, _ in objects])
-    except ConfigurationError as error:
-        trouble.append(str(error))
-    if trouble:
-        more = f" (and {len(trouble) - _LISTED} more errors like these)" if len(trouble) > _LISTED else ""
-        raise ConfigurationError(f"{name}, {'; '.join(trouble[:_LISTED])}{more}")
+        objects = _csv(text, name, delimiter, message_column, trouble)
+    rows, wrong = find_rows(objects)
+    refuse(trouble + wrong, f"{name}, ")
     return InputFile(rows, notes)
 
 

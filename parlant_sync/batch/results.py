@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 GOOD = ("answered", "empty", "human")
@@ -36,18 +37,7 @@ class TurnResult:
     moderation_tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "message": self.message,
-            "text": self.text,
-            "outcome": self.outcome,
-            "duration": self.duration,
-            "tool_calls": list(self.tool_calls),
-            "matched_guidelines": list(self.matched_guidelines),
-            "matched_journeys": list(self.matched_journeys),
-            "matched_journey_states": list(self.matched_journey_states),
-            "flagged": self.flagged,
-            "moderation_tags": list(self.moderation_tags),
-        }
+        return asdict(self, dict_factory=_with_lists)
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> TurnResult:
@@ -110,8 +100,7 @@ class Result:
         return round(sum(turn.duration for turn in self.turns), 3)
 
     def to_json(self) -> dict[str, Any]:
-        value = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**value, "turns": [turn.to_json() for turn in self.turns], "unmet": list(self.unmet)}
+        return asdict(self, dict_factory=_with_lists)
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> Result:
@@ -135,6 +124,11 @@ class Result:
 
 # A key in an error's text makes equal failures look different.
 _KEYS = re.compile(r"\b[0-9a-f]{32}\b")
+
+
+def _with_lists(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As JSON has them: lists in place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -189,14 +183,14 @@ class Tally:
         self._rows = rows
         self._skipped = 0
         self._unmet = 0
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
         self._durations: list[float] = []  # of the turns that were answered, sorted
         for result in results:
             self.add(result)
             self._skipped += 1
 
     def add(self, result: Result) -> None:
-        self._counts[result.status] = self._counts.get(result.status, 0) + 1
+        self._counts[result.status] += 1
         self._unmet += bool(result.unmet)
         for turn in result.turns:
             if turn.outcome in GOOD and turn.duration > 0:

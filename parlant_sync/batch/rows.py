@@ -47,20 +47,23 @@ class Row:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def check_rows(rows: Iterable[Row | Mapping[str, Any] | str], places: Sequence[str] = ()) -> list[Row]:
-    """All rows, in their order. Raises one ConfigurationError that names every row that cannot be asked.
-
-    ``places`` says where each row is, as in ``row 3``; if left out, its number.
-    """
+def check_rows(rows: Iterable[Row | Mapping[str, Any] | str]) -> list[Row]:
+    """All rows, in their order. Raises one ConfigurationError that names every row that cannot be asked."""
     if isinstance(rows, (str, bytes, Mapping, Row)):
         # One row in place of a list of them: its letters, or its fields, would be asked one by one.
         raise ConfigurationError(f"rows must be a list of rows, not one {type(rows).__name__}; put it into brackets")
+    found, trouble = find_rows((f"row {number}", value) for number, value in enumerate(rows, 1))
+    refuse(trouble)
+    return found
+
+
+def find_rows(values: Iterable[tuple[str, Row | Mapping[str, Any] | str]]) -> tuple[list[Row], list[str]]:
+    """The rows of ``(place, value)``, and what is wrong with those that cannot be asked."""
     found: list[Row] = []
     trouble: list[str] = []
     seen: dict[str, str] = {}
     names: set[str] = set()
-    for number, value in enumerate(rows, 1):
-        where = places[number - 1] if places else f"row {number}"
+    for number, (where, value) in enumerate(values, 1):
         if isinstance(value, Mapping):
             new = [name for name in value if name not in names and name not in FIELDS]
             trouble += [f"{where}: {said}" for said in map(misspelled, new) if said]
@@ -74,10 +77,14 @@ def check_rows(rows: Iterable[Row | Mapping[str, Any] | str], places: Sequence[s
         if first != where:
             trouble.append(f"{where}: its id {row.id!r} is that of {first} already")
         found.append(row)
+    return found, trouble
+
+
+def refuse(trouble: Sequence[str], file: str = "") -> None:
+    """Raises one ConfigurationError for all that is wrong, if anything is."""
     if trouble:
         more = f" (and {len(trouble) - _LISTED} more errors like these)" if len(trouble) > _LISTED else ""
-        raise ConfigurationError("; ".join(trouble[:_LISTED]) + more)
-    return found
+        raise ConfigurationError(f"{file}{'; '.join(trouble[:_LISTED])}{more}")
 
 
 def misspelled(name: object) -> str:
