@@ -144,7 +144,7 @@ def test_customer_metadata_and_title_reach_the_server(server: FakeServer) -> Non
 def test_the_only_agent_need_not_be_named(server: FakeServer) -> None:
     assert statuses(list(ask(server, ["hi"], agent_id=None))) == {"answered": 1}
     server.agent("b")
-    with pytest.raises(ps.ConfigurationError, match=r"--agent-id.*a, b"):
+    with pytest.raises(ps.ConfigurationError, match=r"agent_id=.*a, b"):
         ask(server, ["hi"], agent_id=None)
 
 
