@@ -180,16 +180,6 @@ def test_a_429_is_repeated_and_pauses_all_posts(
     assert posted(server, session) == ["patience"]
 
 
-def test_a_server_that_comes_back(server: FakeServer, session: Session) -> None:
-    """Refused connections prove that nothing was sent: the post waits for the server."""
-    server.stop()
-    with pytest.raises(TransportError, match="refused"):
-        session.send("nobody there", timeout=0.5)
-    server.restart(keep=True)
-    assert session.send("somebody there").text == "echo: somebody there"
-    assert posted(server, session) == ["somebody there"]
-
-
 def test_out_of_time_over_a_held_post(server: FakeServer, session: Session) -> None:
     server.agent("a").ignores()
     hold = server.hold_next(POST)
@@ -198,18 +188,6 @@ def test_out_of_time_over_a_held_post(server: FakeServer, session: Session) -> N
     assert caught.value.event is not None
     assert caught.value.event.message == "held"
     hold.release()
-
-
-def test_the_same_text_twice_is_two_messages(server: FakeServer, session: Session) -> None:
-    """Without keys (3.0) a lost message is told from its twin by what the other posts gave back."""
-    session.post("same")
-    server.wait_idle()
-    server.cut_next(POST)
-    with pytest.raises(DeliveryUncertain):
-        session.send("same")
-    server.cut_next(POST, stored=True)
-    assert session.send("same").outcome == "answered"
-    assert posted(server, session) == ["same", "same"]
 
 
 @pytest.mark.parametrize(

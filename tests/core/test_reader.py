@@ -12,7 +12,7 @@ import pytest
 from support.raw_api import in_background
 from support.waiting import wait_until, within
 
-from parlant_sync import Client, ConcurrencyError, NotFoundError, ServerError, Session, TransportError
+from parlant_sync import Client, ConcurrencyError, ServerError, Session, TransportError
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -40,14 +40,6 @@ def test_a_broken_off_loop_goes_on_after_the_last_event_given(session: Session) 
     assert session.cursor == session.history()[-1].offset + 1
 
 
-def test_two_readers_share_the_default_place(session: Session) -> None:
-    session.send("one")
-    one, two = session.iter_events(timeout=0), session.iter_events(timeout=0)
-    assert [next(one).offset, next(two).offset, next(one).offset, next(two).offset] == [0, 1, 2, 3]
-    one.close()
-    two.close()
-
-
 def test_timeout_counts_filtered_events(server: FakeServer, session: Session) -> None:
     reader = session.iter_events(timeout=1.0, kinds="custom")
     reading = in_background(list, reader)
@@ -71,14 +63,6 @@ def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> Non
     fast.close()
 
 
-def test_close_ends_a_loop_in_another_thread(session: Session) -> None:
-    reader = session.iter_events()
-    reading = in_background(list, reader)
-    reader.close()
-    assert reading.result(5) == []
-    assert not session.closed
-
-
 def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     inside = threading.Event()
@@ -94,15 +78,6 @@ def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     server.say(session.id, "hello")
     assert reading.result(5).message == "hello"
     reader.close()
-
-
-def test_a_session_that_is_gone_raises(server: FakeServer, session: Session) -> None:
-    with session.iter_events() as reader:
-        server.wait_polls(1)
-        server.delete_session(session.id)
-        with pytest.raises(NotFoundError, match=session.id):
-            next(reader)
-        assert list(reader) == []
 
 
 def test_an_outage_does_not_end_it(server: FakeServer, session: Session) -> None:

@@ -113,17 +113,6 @@ def test_a_status_is_posted_by_its_name_or_whole(client: Client, data: Any, stor
     assert [(event.kind, event.data) for event in session.history()] == [("status", stored)]
 
 
-def test_a_custom_event_is_posted_as_it_is(client: Client) -> None:
-    session = client.create_session("a")
-    event = session.post_event("custom", {"x": [1]}, metadata={"mine": 1})
-    assert (event.kind, event.source, event.data, dict(event.metadata)) == (
-        "custom",
-        "customer_ui",
-        {"x": [1]},
-        {"mine": 1},
-    )
-
-
 # -- the human side
 
 

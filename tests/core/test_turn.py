@@ -173,18 +173,6 @@ def test_a_trigger_whose_post_fails_is_judged_by_its_events(server: FakeServer, 
     hold.release()
 
 
-def test_reply_to_of_a_turn_long_over(server: FakeServer, session: Session) -> None:
-    events = []
-    for n in range(3):
-        events.append(session.post(f"q{n}"))
-        server.wait_idle()
-    assert [session.reply_to(e).text for e in events] == ["echo: q0", "echo: q1", "echo: q2"]
-    with pytest.raises(ConfigurationError):
-        session.reply_to("q0")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="no message"):
-        session.reply_to(None)  # type: ignore[arg-type]
-
-
 def test_reply_to_a_message_of_another_session(server: FakeServer, client: Client, session: Session) -> None:
     """The same offset is another message there, or none at all."""
     other = client.create_session("a")
