@@ -1,11 +1,13 @@
-"""The one file lock of this package: the operating system releases it when its process ends, however that ends.
+"""What files that outlive a process need: the one file lock of this package, and folders synced to the disk.
 
-Works on POSIX (``flock``) and on Windows. A lock file stays when it is released: removing it would let two processes
-lock two different files of the same name.
+The operating system releases a lock when its process ends, however that ends. It works on POSIX (``flock``) and on
+Windows. A lock file stays when it is released: removing it would let two processes lock two different files of the same
+name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -44,6 +46,16 @@ else:
         except BlockingIOError:
             return False
         return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new or renamed file in it survive a power failure. Not every file system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class FileLock:

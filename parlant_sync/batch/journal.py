@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from parlant_sync import ConcurrencyError, ConfigurationError
-from parlant_sync._file_lock import try_lock
+from parlant_sync._file_lock import sync_folder, try_lock
 from parlant_sync.batch.results import Result, TurnResult
 from parlant_sync.batch.rows import Row
 
@@ -57,7 +57,7 @@ class LineFile:
             self._fd = os.open(path, flags, _MODE)
         _opened.add(self)
         if self._made:
-            _sync_directory(path.parent)
+            sync_folder(path.parent)
 
     def lock(self) -> None:
         """Keep every other run away until this file is closed. Raises BatchLocked at once if another run has it."""
@@ -155,16 +155,6 @@ def _line(value: dict[str, Any]) -> bytes:
         return text.encode() + b"\n"
     except UnicodeEncodeError:  # half a character, which has no UTF-8
         return json.dumps(value).encode() + b"\n"
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a new file survive a power failure; not every file system can."""
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 # A forked worker process must not keep the lock of a parent that was killed: it closes its copies.

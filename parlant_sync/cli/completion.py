@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from parlant_sync.cli import config
-from parlant_sync.cli.options import App
+from parlant_sync.cli.app import App
 
 if TYPE_CHECKING:
     import click

@@ -11,10 +11,10 @@ from typing import Any
 
 from parlant_sync import Client, NotFoundError, Session
 from parlant_sync.cli import output, state
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import is_gone, usage
-from parlant_sync.cli.options import App
+from parlant_sync.cli.lookup import agent_of_that_name, choose_agent, create_session, missing
 from parlant_sync.cli.state import Lock
-from parlant_sync.cli.target import agent_of_that_name, choose_agent, create_session, missing
 from parlant_sync.cli.terminal import waiting_for
 
 _KIND = "conversation"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import click
 
 from parlant_sync.cli import errors, output
-from parlant_sync.cli.options import App, Group
+from parlant_sync.cli.app import App
+from parlant_sync.cli.options import Group
 from parlant_sync.cli.output import one_line, visible
 from parlant_sync.cli.signals import Signals, Terminated
 

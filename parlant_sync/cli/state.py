@@ -7,12 +7,13 @@ import json
 import os
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from parlant_sync import Event, Session
-from parlant_sync._file_lock import FileLock
+from parlant_sync._file_lock import FileLock, sync_folder
 from parlant_sync.cli import output
 from parlant_sync.cli.errors import LOCKED, UNEXPECTED, CommandError, usage
 from parlant_sync.cli.terminal import waiting_for
@@ -107,17 +108,7 @@ def write(path: Path, kind: str, value: dict[str, Any]) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """The rename itself is safe only then. Not every file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(path.parent)
 
 
 class Lock:
@@ -147,10 +138,10 @@ class Lock:
 _OFTEN = 0.25
 
 
-class CursorFile:
+class CursorFile(ABC):
     """How far a run of ``tail`` came, for the next run; locked while entered.
 
-    Subclasses say what is in it. They set ``unsaved`` after the output of an event is out, never before.
+    Subclasses set ``unsaved`` after the output of an event is out, never before.
     """
 
     kind = ""
@@ -179,8 +170,9 @@ class CursorFile:
         finally:
             self._lock.__exit__()
 
+    @abstractmethod
     def content(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What is saved, apart from the server."""
 
     def save_often(self, *, pausing: bool) -> None:
         """``pausing``: no other event is known to follow."""

@@ -19,9 +19,9 @@ from support.batch_checks import posted, results_of
 
 from parlant_sync.batch import Batch, Result, Summary
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.commands import batch as batch_command
 from parlant_sync.cli.commands.batch import _follow
-from parlant_sync.cli.options import App
 from parlant_sync.cli.signals import Signals, Terminated
 from parlant_sync.testing import FakeServer
 

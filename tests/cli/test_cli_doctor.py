@@ -13,8 +13,8 @@ import pytest
 from support.cli_runs import Cli
 
 from parlant_sync.cli import state
+from parlant_sync.cli.app import App
 from parlant_sync.cli.commands import checkup
-from parlant_sync.cli.options import App
 from parlant_sync.cli.signals import Signals
 from parlant_sync.testing import FakeServer
 

@@ -18,7 +18,7 @@ import pytest
 
 import parlant_sync
 from parlant_sync import errors
-from parlant_sync.cli import failures
+from parlant_sync.cli import errors as cli_errors
 from parlant_sync.cli.signals import Terminated
 
 CLASSES = """
@@ -360,11 +360,11 @@ def test_every_option_also_from_the_environment(name: str) -> None:
 
 @pytest.mark.parametrize(("code", "error"), [(code, error) for code, all_ in EXIT_CODES.items() for error in all_])
 def test_exit_codes(code: int, error: BaseException) -> None:
-    assert failures.exit_code(error) == code
+    assert cli_errors.exit_code(error) == code
 
 
 def test_exit_codes_of_other_origin() -> None:
-    assert (failures.ANSWERED, failures.LOCKED, failures.ROWS) == (0, 8, 9)
+    assert (cli_errors.ANSWERED, cli_errors.LOCKED, cli_errors.ROWS) == (0, 8, 9)
 
 
 def test_the_testing_kit() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from parlant_sync.cli import output
-from parlant_sync.cli.options import App, Command, pass_app
+from parlant_sync.cli.app import App
+from parlant_sync.cli.options import Command, pass_app
 from parlant_sync.cli.terminal import pad, waiting_for, width
 
 

@@ -19,10 +19,11 @@ from parlant_sync import batch as batches
 from parlant_sync.batch.input_file import Format, InputFile, read_file
 from parlant_sync.batch.progress import Failures, duration, left_line, progress_line, summary_lines
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import LOCKED, ROWS, CommandError, usage
-from parlant_sync.cli.options import App, Command, RateType, Seconds, complete, option, pass_app
+from parlant_sync.cli.lookup import agent_called, agent_of_that_name
+from parlant_sync.cli.options import Command, RateType, Seconds, complete, option, pass_app
 from parlant_sync.cli.signals import Terminated
-from parlant_sync.cli.target import agent_called, agent_of_that_name
 from parlant_sync.cli.terminal import Waiting
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import click
 from parlant_sync.batch import Row
 from parlant_sync.batch import report as reports
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import ROWS, usage
-from parlant_sync.cli.options import App, Command, complete, option, pass_app
+from parlant_sync.cli.options import Command, complete, option, pass_app
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -25,9 +25,10 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.cli import errors, output, transcript
+from parlant_sync.cli.app import App
 from parlant_sync.cli.formats import reply_json, speaker
 from parlant_sync.cli.input import checked, editing, read_line, whole
-from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, typed
+from parlant_sync.cli.options import Command, Seconds, option, pass_app, typed
 from parlant_sync.cli.signals import Terminated
 from parlant_sync.cli.target import Target, opened, session_options, target
 from parlant_sync.cli.terminal import waiting_for

@@ -26,7 +26,7 @@ from parlant_sync import (
     __version__,
 )
 from parlant_sync.cli import errors, state
-from parlant_sync.cli.options import App
+from parlant_sync.cli.app import App
 
 _PATIENCE = 5.0  # seconds for one connection, one probe
 _LONGEST = 10.0  # for one request, with all its retries: whoever asks what is wrong does not wait for minutes

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from parlant_sync.cli import output, transcript
+from parlant_sync.cli.app import App
 from parlant_sync.cli.conversations import forget as forget_file
 from parlant_sync.cli.conversations import stored
 from parlant_sync.cli.errors import usage
-from parlant_sync.cli.options import App, Group, option, pass_app
+from parlant_sync.cli.options import Group, option, pass_app
 from parlant_sync.cli.output import one_line
 from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, existing, found
 from parlant_sync.cli.terminal import pad, waiting_for, width

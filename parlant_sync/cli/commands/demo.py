@@ -11,9 +11,10 @@ import click
 
 from parlant_sync import Client, Reply, Session
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import UNEXPECTED, CommandError
 from parlant_sync.cli.formats import reply_json
-from parlant_sync.cli.options import App, Command, Option, option, pass_app
+from parlant_sync.cli.options import Command, Option, option, pass_app
 from parlant_sync.cli.terminal import Waiting, terminal_width, width
 from parlant_sync.cli.turn_view import Talk
 from parlant_sync.demo.launcher import DemoServer, DemoServerError

@@ -9,8 +9,9 @@ from dataclasses import asdict
 import click
 
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.commands.checkup import Check, Checkup
-from parlant_sync.cli.options import App, Command, option, pass_app
+from parlant_sync.cli.options import Command, option, pass_app
 from parlant_sync.cli.output import one_line
 from parlant_sync.cli.target import STATE_DIR
 from parlant_sync.cli.terminal import terminal_width, waiting_for

@@ -8,10 +8,11 @@ import click
 
 from parlant_sync import DeliveryUncertain
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.commands.send import METADATA
 from parlant_sync.cli.errors import UNCERTAIN, CommandError, uncertain, usage
 from parlant_sync.cli.input import read_message
-from parlant_sync.cli.options import App, Command, option, pass_app
+from parlant_sync.cli.options import Command, option, pass_app
 from parlant_sync.cli.target import mapping, opened, session_options, target
 from parlant_sync.cli.terminal import waiting_for
 

@@ -21,10 +21,11 @@ from parlant_sync import (
     TurnTimeout,
 )
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import AGENT, ANSWERED, TIMED_OUT, UNREACHED, CommandError, timed_out, usage
 from parlant_sync.cli.formats import reply_json
 from parlant_sync.cli.input import has_unread_stdin, read_message
-from parlant_sync.cli.options import App, Command, Seconds, option, pass_app
+from parlant_sync.cli.options import Command, Seconds, option, pass_app
 from parlant_sync.cli.output import visible
 from parlant_sync.cli.target import mapping, opened, session_options, target
 from parlant_sync.cli.terminal import Waiting, waiting_for

@@ -9,10 +9,12 @@ import click
 
 from parlant_sync import NotFoundError, SessionInfo
 from parlant_sync.cli import output, transcript
+from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import REFUSED, CommandError, is_gone, usage
-from parlant_sync.cli.options import App, Group, Option, option, pass_app, typed
+from parlant_sync.cli.lookup import attach, create_session
+from parlant_sync.cli.options import Group, Option, option, pass_app, typed
 from parlant_sync.cli.output import one_line
-from parlant_sync.cli.target import attach, create_session, mapping
+from parlant_sync.cli.target import mapping
 from parlant_sync.cli.terminal import pad, waiting_for, width
 
 _LIMIT = 50

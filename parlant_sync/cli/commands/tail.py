@@ -15,10 +15,11 @@ import click
 
 from parlant_sync import Client, Event, EventReader, Session
 from parlant_sync.cli import forward, output, transcript
+from parlant_sync.cli.app import App
 from parlant_sync.cli.completion import KINDS, SOURCES
 from parlant_sync.cli.errors import usage
 from parlant_sync.cli.formats import event_lines
-from parlant_sync.cli.options import App, Command, Seconds, option, pass_app, seconds, typed
+from parlant_sync.cli.options import Command, Seconds, option, pass_app, seconds, typed
 from parlant_sync.cli.output import when_stdout_closes
 from parlant_sync.cli.state import Cursor, Cursors
 from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, Target, existing, found

@@ -8,8 +8,9 @@ import click
 
 from parlant_sync import TurnTimeout
 from parlant_sync.cli import output
+from parlant_sync.cli.app import App
 from parlant_sync.cli.commands.send import EMPTY_FAILS, SHOW_PREAMBLE, TIMEOUT, finish, out_of_time, print_reply
-from parlant_sync.cli.options import App, Command, option, pass_app
+from parlant_sync.cli.options import Command, option, pass_app
 from parlant_sync.cli.target import opened, session_options, target
 from parlant_sync.cli.terminal import waiting_for
 
