@@ -287,7 +287,7 @@ class Client:
         return self._api.server_info()
 
     def stats(self) -> ClientStats:
-        """Sums over the open sessions."""
+        """Sums over the open sessions, and for how long a 429 still holds requests back."""
         sessions = self._registry.all()
         counts = [opened.poller.counts for opened in sessions]
         return ClientStats(
@@ -299,6 +299,7 @@ class Client:
             reconnects=sum(c.reconnects for c in counts),
             failures=sum(c.failures for c in counts),
             backlog=sum(opened.hub.backlog for opened in sessions),
+            limited_for=self._api.limited_for(),
         )
 
     def close(self, timeout: float | None = None) -> None:

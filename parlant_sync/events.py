@@ -463,7 +463,10 @@ class SessionHealth(Value):
 
 @_frozen
 class ClientStats(Value):
-    """Sums over the sessions that are open now."""
+    """Sums over the sessions that are open now.
+
+    ``limited_for``: after a 429, the seconds until this client's requests go on; 0.0 if none is held back.
+    """
 
     sessions: int
     polls: int
@@ -473,6 +476,7 @@ class ClientStats(Value):
     reconnects: int
     failures: int
     backlog: int
+    limited_for: float
 
 
 def _identified(value: object, what: str) -> dict[str, Any]:

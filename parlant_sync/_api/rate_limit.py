@@ -113,6 +113,11 @@ class RateLimiter:
             now = self._clock()
             return max(0.0, self._paused_until - now, self._next - now if self._gap else 0.0)
 
+    def pause_left(self) -> float:
+        """Seconds that are left of the pause after a 429; 0.0 if there is none."""
+        with self._lock:
+            return max(0.0, self._paused_until - self._clock())
+
     def limited(self, wish: float | None) -> None:
         """A 429 came, with this Retry-After in seconds or None. A longer one than a minute counts as a minute."""
         with self._lock:

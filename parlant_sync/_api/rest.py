@@ -83,6 +83,15 @@ class RestApi:
         mine = object()
         return self._server.said.setdefault(what, mine) is mine
 
+    def limited_for(self) -> float:
+        """Seconds until the requests of this client go on that a 429 holds back; 0.0 if there are none."""
+        other = self._server.limited_until - time.monotonic()
+        return max(0.0, other, self.list_limiter.pause_left(), self.post_limiter.pause_left())
+
+    def _note_pause(self, error: BaseException, seconds: float) -> None:
+        if isinstance(error, errors.RateLimitedError):
+            self._server.limited_until = time.monotonic() + seconds
+
     # -- one request, with its retries
 
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
@@ -98,7 +107,14 @@ class RestApi:
         attempts: int = ATTEMPTS,
     ) -> _T:
         try:
-            return retrying(once, deadline=deadline, attempts=attempts, may_retry=may_retry, stop=self._stop)
+            return retrying(
+                once,
+                deadline=deadline,
+                attempts=attempts,
+                may_retry=may_retry,
+                stop=self._stop,
+                on_pause=self._note_pause,
+            )
         except Exception as error:
             if self.calls.cause is not None and may_retry(error):
                 self.calls.check()  # ended in a pause: there would have been another attempt
@@ -378,6 +394,7 @@ class _Server:
         self.single_reads = True
         self.composition_modes: dict[str, str] = {}  # by the ids of agents
         self.said: dict[str, object] = {}  # warnings that were given
+        self.limited_until = 0.0  # monotonic: the end of a pause after a 429, of requests without a limiter
 
 
 def _read_page(value: Any) -> tuple[list[SessionInfo], str | None]:

@@ -97,18 +97,22 @@ def retrying(
     may_retry: Callable[[BaseException], bool],
     stop: StopSignal,
     pauses: Callable[[int], float] | None = None,
+    on_pause: Callable[[BaseException, float], object] = lambda error, seconds: None,
 ) -> _T:
     """``call()``, repeated after failures that ``may_retry`` until it succeeds or ``deadline`` or ``attempts`` end it.
 
     Raises the last failure. ``pauses`` gives the seconds to wait after the n-th failure (default: ``jittered``); a
-    longer ``retry_after`` of the failure counts instead. When ``stop`` is set in a pause, one last call follows.
+    longer ``retry_after`` of the failure counts instead. ``on_pause`` is called with a failure and the seconds before
+    each wait. When ``stop`` is set in a pause, one last call follows.
     """
 
     def over(failures: int) -> bool:
         return failures >= attempts or deadline.remaining() <= LEAST or stop.is_set()
 
     def pause(error: Any, failures: int) -> float:
-        return min(pause_after(error, failures, pauses), deadline.remaining() - LEAST)
+        seconds = min(pause_after(error, failures, pauses), deadline.remaining() - LEAST)
+        on_pause(error, seconds)
+        return seconds
 
     # The first call needs no tenacity, whose import takes longer than a request.
     try:

@@ -68,7 +68,8 @@ class Runner:
     def __init__(self, plan: Plan, items: Iterable[Item], leftovers: Iterable[str] = ()) -> None:
         """``leftovers``: sessions of earlier runs that are to be deleted."""
         self.outbox: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
-        self.waiting_for = ""
+        self._waiting_for = ""
+        self._limited_for: Callable[[], float] = lambda: 0.0  # seconds that the client waits after a 429
         self._plan = plan
         self._inbox: queue.SimpleQueue[tuple[str, Item | None, Future[Any]] | None] = queue.SimpleQueue()
         self._queues = Queues(items)
@@ -93,6 +94,13 @@ class Runner:
         self._unstarted: deque[RequestThread] = deque()
         self.thread = BatchThread(self._run, plan.results.path if plan.results is not None else None)
 
+    @property
+    def waiting_for(self) -> str:
+        if self._waiting_for:
+            return self._waiting_for
+        seconds = self._limited_for()
+        return f"429: next in {seconds:.0f} s" if seconds >= 0.5 else ""
+
     def stop(self) -> None:
         """As soon as possible: rows in flight stay resumable. Takes no lock; for any thread, and for a finalizer."""
         self.thread.stopping = True
@@ -105,6 +113,7 @@ class Runner:
         try:
             # Leaving it closes the client, which wakes all threads that wait for replies.
             with self._plan.config.client() as self._api, worker.serving(self._name, self._api):
+                self._limited_for = lambda: self._api.stats().limited_for
                 try:
                     self._loop()
                 finally:
@@ -121,7 +130,7 @@ class Runner:
             for file in (self._plan.results, self._plan.journal):
                 if file is not None:
                     file.close()
-            self.waiting_for = ""
+            self._waiting_for, self._limited_for = "", lambda: 0.0
             self.outbox.put(end)
 
     def _loop(self) -> None:
@@ -201,7 +210,7 @@ class Runner:
             text = f"{self._queues.delayed} messages may be on their way: looking in {left:.0f} s"
         if not text and not self._queues.left and (left := len(self._unneeded) + self._deleting):
             text = f"{left} sessions to delete"
-        self.waiting_for = text
+        self._waiting_for = text
 
     # -- open
 

@@ -81,7 +81,7 @@ class Conversation:
         session_id: str = stored["session_id"]
         with missing(self._app, self._client, session_id, self._wanted.name):
             try:
-                with waiting_for(self._client.base_url):
+                with waiting_for(self._client.base_url, self._client):
                     return self._client.session(session_id)
             except NotFoundError as error:
                 # A proxy's page says nothing about the session: nothing may be replaced because of it.

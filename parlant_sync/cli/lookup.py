@@ -21,7 +21,7 @@ def choose_agent(client: Client, agent_id: str | None) -> str:
             raise usage("--agent-id is empty; parlant-sync agents lists the agents")
         return agent_id
     try:
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             agents = client.agents()
     except PermissionDeniedError:
         raise usage(f"{client.base_url} does not list its agents to this token; say which with --agent-id") from None
@@ -83,7 +83,7 @@ def create_session(app: App, client: Client, agent_id: str | None, options: Mapp
     names = ("customer_id", "title", "labels", "session_metadata")
     given: dict[str, Any] = {name.removeprefix("session_"): options.get(name) or None for name in names}
     chosen = choose_agent(client, agent_id)
-    with waiting_for(client.base_url):
+    with waiting_for(client.base_url, client):
         try:
             return client.create_session(chosen, **given)
         except NotFoundError as error:
@@ -96,7 +96,7 @@ def create_session(app: App, client: Client, agent_id: str | None, options: Mapp
 def attach(app: App, client: Client, session_id: str, conversation: str | None = None) -> Session:
     """A session that exists. Raises CommandError if it does not."""
     app.session_id = session_id
-    with missing(app, client, session_id, conversation), waiting_for(client.base_url):
+    with missing(app, client, session_id, conversation), waiting_for(client.base_url, client):
         return client.session(session_id)
 
 

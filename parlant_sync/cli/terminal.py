@@ -10,10 +10,13 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from parlant_sync.cli import output
 from parlant_sync.cli.output import one_line, visible
+
+if TYPE_CHECKING:
+    from parlant_sync import Client
 
 # A wait of less than so many seconds is not mentioned.
 _PATIENCE = 1.0
@@ -76,11 +79,13 @@ def above_lines() -> Iterator[None]:
 class Waiting:
     """While entered and not hidden, shows ``describe()`` and the seconds; nothing if stderr is not a terminal of ours.
 
+    ``limited_for``: the seconds that requests still wait after a 429; they are shown, too.
     ``hide()`` before anything is printed, ``show()`` when waiting begins again; both take effect at once.
     """
 
-    def __init__(self, describe: Callable[[], str]) -> None:
+    def __init__(self, describe: Callable[[], str], limited_for: Callable[[], float] = lambda: 0.0) -> None:
         self._describe = describe
+        self._limited_for = limited_for
         # Guards what follows and the line on the screen; so, as no other lock, it is held over writes, to stderr.
         self._lock = threading.Lock()
         self._since = time.monotonic()
@@ -140,7 +145,9 @@ class Waiting:
                     self._draw(seconds)
 
     def _text(self, seconds: float) -> str:
-        return f"{self._describe()} {seconds:.0f} s"
+        pause = self._limited_for()
+        limit = f" (429: next in {pause:.0f} s)" if pause >= 0.5 else ""
+        return f"{self._describe()} {seconds:.0f} s{limit}"
 
     def _draw(self, seconds: float) -> None:
         if not _in_foreground():  # the line would be drawn over the shell's prompt
@@ -176,9 +183,14 @@ def _columns(stream: TextIO) -> int:
         return WIDEST
 
 
-def waiting_for(what: str) -> Waiting:
-    """For a request, or anything else that may take longer than expected."""
-    return Waiting(lambda: f"waiting for {what} ...")
+def waiting_for(what: str, client: Client | None = None) -> Waiting:
+    """For a request, or anything else that may take longer than expected. ``client``: the one that waits."""
+    return Waiting(lambda: f"waiting for {what} ...", limited_for(client) if client is not None else lambda: 0.0)
+
+
+def limited_for(client: Client) -> Callable[[], float]:
+    """For ``Waiting``: how long requests of this client still wait after a 429."""
+    return lambda: client.stats().limited_for
 
 
 class Paragraphs:

@@ -6,11 +6,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-from parlant_sync import Event, ParlantSyncError, Reply, Session, Turn
+from parlant_sync import Client, Event, ParlantSyncError, Reply, Session, Turn
 from parlant_sync.cli import output
 from parlant_sync.cli.formats import doing
 from parlant_sync.cli.output import one_line
-from parlant_sync.cli.terminal import Paragraphs, Waiting
+from parlant_sync.cli.terminal import Paragraphs, Waiting, limited_for
 
 # How long the text waits for a preamble that came before it to be shown: both come by the same poll.
 _ORDER = 1.0
@@ -22,14 +22,16 @@ class Live:
     ``on_preamble`` is called by a thread of its own, with the waiting line out of the way.
     """
 
-    def __init__(self, session: Session, who: str, on_preamble: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, client: Client, session: Session, who: str, on_preamble: Callable[[str], None] | None = None
+    ) -> None:
         self._session = session
         self._who = who
         self._on_preamble = on_preamble
         self._status: str | None = None
         self._trace = ""
         self._answering = threading.Event()
-        self.waiting = Waiting(lambda: f"{doing(self._status, self._who)} ...")
+        self.waiting = Waiting(lambda: f"{doing(self._status, self._who)} ...", limited_for(client))
         self._reader = session.iter_events(since="latest", partial=True)
         # Daemon: it sits in a read; leaving closes that.
         self._thread = threading.Thread(target=self._watch, name="parlant-sync-live", daemon=True)
@@ -80,7 +82,8 @@ class Live:
 class Talk:
     """Prints the turns of one session to stdout, in indented paragraphs below the speakers' names."""
 
-    def __init__(self, session: Session, agent: str) -> None:
+    def __init__(self, client: Client, session: Session, agent: str) -> None:
+        self._client = client
         self._session = session
         self._agent = agent
         self._colours = output.has_colours(sys.stdout)
@@ -101,7 +104,7 @@ class Talk:
     def turn(self, message: str) -> Reply:
         """Send the message and print the agent's turn as it happens. Raises as ``Session.stream()`` and its turn."""
         self._name(self._agent)
-        live = Live(self._session, self._agent, self._preamble)
+        live = Live(self._client, self._session, self._agent, self._preamble)
         with live, self._session.stream(message) as turn:
             self.request = turn.request
             self._print_text(turn, live)

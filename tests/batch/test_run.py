@@ -648,6 +648,16 @@ def test_a_limit_on_messages_pauses_all_rows(server: FakeServer) -> None:
     assert set(posted(server.base_url).values()) == {1}
 
 
+def test_a_pause_that_the_client_waits_out_by_itself_is_shown(server: FakeServer) -> None:
+    server.fail_next("POST /sessions", 429, '{"detail": "slow down"}', {"Retry-After": "20"}, times=None)
+    with ask(server, ROWS, concurrency=2) as batch:
+        until = time.monotonic() + 10
+        while not batch.waiting_for.startswith("429: next in 1"):
+            assert time.monotonic() < until, batch.waiting_for
+            assert batch.next(0.05) is None
+    assert batch.waiting_for == ""
+
+
 def test_an_outage_is_waited_out(server: FakeServer) -> None:
     server.fail_next("POST /sessions", 503, times=8)
     assert statuses(list(ask(server, ROWS[:4], concurrency=2))) == {"answered": 4}

@@ -40,6 +40,18 @@ def test_requests(fake: Cli, parlant_server: FakeServer, request_line: str, comm
         assert shown.end() == 0
 
 
+@pytest.mark.parametrize("request_line", ["POST /sessions", "POST /events"])
+@pytest.mark.parametrize("options", [(), ("--stream",)], ids=["whole", "stream"])
+def test_a_pause_after_a_429_is_shown(
+    fake: Cli, parlant_server: FakeServer, request_line: str, options: tuple[str, ...]
+) -> None:
+    """Of a new session and of a message; the client itself waits, so the command only sees that it takes longer."""
+    parlant_server.agent("support")
+    parlant_server.fail_next(request_line, 429, '{"detail": "slow down"}', {"Retry-After": "20"})
+    with fake.terminal("send", "--agent-id", "support", *options, "x") as shown:
+        shown.expect("(429: next in 1")
+
+
 def test_an_agent_that_is_ready_is_waited_for(fake: Cli, parlant_server: FakeServer) -> None:
     """It says so between two steps of its turn, too."""
     parlant_server.agent("support").waits("gate")
@@ -81,7 +93,8 @@ def test_a_second_ctrl_c_while_a_turn_is_left_ends_the_line(monkeypatch: pytest.
 
     monkeypatch.setattr(terminal.output, "is_terminal", lambda _: True)
     session: Any = Session()
-    with pytest.raises(KeyboardInterrupt), Live(session, "agent"):
+    client: Any = None
+    with pytest.raises(KeyboardInterrupt), Live(client, session, "agent"):
         pass
     assert "parlant-sync-waiting" not in [thread.name for thread in threading.enumerate()]
 

@@ -154,7 +154,7 @@ VALUES = [
     read_session({"id": "s", "agent_id": "a", "title": "t", "creation_utc": RAW["creation_utc"], "metadata": {"a": 1}}),
     read_agent({"id": "a", "name": "n"}),
     ServerInfo("3.3", True, 0.01),
-    ClientStats(1, 2, 3, 4, 5, 6, 7, 8),
+    ClientStats(1, 2, 3, 4, 5, 6, 7, 8, 9.5),
     SessionHealth("polling", Event(RAW).created, 0, None, 1, 2, 3),
 ]
 

@@ -47,6 +47,30 @@ def test_a_list_has_what_is_left_of_its_deadline(transport: FakeTransport, left:
     assert transport.limits == [pytest.approx(given, abs=0.5 if given == 3.0 else 1e-9)]
 
 
+@pytest.mark.parametrize("request_line", ["POST /sessions", "POST /events"])
+def test_a_pause_after_a_429_can_be_seen(parlant_server: FakeServer, request_line: str) -> None:
+    parlant_server.agent("support")
+    with Client(parlant_server.base_url) as client:
+        assert client.stats().limited_for == 0.0
+        parlant_server.fail_next(request_line, 429, '{"detail": "slow down"}', {"Retry-After": "20"})
+        failed: list[errors.ParlantSyncError] = []
+
+        def ask() -> None:
+            try:
+                client.create_session("support").post("hi")
+            except errors.ParlantSyncError as error:
+                failed.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        until = time.monotonic() + 10
+        while client.stats().limited_for < 10:
+            assert time.monotonic() < until
+        assert client.stats().limited_for <= 20
+    asking.join()
+    assert failed, "closing ends the pause"
+
+
 def test_pages_that_come_again_end_the_list() -> None:
     class Circle(FakeTransport):
         pages = 0

@@ -115,7 +115,7 @@ FIELDS = {
     "events request trace_id duration",
     "ServerInfo": "version healthy latency",
     "Update": "kind text event",
-    "ClientStats": "sessions polls idle_polls events bytes reconnects failures backlog",
+    "ClientStats": "sessions polls idle_polls events bytes reconnects failures backlog limited_for",
     "SessionHealth": "state last_poll consecutive_failures last_error next_offset reconnects backlog",
     "Agent": "id name description raw",
     "SessionInfo": "id agent_id customer_id title mode metadata labels created raw",

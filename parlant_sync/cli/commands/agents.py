@@ -18,7 +18,7 @@ def agents(app: App) -> None:
     One a line: its id, its name, its description. With -o json an object each.
     """
     with app.client() as client:
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             found = client.agents()
     widest = max((width(agent.id) for agent in found), default=0)
     for agent in found:

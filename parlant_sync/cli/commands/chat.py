@@ -60,7 +60,7 @@ def chat(app: App, /, timeout: float | None, **options: Any) -> None:
     """
     wanted = target(options)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
-        _Chat(app, session, _name(client, session)).run(app.again("chat", *_way_back(wanted, session)))
+        _Chat(app, client, session, _name(client, session)).run(app.again("chat", *_way_back(wanted, session)))
 
 
 def _way_back(wanted: Target, session: Session) -> list[str]:
@@ -75,18 +75,19 @@ def _way_back(wanted: Target, session: Session) -> list[str]:
 
 def _name(client: Client, session: Session) -> str:
     try:
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             return client.agent(session.agent_id).name
     except ParlantSyncError:
         return session.agent_id  # only a nicety
 
 
 class _Chat:
-    def __init__(self, app: App, session: Session, name: str) -> None:
+    def __init__(self, app: App, client: Client, session: Session, name: str) -> None:
         self._app = app
+        self._client = client
         self._session = session
         self._name = name
-        self._talk = Talk(session, name)
+        self._talk = Talk(client, session, name)
         self._terminal = output.is_terminal(sys.stdin)
         self._prompt: Callable[[str], str] = input
         self._seen = 0  # the offset up to which everything was shown
@@ -213,7 +214,7 @@ class _Chat:
     # -- what others said
 
     def _show_past(self) -> None:
-        with waiting_for("what was said before"):
+        with waiting_for("what was said before", self._client):
             events = self._session.history()
         self._see(*events)
         said = [event for event in events if event.kind == "message" and not event.is_preamble]
@@ -227,7 +228,7 @@ class _Chat:
     def _show_news(self) -> None:
         """Messages that came outside of our turns: a late answer, a human's, a proactive one."""
         try:
-            with waiting_for("what came meanwhile"):
+            with waiting_for("what came meanwhile", self._client):
                 events = self._session.history(self._seen, kinds="message")
         except _PASSING:
             return  # they are shown the next time

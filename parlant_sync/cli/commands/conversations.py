@@ -58,7 +58,7 @@ def show(app: App, /, conversation: str, search: str | None, **options: Any) -> 
     """Show a conversation as a transcript, as sessions show does."""
     wanted = existing({**options, "conversation": conversation, "session_id": None})
     with app.client() as client, found(app, client, wanted) as session:
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             events = session.history()
     if search is not None:
         events = [event for event in events if search.casefold() in (event.message or "").casefold()]

@@ -81,7 +81,7 @@ def _converse(app: App, server: DemoServer) -> str:
             session = client.create_session(agent_id, title=f"demo: {names[agent_id]}")
             _headline(app, f"{names[agent_id]}", "streams its answers" if _streams(server, role) else "")
             for question in questions:
-                _turn(app, session, names[agent_id], question)
+                _turn(app, client, session, names[agent_id], question)
             last = session.id
     return last
 
@@ -96,12 +96,12 @@ def _headline(app: App, name: str, remark: str) -> None:
         output.answer("\n" + text + "-" * (terminal_width() - 1 - width(text)))
 
 
-def _turn(app: App, session: Session, name: str, question: str) -> Reply:
+def _turn(app: App, client: Client, session: Session, name: str, question: str) -> Reply:
     if app.json:
         reply = session.send(question)
         output.answer_json(reply_json(session.id, reply))
         return reply
-    talk = Talk(session, name)
+    talk = Talk(client, session, name)
     talk.say("You", question)
     return talk.turn(question)
 

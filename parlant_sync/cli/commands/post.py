@@ -63,7 +63,7 @@ def post(
     extra = mapping("--metadata", metadata)
     output.check()
     text = read_message(message, add_stdin=add_stdin)
-    with app.client() as client, opened(app, client, wanted) as session, waiting_for(client.base_url):
+    with app.client() as client, opened(app, client, wanted) as session, waiting_for(client.base_url, client):
         event = session.find(key) if key is not None else None
         found = event is not None
         if event is None:

@@ -37,7 +37,7 @@ def reply(
     wanted = existing(options)
     output.check()
     with app.client(patience=timeout) as client, found(app, client, wanted) as session:
-        with waiting_for(f"{session.agent_id}"):
+        with waiting_for(session.agent_id, client):
             event = _message(app, session, key)
             try:
                 answer = session.reply_to(event, timeout=timeout)

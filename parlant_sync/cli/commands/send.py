@@ -28,7 +28,7 @@ from parlant_sync.cli.input import has_unread_stdin, read_message
 from parlant_sync.cli.options import Command, Seconds, option, pass_app
 from parlant_sync.cli.output import visible
 from parlant_sync.cli.target import mapping, opened, session_options, target
-from parlant_sync.cli.terminal import Waiting, waiting_for
+from parlant_sync.cli.terminal import waiting_for
 
 TIMEOUT = option("--timeout", type=Seconds(), default=300, metavar="TIME", help="Give up after this time.  [300]")
 EMPTY_FAILS = option("--empty-fails", is_flag=True, help="Exit with 5 if the turn ends without a message.")
@@ -92,9 +92,9 @@ def send(
             app.info(f"session {session.id} with agent {session.agent_id}")
             try:
                 if stream and not app.json:
-                    reply = _print_stream(session, text, left, show_preamble, extra)
+                    reply = _print_stream(client, session, text, left, show_preamble, extra)
                 else:
-                    reply = _print_whole(app, session, text, left, show_preamble, extra)
+                    reply = _print_whole(app, client, session, text, left, show_preamble, extra)
             except TurnTimeout as error:
                 raise out_of_time(app, session, error, timeout, options["customer_id"]) from error
     if message not in (None, "-") and not add_stdin and has_unread_stdin():
@@ -129,7 +129,7 @@ def wait_for_server(client: Client, limit: float | None) -> None:
     """Until the server answers, for ``limit`` seconds at most. Then the command itself meets the failure."""
     deadline = None if limit is None else time.monotonic() + limit
     pause = threading.Event()
-    with waiting_for(f"the server at {client.base_url}"):
+    with waiting_for(f"the server at {client.base_url}", client):
         while deadline is None or time.monotonic() < deadline:
             try:
                 client.agents()  # small, and a server that refuses it is up
@@ -184,9 +184,15 @@ def out_of_time(
 
 
 def _print_whole(
-    app: App, session: Session, text: str, timeout: float | None, show_preamble: bool, extra: dict[str, Any]
+    app: App,
+    client: Client,
+    session: Session,
+    text: str,
+    timeout: float | None,
+    show_preamble: bool,
+    extra: dict[str, Any],
 ) -> Reply:
-    waiting = Waiting(lambda: f"waiting for {session.agent_id} ...")
+    waiting = waiting_for(session.agent_id, client)
     with waiting, session.stream(text, timeout=timeout, **extra) as turn:
         if show_preamble:
             for event in turn:
@@ -199,11 +205,11 @@ def _print_whole(
 
 
 def _print_stream(
-    session: Session, text: str, timeout: float | None, show_preamble: bool, extra: dict[str, Any]
+    client: Client, session: Session, text: str, timeout: float | None, show_preamble: bool, extra: dict[str, Any]
 ) -> Reply:
     from parlant_sync.cli.turn_view import Live
 
-    live = Live(session, session.agent_id, _preamble if show_preamble else None)
+    live = Live(client, session, session.agent_id, _preamble if show_preamble else None)
     with live, session.stream(text, timeout=timeout, **extra) as turn:
         restarts, line_ends = 0, True
         try:

@@ -44,7 +44,7 @@ def list_(app: App, /, search: str | None, limit: int | None, **wanted: Any) -> 
 
     One a line: its id, agent, customer, time of creation, title.
     """
-    with app.client() as client, waiting_for(client.base_url):
+    with app.client() as client, waiting_for(client.base_url, client):
         found = [info for info in client.list_sessions(**wanted) if search is None or _matches(info, search)]
     found.sort(key=_created, reverse=True)
     shown = found[: (0 if app.json else _LIMIT) if limit is None else limit] or found
@@ -93,7 +93,7 @@ def show(
         raise usage("say which session: ID, --session-id or --last, one of them")
     with app.client() as client:
         if last:
-            with waiting_for(client.base_url):
+            with waiting_for(client.base_url, client):
                 listed = sorted(client.list_sessions(agent_id=agent_id), key=_created)
             if not listed:
                 whose = f" with agent {agent_id!r}" if agent_id else ""
@@ -101,7 +101,7 @@ def show(
             given = {listed[-1].id}
         found = attach(app, client, given.pop())
         app.session_id = found.id
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             events = found.history()
     if search is not None:
         events = [event for event in events if search.casefold() in (event.message or "").casefold()]
@@ -151,7 +151,7 @@ def update(
         raise usage("nothing to change: give --title, --mode, --customer-id, --label or --metadata")
     with app.client() as client:
         found = attach(app, client, session)
-        with waiting_for(client.base_url):
+        with waiting_for(client.base_url, client):
             found.update(title=title, mode=mode, customer_id=customer_id, labels=labels or None, metadata=changes)
     if app.json:
         output.answer_json(transcript.info_json(found))
@@ -176,7 +176,7 @@ def delete(app: App, /, ids: tuple[str, ...], session_id: str | None) -> None:
     with app.client() as client:
         for each in wanted:
             try:
-                with waiting_for(client.base_url):
+                with waiting_for(client.base_url, client):
                     client.delete_session(each)
             except NotFoundError as error:
                 if not is_gone(error, each):

@@ -245,7 +245,7 @@ def _reader(
 ) -> EventReader:
     if since is None:
         if start.needs_history:
-            with waiting_for(client.base_url):
+            with waiting_for(client.base_url, client):
                 since = start.offset(session.history(), shown)
         else:
             where = start.since

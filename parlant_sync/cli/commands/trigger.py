@@ -39,7 +39,7 @@ def trigger(
     wanted = target(options)
     output.check()
     with app.client(patience=timeout) as client, opened(app, client, wanted) as session:
-        with waiting_for(session.agent_id):
+        with waiting_for(session.agent_id, client):
             try:
                 answer = session.trigger(guidelines or None, timeout=timeout)
             except TurnTimeout as error:
