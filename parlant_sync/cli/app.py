@@ -82,7 +82,7 @@ class App:
         return Client(self.server, token=self.token(), **settings)
 
     def guest_client(self, token: str) -> Client:
-        """The same for a guest, with the token that the server gave him; closed at the end of the run."""
+        """A client for a guest, with the token that the server gave; closed at the end of the run."""
         return self._clients.enter_context(Client(self.server, token=token, **self._settings))
 
     def start_logging(self) -> None:
@@ -94,7 +94,7 @@ class App:
             self._log.start()
 
     def typing(self) -> contextlib.AbstractContextManager[None]:
-        """While somebody types at a prompt: the log waits until that is over."""
+        """Hold the log back while the user types at a prompt."""
         return self._log.hold() if self._log is not None else contextlib.nullcontext()
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class App:
             self._log.stop()
 
     def info(self, text: str) -> None:
-        """A line for those who asked for more with -v."""
+        """Print a line that is shown with -v only."""
         if self.verbose:
             output.note(text)
 
@@ -145,7 +145,7 @@ class App:
         return read
 
     def token_source(self) -> str:
-        """Where the token comes from, for messages; empty if there is none."""
+        """Where the token comes from, for messages; empty if there is no token."""
         return self._token_file()[1] or ("PARLANT_TOKEN" if os.environ.get("PARLANT_TOKEN") else "")
 
     def _token_file(self) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import click
     from click.shell_completion import CompletionItem
 
-_PATIENCE = 2.0  # seconds that somebody who pressed Tab waits for a server
+_PATIENCE = 2.0  # seconds to wait for a server after the Tab key
 _MOST = 50
 KINDS = ("message", "status", "tool", "custom")
 SOURCES = ("customer", "customer_ui", "ai_agent", "human_agent", "human_agent_on_behalf_of_ai_agent", "system")
@@ -45,6 +45,16 @@ _FROM: dict[str, Callable[[App], Iterable[tuple[str, str | None]]]] = {
 }
 
 
+def teach_fish() -> None:
+    """Make fish take completions as a whole: click's script cuts them and their descriptions at a comma."""
+    from click.shell_completion import FishComplete, add_completion_class
+
+    class Fish(FishComplete):
+        source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+
+    add_completion_class(Fish)
+
+
 def values(ctx: click.Context, name: str, incomplete: str) -> list[CompletionItem] | None:
     """The values that begin with ``incomplete``; None for an option that has no list, empty if it cannot be read."""
     from click.shell_completion import CompletionItem
@@ -54,7 +64,7 @@ def values(ctx: click.Context, name: str, incomplete: str) -> list[CompletionIte
         return None
     try:
         found = list(_FROM[name](app))
-    except Exception:  # nobody who pressed Tab wants to read about it
+    except Exception:  # an error text would only disturb the line that is being typed
         return []
     # A list separated by commas is completed at its end.
     before, comma, last = incomplete.rpartition(",") if name in ("kinds", "sources") else ("", "", incomplete)

@@ -138,7 +138,7 @@ def _folder(state_dir: str | None) -> Path:
 
 
 def _guest(client: Client) -> dict[str, str]:
-    """The token that a 4.0 server gave an anonymous client, who needs it for the session. The file has mode 0600."""
+    """The token that a 4.0 server gave an anonymous client: later runs need it. (The file has mode 0600.)"""
     return {"guest_token": client.guest_token} if client.guest_token else {}
 
 
@@ -149,7 +149,10 @@ def _client_of(app: App, client: Client, stored: Mapping[str, Any]) -> Client:
 
 
 def find_session_id(app: App, client: Client, wanted: Wanted) -> tuple[Client, str]:
-    """A client and the session id of a conversation, for runs that only read. Raises CommandError if there is none."""
+    """A client and the session id of a conversation, for runs that only read.
+
+    Raises CommandError if there is no such conversation.
+    """
     agent_id = wanted.agent_id or _stored_agent(client, wanted)
     stored = _read_kept(client, wanted, agent_id)
     if stored is None and wanted.agent_id is not None:  # it may be a name
@@ -192,5 +195,5 @@ def _file_name(server: str, name: str, agent_id: str) -> str:
 
 
 def _slug(name: str) -> str:
-    """For people who look into the folder; the digest tells names apart."""
+    """The readable part of the file's name; the digest behind it makes the name unique."""
     return re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:40] or "unnamed"

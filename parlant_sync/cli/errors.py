@@ -38,7 +38,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, errors.ApiError):
         if error.status in (401, 403, 404) and not error.from_parlant:
             return UNREACHED  # the page of a proxy, perhaps during a restart of the server behind it
-        # Redirects and statuses that nobody foresaw; 408 and 425 are the two of 4xx that pass by themselves.
+        # Redirects and unexpected statuses. 408 and 425 are the two 4xx that pass by themselves.
         return UNREACHED if error.status in (408, 425) or is_page(error) else REFUSED
     return UNEXPECTED
 
@@ -61,7 +61,7 @@ def _again(*words: str) -> str:
 
 
 def line(error: BaseException, again: Callable[..., str] = _again, token_source: str = "") -> str:
-    """The one line; empty if nothing is to be said.
+    """The one line; empty if there is nothing to report.
 
     ``again`` makes a command line to try next, ``token_source`` says where the token of this run came from.
     """
@@ -95,7 +95,7 @@ def to_json(error: BaseException, line: str, session_id: str | None) -> dict[str
 
 
 def is_gone(error: errors.NotFoundError, wanted: str) -> bool:
-    """Whether Parlant itself says that ``wanted`` is not there. A proxy's 404 does not, whatever its page shows."""
+    """Whether Parlant itself reports that ``wanted`` does not exist. A proxy's 404 never does."""
     return error.from_parlant and f"'{wanted}'" in error.detail and "not found" in error.detail
 
 

@@ -39,7 +39,7 @@ def _stdin() -> str:
 
 
 def has_unread_stdin() -> bool:
-    """Whether a pipe or file at stdin holds text that nobody has read. Reads nothing."""
+    """Whether a pipe or file at stdin holds unread text. Reads nothing."""
     try:
         descriptor = sys.stdin.fileno()
         kind = os.fstat(descriptor)
@@ -154,7 +154,7 @@ def _unedited(prompt: str) -> str:
 
 
 def whole(line: str) -> str:
-    """The line as it is. Raises CommandError where the terminal may have cut it."""
+    """The line, unchanged. Raises CommandError if the terminal may have cut it."""
     if len(line.encode(errors="surrogateescape")) == _LONGEST:
         raise usage(f"a terminal cuts lines at {_LONGEST} bytes, and this one is that long: send it by a pipe")
     return line

@@ -55,7 +55,7 @@ class LogLines(logging.Handler):
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep lines back while somebody types; show them afterwards."""
+        """Keep lines back while the user types; show them afterwards."""
         with self.lock or contextlib.nullcontext():
             self._holding = True
         try:

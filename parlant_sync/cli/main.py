@@ -112,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(app: App, argv: list[str]) -> int:
     if "_PARLANT_SYNC_COMPLETE" in os.environ:
+        from parlant_sync.cli.completion import teach_fish
+
+        teach_fish()
         root.main(argv, prog_name=_PROGRAM, obj=app)  # the shell asks: click answers, and ends the process
     try:
         # Not root.main(): that turns Ctrl-C and closed pipes into exit codes of its own.

@@ -49,6 +49,17 @@ def complete(kind: str, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type=kind)]
 
 
+def argument(name: str, *, values: str, **attributes: Any) -> Callable[[_F], _F]:
+    """``click.argument`` that the shell completes as the option ``values``: ``session_id``, ``conversation``."""
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from parlant_sync.cli import completion
+
+        return completion.values(ctx, values, incomplete) or []
+
+    return click.argument(name, shell_complete=offer, **attributes)
+
+
 def option(*declarations: str, **attributes: Any) -> Callable[[_F], _F]:
     """``click.option`` with ``Option``."""
     return click.option(*declarations, cls=Option, **attributes)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 
 class OutputClosed(Exception):
-    """The reader of our stdout has gone: the command then ends silently."""
+    """The program that reads our stdout has ended: the command then ends silently."""
 
 
 class OutputFailed(Exception):
@@ -41,7 +41,7 @@ def has_colours(stream: TextIO | None) -> bool:
 
 
 def knows_escapes() -> bool:
-    """Whether a terminal here takes escape sequences. On Windows there is no TERM; elsewhere, no TERM means no."""
+    """Whether the terminal understands escape sequences: not without TERM, except on Windows, which never sets it."""
     return os.environ.get("TERM") not in (None, "", "dumb", "unknown") or (os.name == "nt" and "TERM" not in os.environ)
 
 
@@ -137,7 +137,7 @@ def _drop_stdout() -> None:
         os.close(nowhere)
 
 
-# -- Text from a server, made safe to print: whoever wrote it must not steer the reader's terminal or hide its words.
+# -- Text from a server, made safe to print: its author must not control the terminal or hide text.
 
 # Newline and tab stay. Made visible are: the other control characters (C0, DEL, C1: escape sequences begin with one of
 # them), the marks that reorder what is read (bidi), line and paragraph separators, deprecated and interlinear format
@@ -162,17 +162,17 @@ def one_line(text: str, limit: int = 600) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-# -- Notices that whoever read our stdout has gone, also while there is nothing to write.
+# -- Notices that the reader of stdout has ended, also while nothing is written.
 
 
 @contextmanager
 def when_stdout_closes(call: Callable[[], None]) -> Iterator[None]:
-    """Calls ``call`` in another thread when the pipe's other end is closed. Nothing where stdout is no pipe."""
+    """Calls ``call`` in another thread when the pipe's other end is closed. Does nothing if stdout is not a pipe."""
     try:
         descriptor = sys.stdout.fileno()
         poll = select.poll()
     except (AttributeError, OSError, ValueError):
-        yield  # Windows, or a stdout that is none
+        yield  # Windows, or no stdout
         return
     reading, writing = os.pipe()
     poll.register(descriptor, 0)  # errors and hang-ups are always reported

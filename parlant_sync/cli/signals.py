@@ -25,9 +25,9 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """While entered, signals end the command in an orderly way; the old handlers come back afterwards.
+    """While entered, signals end the command in an orderly way. Leaving restores the old handlers.
 
-    ``tolerant``: Ctrl-C only raises KeyboardInterrupt, which the command deals with and goes on.
+    ``tolerant``: Ctrl-C only raises KeyboardInterrupt, and the command continues after handling it.
     A signal that the caller ignores (``nohup``, a shell's background jobs) stays ignored.
 
     Python's handler of a signal that comes just before the main thread blocks runs when that call returns: at a prompt,
@@ -71,7 +71,7 @@ class Signals:
     def _handle(self, signum: int, _: FrameType | None) -> None:
         self._handled += 1
         if self._ending and self._watcher is not None:
-            return  # one is enough: a second exception would fall into the tidying up, which ends in time as it is
+            return  # one is enough: a second exception would interrupt the cleanup, which has a time limit anyway
         self._ending = signum != signal.SIGINT or not self.tolerant
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
@@ -133,7 +133,7 @@ class Unhandled:
         self._pause = _FIRST_PAUSE
 
     def came(self, signum: int, handled: int, now: float) -> bool:
-        """One has come; False where it is one of those that were sent again."""
+        """Record a signal. Return False if it is one that we sent again."""
         if signum in self._ours:
             self._ours.remove(signum)
             return False
@@ -144,7 +144,7 @@ class Unhandled:
         return True
 
     def settled(self, handled: int) -> bool:
-        """Whether all were handled: each by a run of its own, or all by one that came after the last of them."""
+        """Whether all were handled: each by its own run of the handler, or all by one run after the last of them."""
         if handled <= self._seen and handled - self._before < len(self._came):
             return False
         self._came, self._ours, self._before, self.check = [], [], handled, math.inf

@@ -36,7 +36,7 @@ def default_directory() -> Path:
 def read(path: Path, kind: str, fields: dict[str, type]) -> dict[str, Any] | None:
     """What ``write`` wrote; None if there is no such file, or an empty one.
 
-    Raises CommandError for any other content. It is never changed: the file may be somebody else's.
+    Raises CommandError for any other content. The file is left as it is: it may belong to another program.
     """
     check_regular(path)
     try:

@@ -261,6 +261,11 @@ def test_completion_of_values(fake: Cli, parlant_server: FakeServer) -> None:
     assert offered("tail", "--kinds", "status,mes") == ["status,message"]
     assert offered("--profile", "st") == ["staging"]
     assert offered("sessions", "sh") == ["show"]
+    assert offered("conversations", "show", "n") == offered("conversations", "forget", "n") == ["nightly"]
+    [session] = parlant_server.sessions
+    for words in (("show",), ("update",), ("delete",), ("delete", "other")):
+        assert offered("sessions", *words, session[:4]) == [session]
+    assert offered("batch", "rep") == ["report", "rep"], "or a file of such a name"
     assert offered("send", "-s", "http://127.0.0.1:1", "--agent-id", "s") in ([], [""])
 
 

@@ -41,7 +41,7 @@ def test_another_program_listens_there(fake: Cli, parlant_server: FakeServer) ->
 def test_http_to_a_port_that_speaks_tls(fake: Cli, context: ssl.SSLContext) -> None:
     with FakeServer(ssl_context=context) as server:
         done = fake.run("doctor", "-s", server.base_url.replace("https:", "http:"))
-    assert (done.code, "this port speaks TLS" in done.out, "begin the address with https" in done.out) == (
+    assert (done.code, "this port uses TLS" in done.out, "begin the address with https" in done.out) == (
         3,
         True,
         True,

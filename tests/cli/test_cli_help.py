@@ -54,12 +54,20 @@ def test_completion(nowhere: Cli, shell: str) -> None:
         ("--token-file", "file"),
         ("send --state-dir", "dir"),
         ("batch", "file"),
+        ("batch report", "file"),
+        ("batch compare old.jsonl", "file"),
     ],
 )
 def test_completion_of_files(nowhere: Cli, words: str, kind: str) -> None:
     env = {"_PARLANT_SYNC_COMPLETE": "bash_complete", "COMP_WORDS": f"parlant-sync {words} be"}
     env["COMP_CWORD"] = str(len(words.split()) + 1)
     assert nowhere.run(env=env).out == f"{kind},be\n"
+
+
+def test_fish_takes_a_completion_as_a_whole(nowhere: Cli) -> None:
+    """Its script cuts at the first comma only: values (``message,status``) and descriptions hold some, too."""
+    script = nowhere.run(env={"_PARLANT_SYNC_COMPLETE": "fish_source"}).out
+    assert 'string split --max 1 "," $completion' in script
 
 
 def test_each_command_loads_only_what_it_needs() -> None:

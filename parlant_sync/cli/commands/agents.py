@@ -15,7 +15,7 @@ from parlant_sync.cli.terminal import pad, waiting_for, width
 def agents(app: App) -> None:
     """List the agents of the server.
 
-    One a line: its id, its name, its description. With -o json an object each.
+    One per line: id, name, description. With -o json, one object per line.
     """
     with app.client() as client:
         with waiting_for(client.base_url, client):

@@ -29,6 +29,8 @@ from parlant_sync.cli.terminal import Waiting
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from click.shell_completion import CompletionItem
+
 
 # Seconds between two looks at a batch that runs, and between two lines about it if stderr is not a terminal.
 _TICK = 0.5
@@ -76,8 +78,16 @@ class _BatchCommand(Command):
         return super().make_context(info_name, args, parent, **extra)
 
 
+def _offer(start: str) -> list[CompletionItem]:
+    """For INPUT: the two commands that may stand in its place, and files."""
+    from click.shell_completion import CompletionItem
+
+    commands = [CompletionItem(name) for name in ("report", "compare") if start and name.startswith(start)]
+    return commands + complete("file", start)
+
+
 @click.command(cls=_BatchCommand)
-@click.argument("source", metavar="INPUT", shell_complete=lambda ctx, param, start: complete("file", start))
+@click.argument("source", metavar="INPUT", shell_complete=lambda ctx, param, start: _offer(start))
 @option("--results", metavar="FILE", help="Append the results here; FILE.journal is kept beside it.")
 @option("--agent-id", metavar="ID", help="The agent for rows that name none.  [the only one]")
 @option("--customer-id", metavar="ID", help="The customer for rows that name none.  [a guest]")
@@ -88,7 +98,7 @@ class _BatchCommand(Command):
 @option("--max-failures", type=click.IntRange(min=1), metavar="N", help="Begin no more rows after N failed ones.")
 @option("--retry-failed", is_flag=True, help="Give rows that failed earlier another try.")
 @option("--retry-empty", is_flag=True, help="Ask rows again that got no text earlier.")
-@option("--empty-fails", is_flag=True, help="A row that gets no text has failed (exit code 9).")
+@option("--empty-fails", is_flag=True, help="A row without text counts as failed (exit code 9).")
 @option(
     "--settle",
     type=Seconds(),
@@ -97,8 +107,8 @@ class _BatchCommand(Command):
     help="After a crash, wait this long before posting a message again that the server does not list.  [10]",
 )
 @option("--input-format", type=click.Choice(["jsonl", "csv"]), help="Form of INPUT.  [by its ending; stdin: jsonl]")
-@option("--encoding", metavar="NAME", help="Encoding of INPUT.  [UTF-8, UTF-16 or CP949, whichever it is]")
-@option("--delimiter", metavar="CHAR", help="What separates the cells of a CSV file.  [comma, semicolon or tab]")
+@option("--encoding", metavar="NAME", help="Encoding of INPUT.  [detected: UTF-8, UTF-16 or CP949]")
+@option("--delimiter", metavar="CHAR", help="What separates the cells.  [detected: comma, semicolon or tab]")
 @option("--message-column", metavar="NAME", help="The column that holds the message.  [message]")
 @option("--name", metavar="NAME", help="Sessions get the label batch:NAME.  [from --results]")
 @option("--cleanup", is_flag=True, help="Delete the sessions of rows that went well.")
@@ -114,7 +124,7 @@ def batch(app: App, /, source: str, results: str | None, **options: Any) -> int 
     turns of one session), and may have id, agent_id, customer_id, session_id,
     metadata, timeout, and what is expected of the answer: expect_contains,
     expect_regex, expect_outcome, expect_tool, expect_seconds. Run the same
-    command again, and a batch that was cut short goes on: no question is asked
+    command again to continue a batch that was stopped: no question is asked
     twice.
 
     \b

@@ -48,8 +48,8 @@ def _form(name: str, text: str) -> Callable[[_F], _F]:
 def report(app: App, /, results: str, form: str | None) -> None:
     """Report the results of a batch: counts, times, problems.
 
-    RESULTS is the file that batch --results has written; the batch may be
-    running still.
+    RESULTS is the file that batch --results has written; the batch may
+    still be running.
 
     \b
       parlant-sync batch report answers.jsonl
@@ -78,7 +78,7 @@ def compare(app: App, /, old: str, new: str) -> int | None:
     """Report what got worse between two batches.
 
     OLD and NEW are two files of results; rows are compared by their ids. Ends
-    with 9 if a row that was well is not any more.
+    with 9 if a row got worse: it failed, or lost its text.
 
     \b
       parlant-sync batch compare yesterday.jsonl today.jsonl

@@ -53,10 +53,10 @@ _HELP = """\
 def chat(app: App, /, timeout: float | None, **options: Any) -> None:
     """Hold a conversation at the terminal.
 
-    Each line is a message; lines that are pasted together are one. Ctrl-C
-    leaves a turn that takes too long (a late answer is still shown), Ctrl-D or
-    /exit leaves the conversation. An empty line shows new messages. /help
-    lists the other words with a slash.
+    Each line is a message; lines that are pasted together are one message.
+    Ctrl-C leaves a turn that takes too long (a late answer is still shown),
+    Ctrl-D or /exit leaves the conversation. An empty line shows new messages.
+    /help lists the other commands.
     """
     wanted = target(options)
     with app.client(turn_timeout=timeout) as client, opened(app, client, wanted) as session:
@@ -116,13 +116,13 @@ class _Chat:
     def _go_on(self) -> bool:
         try:
             return self._step()
-        except KeyboardInterrupt:  # one more, while the words about the one before were printed
+        except KeyboardInterrupt:  # a second one, while the first was being reported
             if not self._terminal:
                 raise
             return True
 
     def _step(self) -> bool:
-        """One line of the customer's and its turn; False at the end of the conversation."""
+        """Read one line and get its turn. Return False at the end of the conversation."""
         try:
             self._show_news()
             with self._app.typing():
@@ -145,7 +145,7 @@ class _Chat:
         return True
 
     def _command(self, line: str) -> bool:
-        """A word with a slash, typed at a terminal; False if it ends the conversation."""
+        """Carry out a command such as ``/save``. Return False if it ends the conversation."""
         name, _, argument = line[1:].strip().partition(" ")
         if name in ("exit", "quit"):
             return False
@@ -160,7 +160,7 @@ class _Chat:
     def _save(self, path: Path) -> None:
         form = {".json": "json", ".html": "html", ".txt": "text"}.get(path.suffix, "markdown")
         try:
-            with path.open("x", encoding="utf-8") as file:  # what is there is never overwritten
+            with path.open("x", encoding="utf-8") as file:  # an existing file is never overwritten
                 transcript.write(self._session, self._session.history(), form, file.write)
         except OSError as error:
             output.note(f"{path}: {error.strerror}; give another name: /save FILE")
@@ -182,7 +182,7 @@ class _Chat:
             output.note("")  # what is said about it begins a line
             raise
         except UnicodeDecodeError:
-            raise errors.usage("that was no valid text in this terminal's encoding") from None
+            raise errors.usage("that was not valid text in this terminal's encoding") from None
         return whole(line.rstrip("\r\n")) if line else None
 
     def _say(self, line: str) -> None:
@@ -211,7 +211,7 @@ class _Chat:
     def _see(self, *events: Event | None) -> None:
         self._seen = max([self._seen, *(event.offset + 1 for event in events if event is not None)])
 
-    # -- what others said
+    # -- messages of others
 
     def _show_past(self) -> None:
         with waiting_for("what was said before", self._client):
@@ -226,7 +226,7 @@ class _Chat:
             self._show(event)
 
     def _show_news(self) -> None:
-        """Messages that came outside of our turns: a late answer, a human's, a proactive one."""
+        """Show messages that came outside of our turns: late, from a human, or not asked for."""
         try:
             with waiting_for("what came meanwhile", self._client):
                 events = self._session.history(self._seen, kinds="message")

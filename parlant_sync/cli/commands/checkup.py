@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at, one check after the other; what needs a check that failed is left out."""
+"""The checks of ``doctor``, in order. Checks that depend on a failed one are skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from parlant_sync.cli import errors, state
 from parlant_sync.cli.app import App
 
 _PATIENCE = 5.0  # seconds for one connection, one probe
-_LONGEST = 10.0  # for one request, with all its retries: whoever asks what is wrong does not wait for minutes
+_LONGEST = 10.0  # for one request, with all its retries
 _SLOW = 2.0
 _SOON = 14  # days that a certificate should still be good for
 
@@ -127,7 +127,7 @@ class Checkup:
             return _failed(
                 "address",
                 f"{url}: {reason}",
-                f"start the server, or check that {port} is its port and no firewall is in the way",
+                f"start the server, or check that {port} is its port and that no firewall blocks it",
                 3,
             )
         return _ok("address", f"{url} ({found[0][4][0]})")
@@ -135,7 +135,7 @@ class Checkup:
     def _tls(self, url: str) -> Check:
         if not url.startswith("https:"):
             local = _host(url)[0] in ("localhost", "127.0.0.1", "::1")
-            advice = "" if local else "http sends token and text for everybody to read; use https outside this machine"
+            advice = "" if local else "http sends the token and all text unencrypted; use https outside this machine"
             return _skipped("TLS", "not used", advice)
         import ssl
 
@@ -160,9 +160,9 @@ class Checkup:
                 version, certificate = secure.version(), secure.getpeercert()
         except OSError as error:
             reason = getattr(error, "verify_message", "") or error.strerror or str(error)
-            cure = "have the certificate mended, or name your own authority's file in REQUESTS_CA_BUNDLE"
+            cure = "renew the certificate, or set REQUESTS_CA_BUNDLE to the file of your own authority"
             if "WRONG_VERSION_NUMBER" in str(error) or "HTTP_REQUEST" in str(error):
-                cure = "this port speaks plain HTTP: begin the address with http://"
+                cure = "this port uses plain HTTP: begin the address with http://"
             return _failed("TLS", f"{reason}", cure, 3)
         ends = str((certificate or {}).get("notAfter", ""))
         days = int((ssl.cert_time_to_seconds(ends) - time.time()) // 86400) if ends else 0
@@ -177,16 +177,19 @@ class Checkup:
                 and client.base_url.startswith("http:")
                 and _speaks_tls(client.base_url)
             ):
-                return _failed("server", "this port speaks TLS", "begin the address with https://", errors.UNREACHED)
+                return _failed("server", "this port uses TLS", "begin the address with https://", errors.UNREACHED)
             return _failed("server", error)
-        version = f"Parlant {info.version}" if info.version else "does not tell its version (3.0, or in production)"
+        version = f"Parlant {info.version}" if info.version else "does not report its version (3.0, or in production)"
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
         checks = _health_checks(client.base_url)
         detail += "".join(f"; {name}: {state}" for name, state in checks.items())
         if not info.healthy:
             # Not a failure: 3.3 reports it for a while after each start, and works (WIRE.md).
             return Check(
-                "server", "warning", f"{detail}; it reports that it is not healthy", "if this stays: see its log"
+                "server",
+                "warning",
+                f"{detail}; it reports that it is not healthy",
+                "if this does not change, see its log",
             )
         return _ok("server", detail, "that is slow" if info.latency > _SLOW else "")
 
@@ -211,11 +214,11 @@ class Checkup:
         except ParlantSyncError as error:
             yield _failed("agents", error)
             return
-        yield _ok("token", f"accepted, from {given}") if given else _skipped("token", "none given, none asked for")
-        yield listed or _failed("agents", "this server has none", "make one on the server", errors.REFUSED)
+        yield _ok("token", f"accepted, from {given}") if given else _skipped("token", "no token given, none needed")
+        yield listed or _failed("agents", "this server has no agents", "make one on the server", errors.REFUSED)
         yield _may("sessions", "list sessions", lambda: next(iter(client.list_sessions()), None))
         if self._agent_id is None and not agents:
-            yield _skipped("poll", "not tried: no agent is known", "name one: --agent-id")
+            yield _skipped("poll", "not checked: no agent is known", "name one: --agent-id")
         else:
             yield from self._poll(client, self._agent_id or agents[0].id)
 
@@ -239,7 +242,7 @@ class Checkup:
 
 
 def _probe(session: Session) -> Check:
-    """How long an event takes from its post to the hands of a reader. It starts no turn."""
+    """How long an event takes from its post to a reader. It starts no turn."""
     with session.iter_events(since="latest", timeout=_PATIENCE) as reader:
         started = time.monotonic()
         try:
@@ -251,12 +254,12 @@ def _probe(session: Session) -> Check:
         for event in reader:
             if event.offset >= posted.offset:
                 took = (time.monotonic() - started) * 1000
-                return _ok("poll", f"an event comes through in {took:.0f} ms (servers look every 250 ms)")
+                return _ok("poll", f"an event arrives in {took:.0f} ms (servers look every 250 ms)")
     return Check(
         "poll",
         "failed",
-        f"a posted event did not come through within {_PATIENCE:g} s",
-        "a proxy in between may hold answers back: turn its buffering off, and give polls 70 s",
+        f"a posted event did not arrive within {_PATIENCE:g} s",
+        "a proxy may hold answers back: turn its buffering off, and allow 70 s for a poll",
         errors.UNREACHED,
     )
 

@@ -13,7 +13,7 @@ from parlant_sync.cli.app import App
 from parlant_sync.cli.conversations import forget as forget_file
 from parlant_sync.cli.conversations import stored
 from parlant_sync.cli.errors import usage
-from parlant_sync.cli.options import Group, option, pass_app
+from parlant_sync.cli.options import Group, argument, option, pass_app
 from parlant_sync.cli.output import one_line
 from parlant_sync.cli.target import STATE_DIR, WAIT_LOCK, existing, found
 from parlant_sync.cli.terminal import pad, waiting_for, width
@@ -32,7 +32,7 @@ def conversations() -> None:
 def list_(app: App, /, state_dir: str | None) -> None:
     """List the conversations kept on this machine.
 
-    One a line: its name, agent, session and server.
+    One per line: name, agent, session and server.
     """
     kept = stored(state_dir)
     fields = ("name", "agent_id", "session_id", "server")
@@ -49,7 +49,7 @@ def list_(app: App, /, state_dir: str | None) -> None:
 
 
 @conversations.command(formats=transcript.FORMATS)
-@click.argument("conversation", metavar="NAME")
+@argument("conversation", values="conversation", metavar="NAME")
 @_AGENT
 @option("--search", metavar="TEXT", help="Only messages with TEXT in them.")
 @STATE_DIR
@@ -66,7 +66,7 @@ def show(app: App, /, conversation: str, search: str | None, **options: Any) -> 
 
 
 @conversations.command()
-@click.argument("name", metavar="NAME")
+@argument("name", values="conversation", metavar="NAME")
 @_AGENT
 @STATE_DIR
 @WAIT_LOCK

@@ -42,8 +42,8 @@ _TURN_TIMEOUT = 90.0
 def demo(app: App, /, keep: bool, port: int, server_python: str | None) -> None:
     """Start a real Parlant server on this machine and hold a conversation.
 
-    Needs no account and no key: its language model is a small one of our own,
-    with two agents, one for research papers and one for medical welfare. It
+    Needs no account and no key: it comes with a small language model and
+    two agents, one for research papers and one for medical welfare. It
     needs parlant itself: pip install "parlant-sync[demo]".
     """
     server = DemoServer(python=server_python or sys.executable, port=port)
@@ -56,7 +56,7 @@ def demo(app: App, /, keep: bool, port: int, server_python: str | None) -> None:
     except DemoServerError as error:
         raise CommandError(UNEXPECTED, str(error)) from error
     except BaseException:
-        server.kill()  # nothing of it is worth a second of waiting
+        server.kill()  # nothing in it is worth keeping
         raise
     finally:
         server.stop()

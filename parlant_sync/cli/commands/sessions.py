@@ -12,7 +12,7 @@ from parlant_sync.cli import output, transcript
 from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import REFUSED, CommandError, is_gone, usage
 from parlant_sync.cli.lookup import attach, create_session
-from parlant_sync.cli.options import Group, Option, option, pass_app, typed
+from parlant_sync.cli.options import Group, Option, argument, option, pass_app, typed
 from parlant_sync.cli.output import one_line
 from parlant_sync.cli.target import mapping
 from parlant_sync.cli.terminal import pad, waiting_for, width
@@ -42,7 +42,7 @@ def sessions() -> None:
 def list_(app: App, /, search: str | None, limit: int | None, **wanted: Any) -> None:
     """List the sessions of the server, newest first.
 
-    One a line: its id, agent, customer, time of creation, title.
+    One per line: id, agent, customer, time of creation, title.
     """
     with app.client() as client, waiting_for(client.base_url, client):
         found = [info for info in client.list_sessions(**wanted) if search is None or _matches(info, search)]
@@ -70,7 +70,7 @@ def _matches(info: SessionInfo, text: str) -> bool:
 
 
 @sessions.command(formats=transcript.FORMATS)
-@click.argument("session", required=False, metavar="[ID]")
+@argument("session", values="session_id", required=False, metavar="[ID]")
 @option("--session-id", metavar="ID", help="The same as ID.")
 @option("--last", is_flag=True, help="The newest session, with --agent-id of that agent.")
 @option("--agent-id", metavar="ID", help="With --last: the agent.")
@@ -128,7 +128,7 @@ def create(app: App, /, agent_id: str | None, metadata: tuple[str, ...], **optio
 
 
 @sessions.command()
-@click.argument("session", metavar="ID")
+@argument("session", values="session_id", metavar="ID")
 @option("--title", help="Its new title.")
 @option("--mode", type=click.Choice(["auto", "manual"]), help="manual: only humans answer.")
 @option("--customer-id", metavar="ID", help="Its customer from now on.")
@@ -160,7 +160,7 @@ def update(
 
 
 @sessions.command()
-@click.argument("ids", nargs=-1, metavar="ID...")
+@argument("ids", values="session_id", nargs=-1, metavar="ID...")
 @click.option("--session-id", cls=Option, from_environment=False, metavar="ID", help="The same as ID.")
 @pass_app
 def delete(app: App, /, ids: tuple[str, ...], session_id: str | None) -> None:

@@ -47,9 +47,9 @@ _Put = Callable[[str, Event], None]
 @option("--cursor-file", metavar="FILE", help="Continue where the last run with FILE stopped.")
 @option("--exec", "command", metavar="CMD", help="Run CMD for each event, with its JSON on stdin.")
 @option("--forward-to", metavar="URL", help="POST each event as JSON to URL.")
-@option("--delivery-timeout", type=Seconds(), default=60, metavar="TIME", help="For one run of CMD or POST.  [60]")
+@option("--delivery-timeout", type=Seconds(), default=60, metavar="TIME", help="Time limit of one CMD or POST.  [60]")
 @option("--retries", type=click.IntRange(min=0), default=5, metavar="N", help="Tries after the first failed one.  [5]")
-@option("--dead-letter", metavar="FILE", help="Put events that nobody took here, and continue.  [stop instead]")
+@option("--dead-letter", metavar="FILE", help="Write events that were not accepted here, and continue.  [stop]")
 @option(
     "--polls", type=click.IntRange(1, 64), default=4, metavar="N", help="With --all-sessions: requests at a time.  [4]"
 )
