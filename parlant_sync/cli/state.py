@@ -268,10 +268,10 @@ class Cursors(CursorFile):
             self._next[session_id] = next_offset
             self.unsaved = True
 
-    def passed(self, session_id: str, next_offset: int) -> None:
-        """The output of this session's events is out up to this offset."""
+    def passed(self, session_id: str, next_offset: int, *, save: bool) -> None:
+        """The output of this session's events is out up to this offset. ``save``: write that down at once."""
         self.note(session_id, next_offset)
-        self.save_often(pausing=False)
+        self.save_often(pausing=save)
 
     def keep(self, session_ids: set[str]) -> None:
         """Forget sessions that the server does not have any more."""

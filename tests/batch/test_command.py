@@ -367,7 +367,8 @@ def test_a_table_its_report_and_what_got_worse(server: FakeServer, command: Comm
     assert "rows 1" in out
     assert command("report", new, "--html")[1].startswith("<!doctype html>")
     assert "지리" in command("report", old, "--csv")[1]
-    assert command("report", new, "--markdown")[1].startswith("# new.jsonl")
+    for form in ("--markdown",), ("-o", "markdown"):
+        assert command("report", new, *form)[1].startswith("# new.jsonl")
     for given in (["report", new, "-o", "json"], ["-o", "json", "report", new]):
         assert json.loads(command(*given)[1])["not_as_expected"] == 1
     assert "<testcase" in command("report", new, "--junit")[1]

@@ -481,7 +481,7 @@ def test_killed_at_any_moment_nothing_is_lost(fake: Cli, parlant_server: FakeSer
     assert fake.run(*tail, process=True).code == 0
     numbers = taken_whole(fake)
     assert set(numbers) == set(range(60))
-    assert len(numbers) < 60 + 4 * 20
+    assert len(numbers) <= 60 + 4, "at most one is repeated after each kill"
 
 
 def taken_whole(cli: Cli) -> list[int]:

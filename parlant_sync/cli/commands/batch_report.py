@@ -30,7 +30,7 @@ def _form(name: str, text: str) -> Callable[[_F], _F]:
     return option(f"--{name}", "form", flag_value=name, from_environment=False, help=text)
 
 
-@click.command("report", cls=Command)
+@click.command("report", cls=Command, formats=("text", "json", "markdown", "html"))
 @click.argument("results", shell_complete=lambda ctx, param, start: complete("file", start))
 @option(
     "--markdown", "form", flag_value="markdown", from_environment=False, help="As Markdown, with a table of all rows."
@@ -56,6 +56,7 @@ def report(app: App, /, results: str, form: str | None) -> None:
       parlant-sync batch report answers.jsonl --html > answers.html
     """
     found = _load(results)
+    form = form or app.output
     if form == "csv":
         output.write(reports.as_csv(found))
     elif form == "html":
@@ -64,7 +65,7 @@ def report(app: App, /, results: str, form: str | None) -> None:
         output.write(reports.as_junit(found))
     elif form == "markdown":
         output.answer(reports.as_markdown(found))
-    elif app.json:
+    elif form == "json":
         output.answer_json(reports.as_json(found))
     else:
         output.answer(reports.as_text(found))

@@ -81,8 +81,8 @@ def tail(
 
     With --cursor-file, a run continues where the last one stopped (-n and
     --since then count for the first run). The cursor moves only after the
-    event was printed, or CMD ended with exit code 0, or URL answered 2xx: a run
-    that is killed repeats an event and loses none.
+    event was printed, or CMD ended with exit code 0, or URL answered 2xx: after
+    a run that was killed, no event is lost, and the last ones may come again.
 
     \b
       parlant-sync tail --session-id ID --kinds message
@@ -137,6 +137,11 @@ class _Shown:
             and (self.sources is None or event.source in self.sources)
             and (self.preambles or not event.is_preamble)
         )
+
+
+def _is_passed_on(put: _Put) -> bool:
+    """Whether events go to a command or a URL. Then the cursor is saved after each: a repetition is felt there."""
+    return isinstance(put, forward.Forwarder)
 
 
 def _print_text(_: str, event: Event) -> None:
@@ -237,7 +242,7 @@ def _follow(
             if shown.wants(event):
                 put(session.id, event)
             if cursor is not None:
-                cursor.passed(event, pausing=session.health.next_offset <= event.offset + 1)
+                cursor.passed(event, pausing=_is_passed_on(put) or session.health.next_offset <= event.offset + 1)
 
 
 def _reader(
@@ -299,7 +304,7 @@ def _watch(
 
         def saved(session_id: str, next_offset: int) -> None:
             if cursors is not None:
-                cursors.passed(session_id, next_offset)
+                cursors.passed(session_id, next_offset, save=_is_passed_on(put))
 
         watcher = Watcher(
             client, selection, polls=polls, known=known, start=begin, passed_on=pass_on, saved=saved, listed=listed
