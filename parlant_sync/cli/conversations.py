@@ -163,7 +163,7 @@ def find_session_id(app: App, client: Client, wanted: Wanted) -> tuple[Client, s
     if stored is None:
         raise usage(
             f"no conversation {wanted.name!r} with {client.base_url} under {wanted.folder}; "
-            f"parlant-sync send --conversation {wanted.name} begins one"
+            f"{app.again('send', '--conversation', wanted.name)} begins one"
         )
     return _client_of(app, client, stored), stored["session_id"]
 

@@ -32,6 +32,22 @@ def choose_agent(client: Client, agent_id: str | None) -> str:
     raise usage(f"{client.base_url} has {len(agents)} agents; say which with --agent-id: {_names(agents)}")
 
 
+def known_agent(app: App, client: Client, given: str | None) -> str | None:
+    """The id of the agent that ``given``, an id or a name, stands for; None for None.
+
+    For commands that would show nothing for a mistyped one. Raises CommandError with a suggestion.
+    """
+    if given is None:
+        return None
+    try:
+        with waiting_for(client.base_url, client):
+            return client.agent(given).id
+    except NotFoundError as error:
+        return agent_of_that_name(app, client, given, error)
+    except PermissionDeniedError:
+        return given  # a production server does not show its agents
+
+
 def agent_of_that_name(app: App, client: Client, name: str, error: NotFoundError) -> str:
     """The id of the one agent that has this name. ``error`` says that no agent has it as its id.
 

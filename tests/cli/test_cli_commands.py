@@ -146,6 +146,14 @@ def test_names_of_agents_and_suggestions(fake: Cli, parlant_server: FakeServer) 
         assert fake.run("send", "--conversation", "c", "--agent-id", agent, "x").code == 0
     assert len(fake.states) == 1
     assert fake.run("tail", "--conversation", "c", "--agent-id", "Help Desk", "--timeout", "0").code == 0
+    # What only looks takes names, too: an empty list would be a wrong answer.
+    looks: list[tuple[str, ...]] = [("sessions", "list"), ("sessions", "show", "--last"), ("tail", "--all-sessions")]
+    for look in looks:
+        rest = ("--timeout", "0") if look[0] == "tail" else ()
+        assert fake.run(*look, "--agent-id", "help desk", *rest).out != ""
+        fake.run(*look, "--agent-id", "suport", *rest).failed(6, "did you mean support (Help Desk)?")
+    assert fake.run("doctor", "--agent-id", "Help Desk").code == 0
+    assert "agents lists them" in fake.run("doctor", "--agent-id", "nobody at all").out.replace("\n", " ")
     parlant_server.agent("other", name="Help Desk")
     fake.run("send", "--agent-id", "Help Desk", "x").failed(2, "2 agents", "give an id")
     fake.run("sned", "x").failed(2, "did you mean 'send'?")

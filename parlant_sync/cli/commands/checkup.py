@@ -27,6 +27,7 @@ from parlant_sync import (
 )
 from parlant_sync.cli import errors, state
 from parlant_sync.cli.app import App
+from parlant_sync.cli.lookup import agent_called
 
 _PATIENCE = 5.0  # seconds for one connection, one probe
 _LONGEST = 10.0  # for one request, with all its retries
@@ -226,7 +227,11 @@ class Checkup:
         try:
             session = client.create_session(agent_id, title="parlant-sync doctor")
         except NotFoundError:
-            yield _failed("agent", f"there is no agent {agent_id!r}", "parlant-sync agents", errors.REFUSED)
+            if (named := agent_called(client, agent_id)) is not None:
+                yield from self._poll(client, named)
+            else:
+                again = self._app.again("agents")
+                yield _failed("agent", f"there is no agent {agent_id!r}", f"{again} lists them", errors.REFUSED)
             return
         except ParlantSyncError as error:
             yield _failed("session", error)

@@ -11,7 +11,7 @@ from parlant_sync import NotFoundError, SessionInfo
 from parlant_sync.cli import output, transcript
 from parlant_sync.cli.app import App
 from parlant_sync.cli.errors import REFUSED, CommandError, is_gone, usage
-from parlant_sync.cli.lookup import attach, create_session
+from parlant_sync.cli.lookup import attach, create_session, known_agent
 from parlant_sync.cli.options import Group, Option, argument, option, pass_app, typed
 from parlant_sync.cli.output import one_line
 from parlant_sync.cli.target import mapping
@@ -33,7 +33,7 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@option("--agent-id", metavar="ID", help="Only those with this agent.")
+@option("--agent-id", metavar="ID", help="Only those with this agent (id or name).")
 @option("--customer-id", metavar="ID", help="Only those of this customer.")
 @option("--label", "labels", multiple=True, metavar="LABEL", help="Only those with this label; can be repeated.")
 @option("--search", metavar="TEXT", help="Only those with TEXT in id, agent, customer, title, labels or metadata.")
@@ -45,6 +45,7 @@ def list_(app: App, /, search: str | None, limit: int | None, **wanted: Any) -> 
     One per line: id, agent, customer, time of creation, title.
     """
     with app.client() as client, waiting_for(client.base_url, client):
+        wanted["agent_id"] = known_agent(app, client, wanted["agent_id"])
         found = [info for info in client.list_sessions(**wanted) if search is None or _matches(info, search)]
     found.sort(key=_created, reverse=True)
     shown = found[: (0 if app.json else _LIMIT) if limit is None else limit] or found
@@ -93,6 +94,7 @@ def show(
         raise usage("say which session: ID, --session-id or --last, one of them")
     with app.client() as client:
         if last:
+            agent_id = known_agent(app, client, agent_id)
             with waiting_for(client.base_url, client):
                 listed = sorted(client.list_sessions(agent_id=agent_id), key=_created)
             if not listed:

@@ -19,6 +19,7 @@ from parlant_sync.cli.app import App
 from parlant_sync.cli.completion import KINDS, SOURCES
 from parlant_sync.cli.errors import usage
 from parlant_sync.cli.formats import event_lines
+from parlant_sync.cli.lookup import known_agent
 from parlant_sync.cli.options import Command, Seconds, option, pass_app, seconds, typed
 from parlant_sync.cli.output import when_stdout_closes
 from parlant_sync.cli.state import Cursor, Cursors
@@ -35,7 +36,7 @@ _Put = Callable[[str, Event], None]
 @option("--session-id", metavar="ID", help="The session.")
 @option("--conversation", metavar="NAME", help="The session that send keeps under NAME.")
 @option("--all-sessions", is_flag=True, help="All sessions, also new ones; with --agent-id, --label: of those.")
-@option("--agent-id", metavar="ID", help="The agent.")
+@option("--agent-id", metavar="ID", help="The agent's id or name.")
 @option("--label", "labels", multiple=True, metavar="LABEL", help="With --all-sessions: those with this label.")
 @option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Begin with the last N events.")
 @option("--since", metavar="WHERE", help="beginning, latest, an offset, a time, or 1h ago.  [beginning]")
@@ -110,7 +111,7 @@ def tail(
         if typed("session_id") or typed("conversation"):
             raise usage("--all-sessions is not for one session; leave out --session-id and --conversation")
         with app.client(patience=patience) as client:
-            selection = {"agent_id": options["agent_id"], "labels": labels or None}
+            selection = {"agent_id": known_agent(app, client, options["agent_id"]), "labels": labels or None}
             _watch(client, selection, start, shown, put, timeout, polls, cursor_file, options["wait_lock"])
         return
     wanted = existing(options)
