@@ -10,7 +10,7 @@ import pytest
 from support.raw_api import in_background
 from support.waiting import Clock, wait_until, within
 
-from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
+from parlant_sync._api.rate_limit import CALM, FIRST_POST_GAP, FIRST_RATE_PAUSE, LONGEST_RATE_PAUSE, RateLimiter
 from parlant_sync._api.retry import LONGEST_RETRY_AFTER, StopSignal
 from parlant_sync._deadline import Deadline
 
@@ -54,6 +54,29 @@ class TestTimes:
         limiter = RateLimiter(clock=clock)
         limiter.limited(wish)
         assert reserve(limiter) == limiter._paused_until - clock.now == pause
+
+    def test_each_429_in_a_row_doubles_the_pause_until_all_is_calm(self, clock: Clock) -> None:
+        limiter = RateLimiter(clock=clock)
+        pauses = []
+        for _ in range(9):
+            limiter.limited(None)
+            pauses.append(limiter.delay())
+            clock.now += limiter.delay()
+        assert pauses == [min(2.0**n * FIRST_RATE_PAUSE, LONGEST_RATE_PAUSE) for n in range(9)]
+        clock.now += CALM + 1
+        limiter.limited(None)
+        assert limiter.delay() == FIRST_RATE_PAUSE
+
+    def test_the_gap_follows_from_what_went_in_the_minute_before(self, clock: Clock) -> None:
+        limiter = RateLimiter(first_gap=100, clock=clock)
+        for went in (30, 20):
+            clock.now += 61
+            for _ in range(went):
+                reserve(limiter)
+        limiter.limited(None)
+        first, second = reserve(limiter), reserve(limiter)
+        gap = 60 / (0.9 * 20)
+        assert (second - first, limiter.delay()) == (pytest.approx(gap), pytest.approx(second + gap))
 
     def test_minutes_without_a_429_speed_up_until_free(self, clock: Clock, limiter: RateLimiter) -> None:
         clock.now += 100
@@ -104,18 +127,18 @@ class TestGivingUp:
     def test_without_a_limit_the_deadline_does_not_count(self) -> None:
         assert RateLimiter().wait(StopSignal(), Deadline(0))
 
-    def test_an_interrupt_gives_the_time_back(self) -> None:
+    def test_an_interrupt_gives_the_time_back(self, clock: Clock) -> None:
         class Interrupted(StopSignal):
             __slots__ = ()
 
             def wait(self, timeout: float | None = None, *, cuttable: bool = False) -> bool:
                 raise KeyboardInterrupt
 
-        limiter = RateLimiter()
+        limiter = RateLimiter(clock=clock)
         limiter.limited(30.0)
         with pytest.raises(KeyboardInterrupt):
             limiter.wait(Interrupted())
-        assert reserve(limiter) == pytest.approx(30.0, abs=5)
+        assert reserve(limiter) == 30.0
 
     def test_the_stop_signal_ends_a_hundred_waits(self) -> None:
         limiter, stop = RateLimiter(), StopSignal()
