@@ -278,6 +278,17 @@ def test_a_stream_that_broke_looks_unfinished() -> None:
     assert tracker.error is not None
 
 
+def test_after_its_end_only_the_engines_error_is_of_a_turn() -> None:
+    s = Script()
+    tracker = TurnTracker(s.customer("q"))
+    feed(tracker, s.status("acknowledged", "t1"), s.status("ready", "t1", stage="completed"))
+    late = [s.status("typing", "t1", exception="none"), s.status("error", "other", exception="another's")]
+    late += [s.status("error", "t1", exception="boom"), s.status("error", "t1", exception="again")]
+    assert feed(tracker, *late) == [False, False, True, False]
+    assert tracker.error is not None
+    assert tracker.error.error_detail == "boom"
+
+
 def test_a_human_answers_only_while_no_agent_does() -> None:
     s = Script()
     tracker = TurnTracker(s.customer("q"))
@@ -329,6 +340,7 @@ def test_unknown_things_are_tolerated() -> None:
         s.event("status", {"status": "ready", "data": {"cost_control": {}}}, "t1"),
         s.event("status", {"status": "ready", "data": {"stage": "completed", "new": 1}}, "t1"),
     )
+    assert tracker.refusal is None
     assert tracker.over
     assert said(tracker) == ["answer"]
 
