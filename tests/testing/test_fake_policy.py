@@ -42,6 +42,15 @@ def test_five_things_are_allowed(production):
     production.server.wait_idle()
 
 
+def message(source: str, **more: object) -> dict[str, object]:
+    return {"kind": "message", "source": source, "message": "x", **more}
+
+
+EVENTS = "/sessions/{}/events"
+DANA = {"participant": {"display_name": "Dana"}}
+FOR_THE_AGENT = "human_agent_on_behalf_of_ai_agent"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "operation"),
     [
@@ -53,32 +62,12 @@ def test_five_things_are_allowed(production):
         ("GET", "/sessions/{}/events/x", None, "read_event"),
         ("PATCH", "/sessions/{}/events/x", {}, "update_event"),
         ("DELETE", "/sessions/{}/events?min_offset=0", None, "delete_events"),
-        ("POST", "/sessions/{}/events", {"kind": "custom", "source": "customer_ui", "data": 1}, "create_custom_event"),
-        (
-            "POST",
-            "/sessions/{}/events",
-            {"kind": "status", "source": "customer_ui", "status": "typing"},
-            "create_status_event",
-        ),
-        ("POST", "/sessions/{}/events", {"kind": "message", "source": "ai_agent"}, "create_agent_event"),
-        (
-            "POST",
-            "/sessions/{}/events",
-            {"kind": "message", "source": "human_agent", "message": "x", "participant": {"display_name": "D"}},
-            "create_human_agent_event",
-        ),
-        (
-            "POST",
-            "/sessions/{}/events",
-            {"kind": "message", "source": "human_agent_on_behalf_of_ai_agent", "message": "x"},
-            "create_human_agent_on_behalf_of_ai_agent_event",
-        ),
-        (
-            "POST",
-            "/sessions/{}/events",
-            {"kind": "message", "source": "customer", "message": "x", "participant": {"display_name": "D"}},
-            "override_customer_participant",
-        ),
+        ("POST", EVENTS, {"kind": "custom", "source": "customer_ui", "data": 1}, "create_custom_event"),
+        ("POST", EVENTS, {"kind": "status", "source": "customer_ui", "status": "typing"}, "create_status_event"),
+        ("POST", EVENTS, {"kind": "message", "source": "ai_agent"}, "create_agent_event"),
+        ("POST", EVENTS, message("human_agent", **DANA), "create_human_agent_event"),
+        ("POST", EVENTS, message(FOR_THE_AGENT), "create_human_agent_on_behalf_of_ai_agent_event"),
+        ("POST", EVENTS, message("customer", **DANA), "override_customer_participant"),
     ],
 )
 def test_all_else_is_refused_and_repeats_all_headers(production, method, path, body, operation):
