@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.shared_servers import SharedServer, SharedServers
 
 # Started in the background of a shell, all of this would ignore Ctrl-C, the programs that tests interrupt as well.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -55,6 +56,35 @@ def _sockets() -> set[str]:
         if target.startswith("socket:"):
             found.add(target)
     return found
+
+
+_SHARED = pytest.StashKey[SharedServers]()
+
+
+@pytest.fixture(scope="session")
+def shared_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedServers:
+    folder = tmp_path_factory.getbasetemp()
+    made = SharedServers(folder.parent if hasattr(request.config, "workerinput") else folder)
+    request.config.stash[_SHARED] = made
+    return made
+
+
+@pytest.fixture
+def demo(shared_servers: SharedServers) -> SharedServer:
+    """A real Parlant server with the agents research, welfare, quick, streamer, hesitant and others for tests."""
+    return shared_servers.get()
+
+
+@pytest.fixture
+def production(shared_servers: SharedServers) -> SharedServer:
+    """A real Parlant server with the production policy: it refuses much, and counts by the minute."""
+    return shared_servers.get("production")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Not when the fixture ends: a server is used longer than this process has tests, and no test has the time."""
+    if _SHARED in session.config.stash:
+        session.config.stash[_SHARED].close()
 
 
 # Folders whose tests start processes, or drive whole conversations: not of the unit part.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,18 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from parlant_sync.demo.launcher import DemoServer
-
-
-@pytest.fixture(scope="session")
-def real() -> Iterator[DemoServer]:
-    """A real Parlant server with its test agents, one for all tests here."""
-    python = os.environ.get("PARLANT_SYNC_SERVER_PYTHON") or sys.executable
-    if python == sys.executable and importlib.util.find_spec("parlant") is None:
-        pytest.skip("the real server is not installed here: pip install 'parlant-sync[demo]'")
-    with DemoServer(python=python, test_agents=True) as server:
-        yield server
 
 
 @pytest.fixture

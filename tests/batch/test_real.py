@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from support.batch_checks import posted, results_of
+from support.shared_servers import SharedServer
 
 from parlant_sync.batch import run
-from parlant_sync.demo.launcher import DemoServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -47,20 +47,20 @@ def asked_once(rows: list[dict[str, Any]]) -> Counter[str]:
 
 @pytest.mark.parametrize("count", [pytest.param(60, id="sample"), pytest.param(500, marks=pytest.mark.full, id="full")])
 @pytest.mark.timeout(900)
-def test_sixteen_workers(real: DemoServer, tmp_path: Path, count: int) -> None:
+def test_sixteen_workers(demo: SharedServer, tmp_path: Path, count: int) -> None:
     rows = rows_of(count, f"many{count}", several=count // 10)
     path = tmp_path / "r.jsonl"
-    with run(rows, base_url=real.base_url, results=path, concurrency=16) as batch:
+    with run(rows, base_url=demo.base_url, results=path, concurrency=16) as batch:
         results = [result.to_json() for result in batch]
         print(batch.summary)
     assert texts(results) == texts(results_of(path)) == expected(rows)
-    assert posted(real.base_url, f"many{count}-") == asked_once(rows)
+    assert posted(demo.base_url, f"many{count}-") == asked_once(rows)
 
 
 @pytest.mark.parametrize("kills", [pytest.param(5, id="sample"), pytest.param(50, marks=pytest.mark.full, id="full")])
 @pytest.mark.timeout(3000)
 def test_killed_at_random_moments(
-    real: DemoServer, start: Start, questions: Questions, tmp_path: Path, kills: int
+    demo: SharedServer, start: Start, questions: Questions, tmp_path: Path, kills: int
 ) -> None:
     """One batch, killed so many times: each message is posted once, and every row answered in the end."""
     chance = random.Random(SEED)
@@ -70,7 +70,7 @@ def test_killed_at_random_moments(
     for row in rows:
         row["messages"] = [f"[slow=0.4] {message}" for message in row["messages"]]
     path = tmp_path / "r.jsonl"
-    options = [questions(rows), "--results", path, "-s", real.base_url, "--concurrency", 3]
+    options = [questions(rows), "--results", path, "-s", demo.base_url, "--concurrency", 3]
     done: list[int] = []
     for _ in range(kills):
         process = start(*options)
@@ -88,7 +88,7 @@ def test_killed_at_random_moments(
     answers = {row["id"]: [f"echo: {m.removeprefix('[slow=0.4] ')}" for m in row["messages"]] for row in rows}
     assert texts(results_of(path)) == answers
     assert len(results_of(path)) == len(rows)
-    assert posted(real.base_url, f"{marker}-") == asked_once(rows)
+    assert posted(demo.base_url, f"{marker}-") == asked_once(rows)
 
 
 @pytest.fixture
@@ -102,30 +102,30 @@ def distributed(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.parametrize("count", [pytest.param(12, id="sample"), pytest.param(100, marks=pytest.mark.full, id="full")])
 @pytest.mark.timeout(600)
 def test_a_dask_cluster_gives_the_same_answers(
-    real: DemoServer, start: Start, questions: Questions, tmp_path: Path, distributed: Any, count: int
+    demo: SharedServer, start: Start, questions: Questions, tmp_path: Path, distributed: Any, count: int
 ) -> None:
     rows = rows_of(count, f"dask{count}", several=count // 4)
-    local = [r.to_json() for r in run(rows, base_url=real.base_url, concurrency=4)]
-    before = posted(real.base_url, f"dask{count}-")
+    local = [r.to_json() for r in run(rows, base_url=demo.base_url, concurrency=4)]
+    before = posted(demo.base_url, f"dask{count}-")
     path, from_cli = tmp_path / "r.jsonl", tmp_path / "cli.jsonl"
     with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
             spread = [
-                r.to_json() for r in run(rows, base_url=real.base_url, executor=executor, concurrency=4, results=path)
+                r.to_json() for r in run(rows, base_url=demo.base_url, executor=executor, concurrency=4, results=path)
             ]
         # The same as a command, at the cluster's address.
         process = start(
-            questions(rows), "--results", from_cli, "-s", real.base_url, "--dask", cluster.scheduler_address
+            questions(rows), "--results", from_cli, "-s", demo.base_url, "--dask", cluster.scheduler_address
         )
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     assert texts(local) == texts(spread) == texts(results_of(from_cli)) == expected(rows)
-    assert posted(real.base_url, f"dask{count}-") == before + before + before == asked_once(rows * 3)
+    assert posted(demo.base_url, f"dask{count}-") == before + before + before == asked_once(rows * 3)
 
 
 @pytest.mark.timeout(300)
-def test_a_dask_worker_that_is_killed_costs_nothing(real: DemoServer, distributed: Any) -> None:
+def test_a_dask_worker_that_is_killed_costs_nothing(demo: SharedServer, distributed: Any) -> None:
     """Dask hands its tasks to another worker by itself; nothing is posted again by that."""
     rows = rows_of(4, "nanny")
     for row in rows:
@@ -133,14 +133,14 @@ def test_a_dask_worker_that_is_killed_costs_nothing(real: DemoServer, distribute
     with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         with distributed.Client(cluster) as client:
             executor = client.get_executor()
-            with run(rows, base_url=real.base_url, executor=executor, concurrency=4) as batch:
+            with run(rows, base_url=demo.base_url, executor=executor, concurrency=4) as batch:
                 # Tasks run on both workers: they are what both say they execute.
                 while len([w for w in client.processing().values() if w]) < 2 or len(client.processing()) < 2:
                     assert batch.next(0.05) is None
                 victim, *_ = client.run(os.getpid).values()
                 os.kill(victim, 9)
                 assert batch.next(1.0) is None
-                real.release("nanny")
+                demo.release("nanny")
                 results = [result.to_json() for result in batch]
     assert {r["id"]: r["text"] for r in results} == {f"nanny-{n}": f"echo: nanny-{n}.0" for n in range(4)}
-    assert posted(real.base_url, "nanny-") == asked_once(rows)
+    assert posted(demo.base_url, "nanny-") == asked_once(rows)

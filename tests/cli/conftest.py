@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
-@pytest.fixture(scope="session")
-def demo() -> Iterator[DemoServer]:
-    """A real Parlant server with the agents research, welfare, quick, streamer and hesitant."""
-    python = os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable)
-    if python == sys.executable and importlib.util.find_spec("parlant") is None:
-        pytest.skip("the real server is not installed here: pip install 'parlant-sync[demo]'")
-    with DemoServer(python=python, test_agents=True) as server:
-        yield server
-
-
 @pytest.fixture
-def real(demo: DemoServer, tmp_path: Path) -> Cli:
+def real(demo: SharedServer, tmp_path: Path) -> Cli:
     """Commands against the real server."""
     return Cli(demo.base_url, tmp_path)
 

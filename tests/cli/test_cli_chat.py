@@ -6,16 +6,16 @@ import os
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
 import parlant_sync.cli.commands.chat as chat
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
 @pytest.mark.real
-def test_a_conversation(real: Cli, demo: DemoServer) -> None:
+def test_a_conversation(real: Cli, demo: SharedServer) -> None:
     with real.terminal("chat", "--agent-id", demo.agents["welfare"]) as terminal:
         assert "/help shows" in terminal.expect("> ")
         terminal.type("What is long-term care insurance?\n")
@@ -40,7 +40,7 @@ def test_a_conversation(real: Cli, demo: DemoServer) -> None:
 
 
 @pytest.mark.real
-def test_ctrl_c_leaves_the_turn_and_its_answer_comes_later(real: Cli, demo: DemoServer) -> None:
+def test_ctrl_c_leaves_the_turn_and_its_answer_comes_later(real: Cli, demo: SharedServer) -> None:
     gate = f"chat-{os.getpid()}"
     with real.terminal("chat", "--conversation", "c", "--agent-id", demo.agents["quick"]) as terminal:
         terminal.expect("> ")
@@ -88,7 +88,7 @@ def test_ctrl_c_at_the_prompt_stays_inside_each_time(fake: Cli, parlant_server: 
 
 
 @pytest.mark.real
-def test_a_failing_turn_does_not_end_the_conversation(real: Cli, demo: DemoServer) -> None:
+def test_a_failing_turn_does_not_end_the_conversation(real: Cli, demo: SharedServer) -> None:
     with real.terminal("chat", "--agent-id", demo.agents["hesitant"], "--timeout", "30") as terminal:
         terminal.expect("> ")
         terminal.type("[fail] x\n")
@@ -145,7 +145,7 @@ def test_a_conversation_that_goes_away_ends_it(fake: Cli, parlant_server: FakeSe
 
 
 @pytest.mark.real
-def test_by_a_pipe(real: Cli, demo: DemoServer) -> None:
+def test_by_a_pipe(real: Cli, demo: SharedServer) -> None:
     agent = demo.agents["quick"]
     done = real.run("chat", "--agent-id", agent, input="one\n\ntwo")
     assert (done.code, done.err) == (0, "")

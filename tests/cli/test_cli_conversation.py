@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
 @pytest.mark.real
-def test_a_conversation_is_kept_between_runs(real: Cli, demo: DemoServer) -> None:
+def test_a_conversation_is_kept_between_runs(real: Cli, demo: SharedServer) -> None:
     agent = demo.agents["research"]
     first = real.run("send", "--conversation", "nightly", "--agent-id", agent, "What is the transformer?")
     assert (first.code, first.err) == (0, "")
@@ -37,7 +37,7 @@ def test_a_conversation_is_kept_between_runs(real: Cli, demo: DemoServer) -> Non
 
 
 @pytest.mark.real
-def test_by_server_agent_and_name(real: Cli, demo: DemoServer) -> None:
+def test_by_server_agent_and_name(real: Cli, demo: SharedServer) -> None:
     quick, streamer = demo.agents["quick"], demo.agents["streamer"]
     for agent in (quick, streamer):
         assert real.run("send", "--conversation", "n/../ä", "--agent-id", agent, "x").code == 0
@@ -53,7 +53,7 @@ def test_by_server_agent_and_name(real: Cli, demo: DemoServer) -> None:
 
 
 @pytest.mark.real
-def test_a_session_that_is_gone_and_renew(real: Cli, demo: DemoServer) -> None:
+def test_a_session_that_is_gone_and_renew(real: Cli, demo: SharedServer) -> None:
     ask = ("send", "--conversation", "c", "--agent-id", demo.agents["quick"])
     assert real.run(*ask, "x").code == 0
     [state] = real.states
@@ -210,7 +210,7 @@ def test_a_session_that_goes_away_during_the_turn(fake: Cli, parlant_server: Fak
 
 
 @pytest.mark.real
-def test_a_long_name_makes_a_title_that_the_server_takes(real: Cli, demo: DemoServer) -> None:
+def test_a_long_name_makes_a_title_that_the_server_takes(real: Cli, demo: SharedServer) -> None:
     ask = ("send", "--conversation", "n" * 300, "--agent-id", demo.agents["quick"], "x")
     assert real.run(*ask).out == "echo: x\n"
     assert real.run(*ask).out == "echo: x\n"

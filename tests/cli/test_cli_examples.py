@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.cli_runs import Cli, Run
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 EXAMPLES = Path(__file__).parents[2] / "scripts/examples"
@@ -38,7 +38,7 @@ def nightly(cli: Cli, *arguments: str) -> Run:
 
 
 @pytest.mark.real
-def test_nightly(real: Cli, demo: DemoServer) -> None:
+def test_nightly(real: Cli, demo: SharedServer) -> None:
     agent = demo.agents["research"]
     first = nightly(real, agent, "What is the transformer?")
     assert (first.code, first.err) == (0, "")
@@ -77,7 +77,7 @@ def test_nightly_survives_a_server_that_forgot(fake: Cli, parlant_server: FakeSe
 
 
 @pytest.mark.real
-def test_ask_many(real: Cli, demo: DemoServer) -> None:
+def test_ask_many(real: Cli, demo: SharedServer) -> None:
     questions = [f"question {number}" for number in range(10)]
     script = str(EXAMPLES / "ask_many.py")
     done = run(real, sys.executable, script, demo.agents["quick"], input="\n".join([*questions, "", "[silent] x"]))

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
 @pytest.mark.real
-def test_4_timed_out(real: Cli, demo: DemoServer) -> None:
+def test_4_timed_out(real: Cli, demo: SharedServer) -> None:
     done = real.run("send", "--agent-id", demo.agents["quick"], "--timeout", "2", "[slow=5] x")
     done.failed(4, "within 2 s", "--timeout", "parlant-sync tail --session-id")
 
 
 @pytest.mark.real
-def test_5_the_agent_reported_an_error(real: Cli, demo: DemoServer) -> None:
+def test_5_the_agent_reported_an_error(real: Cli, demo: SharedServer) -> None:
     done = real.run("send", "--agent-id", demo.agents["hesitant"], "[fail] x")
     done.failed(5, "the agent reported an error", "log")
 

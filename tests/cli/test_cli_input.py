@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
@@ -35,7 +35,7 @@ def test_stdin_without_end(nowhere: Cli) -> None:
 
 
 @pytest.mark.real
-def test_a_large_message_is_sent(real: Cli, demo: DemoServer) -> None:
+def test_a_large_message_is_sent(real: Cli, demo: SharedServer) -> None:
     text = "x" * 200_000
     done = real.run("send", "--agent-id", demo.agents["quick"], input=text)
     assert (done.code, done.out) == (0, f"echo: {text}\n")

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer, Response
 
 # What the stand-in cannot send as a real server cannot; other servers may, and it is put in on the way.
@@ -68,7 +68,7 @@ def test_json_is_valid_for_any_content(fake: Cli, parlant_server: FakeServer) ->
 
 @pytest.mark.real
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp932"])
-def test_terminals_that_are_not_utf_8(real: Cli, demo: DemoServer, encoding: str) -> None:
+def test_terminals_that_are_not_utf_8(real: Cli, demo: SharedServer, encoding: str) -> None:
     env = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = real.run("send", "--agent-id", demo.agents["quick"], "caf\u00e9 \u4e00 \U0001f642", env=env)
     assert (done.code, done.err) == (0, "")
@@ -81,7 +81,7 @@ def test_escapes_where_the_encoding_lacks_a_character(fake: Cli, parlant_server:
 
 
 @pytest.mark.real
-def test_a_closed_pipe_ends_quietly(real: Cli, demo: DemoServer) -> None:
+def test_a_closed_pipe_ends_quietly(real: Cli, demo: SharedServer) -> None:
     script = "$CLI send --agent-id quick x | true; $CLI tail --session-id {} | head -n 1; echo ${{PIPESTATUS[*]}}"
     first = real.run("send", "-o", "json", "--agent-id", demo.agents["quick"], "x").json["session_id"]
     # tail has no end of its own here: it ends because its reader has gone.

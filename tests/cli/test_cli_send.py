@@ -6,18 +6,17 @@ from collections.abc import Callable
 
 import pytest
 from support.cli_runs import Cli
-
-from parlant_sync.demo.launcher import DemoServer
+from support.shared_servers import SharedServer
 
 pytestmark = pytest.mark.real
 
 
-def test_the_answer_and_nothing_else(real: Cli, demo: DemoServer) -> None:
+def test_the_answer_and_nothing_else(real: Cli, demo: SharedServer) -> None:
     done = real.run("send", "--agent-id", demo.agents["quick"], "hello there")
     assert (done.code, done.out, done.err) == (0, "echo: hello there\n", "")
 
 
-def test_options_before_the_command_and_from_the_environment(real: Cli, demo: DemoServer) -> None:
+def test_options_before_the_command_and_from_the_environment(real: Cli, demo: SharedServer) -> None:
     before = real.run("-s", real.server, "-o", "json", "send", "--agent-id", demo.agents["quick"], "a")
     after = real.run("send", "-s", real.server, "-o", "json", "--agent-id", demo.agents["quick"], "b")
     env = {"PARLANT_OUTPUT": "json", "PARLANT_AGENT_ID": demo.agents["quick"], "PARLANT_TITLE": "from the environment"}
@@ -30,12 +29,12 @@ def test_options_before_the_command_and_from_the_environment(real: Cli, demo: De
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_the_message_from_stdin(real: Cli, demo: DemoServer, arguments: tuple[str, ...]) -> None:
+def test_the_message_from_stdin(real: Cli, demo: SharedServer, arguments: tuple[str, ...]) -> None:
     done = real.run("send", "--agent-id", demo.agents["quick"], *arguments, input="two\nlines, 日本\n")
     assert (done.code, done.out) == (0, "echo: two\nlines, 日本\n")
 
 
-def test_json_has_what_api_md_says(real: Cli, demo: DemoServer) -> None:
+def test_json_has_what_api_md_says(real: Cli, demo: SharedServer) -> None:
     done = real.run("send", "-o", "json", "--agent-id", demo.agents["hesitant"], "[parts=2] hm")
     reply = done.json
     assert list(reply) == [
@@ -51,13 +50,13 @@ def test_json_has_what_api_md_says(real: Cli, demo: DemoServer) -> None:
     assert (rest.code, rest.out) == (0, "")
 
 
-def test_a_conversation_goes_on_by_session_id(real: Cli, demo: DemoServer) -> None:
+def test_a_conversation_goes_on_by_session_id(real: Cli, demo: SharedServer) -> None:
     first = real.run("send", "-o", "json", "--agent-id", demo.agents["research"], "What is the transformer?")
     then = real.run("send", "--session-id", first.json["session_id"], "And when was it published?")
     assert "It was published in June 2017" in then.out
 
 
-def test_streaming_comes_in_pieces(real: Cli, demo: DemoServer) -> None:
+def test_streaming_comes_in_pieces(real: Cli, demo: SharedServer) -> None:
     if not demo.streaming:
         pytest.skip("this server does not stream")
     words = "one two three four five six"
@@ -70,7 +69,7 @@ def test_streaming_comes_in_pieces(real: Cli, demo: DemoServer) -> None:
     assert (done.code, first + done.out) == (0, f"streamed echo of: {words}\n")
 
 
-def test_preambles_on_demand(real: Cli, demo: DemoServer) -> None:
+def test_preambles_on_demand(real: Cli, demo: SharedServer) -> None:
     quiet = real.run("send", "--agent-id", demo.agents["hesitant"], "hm")
     shown = real.run("send", "--show-preamble", "--agent-id", demo.agents["hesitant"], "hm")
     streamed = real.run("send", "--show-preamble", "--stream", "--agent-id", demo.agents["hesitant"], "hm")
@@ -78,14 +77,14 @@ def test_preambles_on_demand(real: Cli, demo: DemoServer) -> None:
     assert (shown.out, shown.err) == (streamed.out, streamed.err) == ("echo: hm\n", "Let me see.\n")
 
 
-def test_an_empty_turn_is_a_success_with_a_note(real: Cli, demo: DemoServer) -> None:
+def test_an_empty_turn_is_a_success_with_a_note(real: Cli, demo: SharedServer) -> None:
     done = real.run("send", "--agent-id", demo.agents["quick"], "[silent] hm")
     assert (done.code, done.out) == (0, "")
     assert "without a message" in done.err
     assert real.run("send", "-o", "json", "--agent-id", demo.agents["quick"], "[silent] hm").json["outcome"] == "empty"
 
 
-def test_agents(real: Cli, demo: DemoServer) -> None:
+def test_agents(real: Cli, demo: SharedServer) -> None:
     done = real.run("agents")
     assert done.code == 0
     assert "Research Papers" in done.out
@@ -94,19 +93,19 @@ def test_agents(real: Cli, demo: DemoServer) -> None:
     assert all(set(row) == {"id", "name", "description"} for row in rows)
 
 
-def test_the_agents_are_listed_where_one_must_be_chosen(real: Cli, demo: DemoServer) -> None:
+def test_the_agents_are_listed_where_one_must_be_chosen(real: Cli, demo: SharedServer) -> None:
     real.run("send", "hello").failed(
         2, "--agent-id", *list(demo.agents.values())[:5], "..." if len(demo.agents) > 8 else ""
     )
 
 
-def test_a_title_and_a_customer(real: Cli, demo: DemoServer, new_session: Callable[..., str]) -> None:
+def test_a_title_and_a_customer(real: Cli, demo: SharedServer, new_session: Callable[..., str]) -> None:
     done = real.run("send", "-o", "json", "--agent-id", demo.agents["quick"], "--title", "Ticket 12", "hi")
     assert real.run("sessions", "show", "-o", "json", done.json["session_id"]).json["title"] == "Ticket 12"
     real.run("send", "--session-id", new_session(), "--title", "x", "hi").failed(2, "--title")
 
 
-def test_a_customer_that_is_not_there(real: Cli, demo: DemoServer) -> None:
+def test_a_customer_that_is_not_there(real: Cli, demo: SharedServer) -> None:
     """The server makes the session all the same, and it never answers (WIRE.md)."""
     quick = demo.agents["quick"]
     done = real.run("send", "--agent-id", quick, "--customer-id", "nobody", "--timeout", "2", "x")

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
 @pytest.mark.real
-def test_create_show_list_delete(real: Cli, demo: DemoServer) -> None:
+def test_create_show_list_delete(real: Cli, demo: SharedServer) -> None:
     agent = demo.agents["hesitant"]
     made = real.run("sessions", "create", "-o", "json", "--agent-id", agent, "--title", "A title").json
     session = made["session_id"]
@@ -65,7 +65,7 @@ def test_one_that_is_not_there_keeps_no_other_from_being_deleted(real: Cli, new_
 
 
 @pytest.mark.real
-def test_doctor_finds_a_healthy_server(real: Cli, demo: DemoServer) -> None:
+def test_doctor_finds_a_healthy_server(real: Cli, demo: SharedServer) -> None:
     before = len(real.run("sessions", "list").out.splitlines())
     done = real.run("doctor")
     assert done.code == 0, done

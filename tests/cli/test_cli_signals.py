@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
 from parlant_sync.cli import signals
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 SIGNALS = [pytest.param(signal.SIGINT, 130, id="SIGINT"), pytest.param(signal.SIGTERM, 143, id="SIGTERM")]
@@ -37,7 +37,7 @@ def test_while_the_agent_works(fake: Cli, parlant_server: FakeServer, signum: in
 
 @pytest.mark.real
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)
-def test_in_the_middle_of_a_stream(real: Cli, demo: DemoServer, signum: int, code: int) -> None:
+def test_in_the_middle_of_a_stream(real: Cli, demo: SharedServer, signum: int, code: int) -> None:
     if not demo.streaming:
         pytest.skip("this server does not stream")
     gate = f"[gatemid=sig-{signum}]"

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 from support.cli_runs import Cli
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
 @pytest.mark.real
-def test_events_as_they_come(real: Cli, demo: DemoServer, new_session: Callable[..., str]) -> None:
+def test_events_as_they_come(real: Cli, demo: SharedServer, new_session: Callable[..., str]) -> None:
     session = new_session()
     with real.start("tail", "--session-id", session, "--kinds", "message") as running:
         assert real.run("send", "--session-id", session, "hello\nyou").code == 0
@@ -30,7 +30,7 @@ def test_events_as_they_come(real: Cli, demo: DemoServer, new_session: Callable[
 
 
 @pytest.mark.real
-def test_what_is_printed(real: Cli, demo: DemoServer) -> None:
+def test_what_is_printed(real: Cli, demo: SharedServer) -> None:
     reply = real.run("send", "-o", "json", "--agent-id", demo.agents["hesitant"], "hm").json
     tail = ("tail", "--session-id", reply["session_id"], "--timeout", "0")
     every = real.run(*tail, "-o", "json").json_lines
@@ -48,7 +48,7 @@ def test_what_is_printed(real: Cli, demo: DemoServer) -> None:
 
 
 @pytest.mark.real
-def test_a_cursor_file_goes_on_where_the_last_run_stopped(real: Cli, demo: DemoServer) -> None:
+def test_a_cursor_file_goes_on_where_the_last_run_stopped(real: Cli, demo: SharedServer) -> None:
     ask = ("send", "--conversation", "c", "--agent-id", demo.agents["quick"])
     tail = ("tail", "--conversation", "c", "--timeout", "0", "--cursor-file", "cur.json", "-o", "json")
     assert real.run(*ask, "one").code == 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from support.contract_servers import VERSIONS, Fake, Real, Server, Watched, fake_version, server_python
+from support.contract_servers import VERSIONS, Fake, Mortal, Real, Server, Watched, fake_version
+from support.shared_servers import SharedServers, need_a_server, server_python
 
 from parlant_sync import Client
 from parlant_sync.demo.launcher import DemoServer
@@ -29,46 +28,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
 
 
-class Processes:
-    """The real servers of this test run: each is started when first asked for, and once."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, Real] = {}
-        self._missing: str | None = None
-
-    def get(self, name: str, **options: Any) -> Real:
-        python = server_python() or sys.executable
-        if python == sys.executable and importlib.util.find_spec("parlant") is None:
-            pytest.skip("the real server is not installed here: pip install 'parlant-sync[demo]'")
-        if name not in self._running:
-            self._running[name] = Real(DemoServer(python=python, test_agents=True, **options))
-        real = self._running[name]
-        if not real.demo.running:
-            real.restart()  # a test killed it
-        return real
-
-    def stop(self) -> None:
-        for real in self._running.values():
-            real.stop()
-
-
 @pytest.fixture(scope="session")
-def processes() -> Iterator[Processes]:
-    found = Processes()
-    yield found
-    found.stop()
+def mortals() -> Iterator[dict[str, DemoServer]]:
+    """The real servers that tests may kill, by their store; they are started when first asked for."""
+    stores: tuple[Literal["local", "memory"], ...] = ("local", "memory")
+    made = {store: DemoServer(python=server_python(), test_agents=True, store=store) for store in stores}
+    yield made
+    for server in made.values():
+        server.stop()
 
 
 @pytest.fixture
-def servers(request: pytest.FixtureRequest, processes: Processes) -> Iterator[Callable[..., Server]]:
-    """Gives servers of the kind that the test runs against: ``servers("main")``, ``servers("local")``, ..."""
+def servers(
+    request: pytest.FixtureRequest, shared_servers: SharedServers, mortals: dict[str, DemoServer]
+) -> Iterator[Callable[..., Server]]:
+    """Gives servers of the kind that the test runs against.
+
+    ``servers("main")`` and ``servers("production")`` are there for all tests of the run. A test may kill
+    ``servers("local")``, which keeps its sessions, and ``servers("memory")``, which does not.
+    """
     kind = request.param
     made: list[Any] = []
 
     def get(name: str) -> Any:
         if kind == "real":
-            options = {"local": {"store": "local"}, "production": {"policy": "production"}}.get(name, {})
-            found: Server = processes.get(name, **options)
+            need_a_server()
+            if name in mortals:
+                if not mortals[name].running:
+                    mortals[name].start()
+                found: Server = Mortal(mortals[name])
+            else:
+                found = Real(shared_servers.get("production" if name == "production" else "development"))
         else:
             policy = "production" if name == "production" else "development"
             found = Fake(FAKES[kind], keep=name == "local", policy=policy)
@@ -89,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def server(servers: Callable[[str], Any]) -> Any:
-    """The server that most cases run against: a real one is shared by all of them."""
+    """The server that most cases run against."""
     return servers("main")
 
 

@@ -75,8 +75,11 @@ def test_a_turn_that_the_crash_cut_has_no_end(local: Any, make_client: Callable[
     assert hasty.reply_to(error.event).trace_id == reply.trace_id
 
 
-def test_a_store_in_memory_forgets_the_session(server: Any, make_client: Callable[..., Client]) -> None:
+def test_a_store_in_memory_forgets_the_session(
+    servers: Callable[[str], Any], make_client: Callable[..., Client]
+) -> None:
     """Everybody who waits is told, and so is everybody who asks later."""
+    server = servers("memory")
     client = make_client(server)
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     reader = session.iter_events()

@@ -40,7 +40,7 @@ def test_ten_turns_in_one_session(server: Any, client: Client) -> None:
 
 def test_both_agents_side_by_side(servers: Callable[[str], Any], make_client: Callable[..., Client]) -> None:
     """Two servers on two ports, a conversation with another agent on each, turn by turn at the same time."""
-    research, welfare = servers("main"), servers("local")
+    research, welfare = servers("main"), servers("production")
     assert research.base_url != welfare.base_url
     together = threading.Barrier(2, timeout=30)
 

@@ -1,35 +1,19 @@
-"""What the tests of the demo server share: the interpreter it runs in, and one running server."""
+"""What the tests of the demo server share: raw HTTP to the shared server, and a check for leaks."""
 
 from __future__ import annotations
 
 import gc
-import os
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 from support.demo_wire import Wire
-
-from parlant_sync.demo.launcher import DemoServer
-
-
-@pytest.fixture(scope="session")
-def server_python() -> str:
-    """The interpreter that has the Parlant to test with; another version's by an environment variable."""
-    return os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable)
-
-
-@pytest.fixture(scope="package")
-def server(server_python: str) -> Iterator[DemoServer]:
-    """A server with all agents, for tests that do it no harm."""
-    with DemoServer(python=server_python, test_agents=True) as running:
-        yield running
+from support.shared_servers import SharedServer
 
 
 @pytest.fixture
-def wire(server: DemoServer) -> Wire:
-    return Wire(server)
+def wire(demo: SharedServer) -> Wire:
+    return Wire(demo)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.demo_wire import PATIENCE, Wire
+from support.shared_servers import SharedServer, need_a_server
 
 from parlant_sync.demo import launcher
 from parlant_sync.demo.launcher import DemoServer, DemoServerError
@@ -109,27 +110,14 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
 
 
 @pytest.mark.real
-def test_it_tells_what_runs(server: DemoServer) -> None:
-    assert server.running
-    assert server.base_url == f"http://127.0.0.1:{server.port}"
-    assert {"research", "welfare", "quick", "streamer", "hesitant", "rest-natural-block"} <= set(server.agents)
-    minor = tuple(int(number) for number in server.version.split(".")[:2])
-    assert server.streaming == (minor >= (3, 2))
-    if minor >= (3, 1):
-        assert all(name == agent for name, agent in server.agents.items() if not name.startswith("rest-"))
-    status, agents = Wire(server).request("GET", "/agents")
-    assert status == 200
-    assert {agent["id"] for agent in agents} == set(server.agents.values())
-    with pytest.raises(DemoServerError, match="running already"):
-        server.start()
-
-
-@pytest.mark.real
-def test_in_memory_it_forgets_and_leaves_nothing_behind(server_python: str, own_temporary_files: Path) -> None:
-    with DemoServer(python=server_python) as server:
+def test_in_memory_it_forgets_and_leaves_nothing_behind(own_temporary_files: Path) -> None:
+    with DemoServer(python=need_a_server()) as server:
         home, port = server.home, server.port
         assert home.parent == own_temporary_files
+        assert server.base_url == f"http://127.0.0.1:{port}"
         assert set(server.agents) == {"research", "welfare"}
+        with pytest.raises(DemoServerError, match="running already"):
+            server.start()
         talk = Wire(server).session("research")
         server.restart()
         assert (server.home, server.port) == (home, port)
@@ -149,19 +137,27 @@ def test_in_memory_it_forgets_and_leaves_nothing_behind(server_python: str, own_
 
 
 @pytest.mark.real
-def test_killed_and_restarted_with_a_local_store_it_goes_on(server_python: str, tmp_path: Path) -> None:
+def test_killed_and_restarted_with_a_local_store_it_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
-    with DemoServer(python=server_python, store="local", home=home, test_agents=True) as server:
+    with DemoServer(python=need_a_server(), store="local", home=home, test_agents=True) as server:
         wire = Wire(server)
+        told = dict(server.agents)
+        assert {"research", "welfare", "quick", "streamer", "hesitant", "rest-natural-block"} <= set(told)
+        minor = tuple(int(number) for number in server.version.split(".")[:2])
+        assert server.streaming == (minor >= (3, 2))
+        if minor >= (3, 1):
+            assert all(name == agent for name, agent in told.items() if not name.startswith("rest-"))
+        status, agents = wire.request("GET", "/agents")
+        assert (status, {agent["id"] for agent in agents}) == (200, set(told.values()))
         talk = wire.session("quick")
         talk.turn("one")
-        url, agents = server.base_url, server.agents
+        url = server.base_url
         # In the middle of a turn: the files must be whole all the same.
         talk.post("[gate=never] two")
         server.kill()
         assert not server.running
         server.restart()
-        assert (server.base_url, server.agents) == (url, agents)
+        assert (server.base_url, server.agents) == (url, told)
         said = [event["data"].get("message") for event in talk.events()]
         assert [text for text in said if text] == ["one", "echo: one", "[gate=never] two"]
         assert talk.answer("three") == "echo: three"
@@ -173,23 +169,22 @@ def test_killed_and_restarted_with_a_local_store_it_goes_on(server_python: str, 
 
 
 @pytest.mark.real
-def test_a_production_server_refuses_what_it_should(server_python: str) -> None:
-    with DemoServer(python=server_python, policy="production", test_agents=True) as server:
-        wire = Wire(server)
-        assert wire.request("GET", "/agents")[0] == 403
-        assert wire.session("quick").answer("hi") == "echo: hi"
+def test_a_production_server_refuses_what_it_should(production: SharedServer) -> None:
+    wire = Wire(production)
+    assert wire.request("GET", "/agents")[0] == 403
+    assert wire.session("quick").answer("hi") == "echo: hi"
 
 
 @pytest.mark.real
 @posix
-def test_it_ends_with_whoever_started_it(server_python: str, own_temporary_files: Path) -> None:
+def test_it_ends_with_whoever_started_it(own_temporary_files: Path) -> None:
     code = (
         "import sys; from parlant_sync.demo.launcher import DemoServer\n"
         "server = DemoServer(python=sys.argv[1]).start()\n"
         "print(server.port, flush=True); sys.stdin.read()"
     )
     starter = subprocess.Popen(
-        [sys.executable, "-c", code, server_python],
+        [sys.executable, "-c", code, need_a_server()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(own_temporary_files)},

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 
 import pytest
 from support.fault_backends import Backend, fake_backend
 from support.fault_proxy import FaultProxy
+from support.shared_servers import SharedServer
 
 from parlant_sync import Client
 from parlant_sync._api import posting, retry
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 
-@pytest.fixture(scope="session")
-def real_server() -> Iterator[DemoServer]:
-    with DemoServer(python=os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable), test_agents=True) as server:
-        yield server
-
-
 @pytest.fixture
-def real(real_server: DemoServer) -> Backend:
-    return Backend(real_server.base_url)
+def real(demo: SharedServer) -> Backend:
+    return Backend(demo.base_url)
 
 
 @pytest.fixture

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
-import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
 
 import pytest
 from support.fault_backends import connected, fake_backend
 from support.fault_limits import simulate
 from support.fault_proxy import FaultProxy
+from support.shared_servers import SharedServer, need_a_server
 
 from parlant_sync import Client, RateLimitedError, Session
 from parlant_sync._api.rate_limit import RateLimiter
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
-
-
-@pytest.fixture(scope="module")
-def production() -> Iterator[DemoServer]:
-    python = os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable)
-    with DemoServer(python=python, test_agents=True, policy="production") as server:
-        yield server
 
 
 @pytest.mark.parametrize("think", [10, 20, 40])
@@ -108,7 +99,7 @@ def test_limits_of_the_stand_in() -> None:
 
 
 @pytest.mark.real
-def test_a_streamed_reply_where_single_events_may_not_be_read(production: DemoServer) -> None:
+def test_a_streamed_reply_where_single_events_may_not_be_read(production: SharedServer) -> None:
     """Reading one event is a 403 there: the growth is listed instead, and the reply is complete."""
     if not production.streaming:
         pytest.skip("this version does not stream")
@@ -147,11 +138,12 @@ def _twenty_sessions(client: Client) -> list[Session]:
 @pytest.mark.full
 @pytest.mark.real
 @pytest.mark.timeout(700)
-def test_twenty_active_sessions_behind_one_address(production: DemoServer) -> None:
+def test_twenty_active_sessions_behind_one_address() -> None:
     """For real, four minutes: all turns complete, and of the last minute's requests fewer than 5 % are refused."""
     pause = threading.Event()
     outcomes: Counter[str] = Counter()
-    with FaultProxy(production.base_url) as proxy, Client(proxy.base_url) as client:
+    alone = DemoServer(python=need_a_server(), test_agents=True, policy="production")
+    with alone, FaultProxy(alone.base_url) as proxy, Client(proxy.base_url) as client:
         sessions = _twenty_sessions(client)
         end = time.monotonic() + 240
 

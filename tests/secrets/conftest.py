@@ -1,26 +1,16 @@
-"""What the tests of secrets share: a production server, the stand-in, and everything that is logged."""
+"""What the tests of secrets share: the stand-in, certificates, and everything that is logged."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 
 import pytest
 from support.secret_canaries import found_in
 from support.secret_tls import Authority, authority
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
-
-
-@pytest.fixture(scope="session")
-def production() -> Iterator[DemoServer]:
-    python = os.environ.get("PARLANT_SYNC_SERVER_PYTHON", sys.executable)
-    with DemoServer(python=python, test_agents=True, policy="production") as server:
-        yield server
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import requests
 from support.raw_server import CLOSE, RawServer
 from support.secret_canaries import HEADERS, PASSWORD, TOKEN, check, echoes, found_in
+from support.shared_servers import SharedServer
 
 from parlant_sync import (
     AgentError,
@@ -21,7 +22,6 @@ from parlant_sync import (
     RateLimitedError,
     TransportError,
 )
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer, Response
 
 pytestmark = pytest.mark.usefixtures("nothing_logged")
@@ -40,7 +40,7 @@ def raised(call: Callable[[], Any]) -> ParlantSyncError:
 
 
 @pytest.mark.real
-def test_a_real_production_server(production: DemoServer) -> None:
+def test_a_real_production_server(production: SharedServer) -> None:
     """It repeats all headers of the request in its 403 and its 429."""
     raw = requests.get(f"{production.base_url}/agents", headers=ALL, timeout=10)
     assert raw.status_code == 403

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from support.secret_canaries import TOKEN, echoes, found_in
+from support.shared_servers import SharedServer
 
-from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,7 +66,7 @@ def test_no_token_in_any_output(
 
 
 @pytest.mark.real
-def test_no_token_before_a_real_production_server(production: DemoServer, tmp_path: Path) -> None:
+def test_no_token_before_a_real_production_server(production: SharedServer, tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN + "\n")
     token_file.chmod(0o600)

@@ -11,9 +11,9 @@ import contextlib
 import functools
 import importlib.metadata
 import itertools
-import os
 import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +23,7 @@ import requests
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
+from support.shared_servers import SharedServer, server_python
 
 VERSIONS = ("3.0", "3.1", "3.2", "3.3")
 ROLES = ("quick", "streamer", "hesitant", "research", "welfare")
@@ -162,17 +163,13 @@ class Server:
         """The same server again, at the same address; it has its sessions if its store keeps them."""
         raise NotImplementedError
 
-    def stop(self) -> None:
-        raise NotImplementedError
-
 
 class Real(Server):
     kind = "real"
     moment = 2.0
 
-    def __init__(self, demo: DemoServer) -> None:
+    def __init__(self, demo: DemoServer | SharedServer) -> None:
         self.demo = demo
-        demo.start()
         self.base_url = demo.base_url
         self.agents = demo.agents
         self.version = _short(demo.version)
@@ -196,14 +193,17 @@ class Real(Server):
     def release(self, gate: str) -> None:
         self.demo.release(gate)
 
+
+class Mortal(Real):
+    """A real server that is not shared."""
+
+    demo: DemoServer
+
     def kill(self) -> None:
         self.demo.kill()
 
     def restart(self) -> None:
         self.demo.restart()
-
-    def stop(self) -> None:
-        self.demo.stop()
 
 
 class Fake(Server):
@@ -318,18 +318,12 @@ def _short(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def server_python() -> str | None:
-    """The interpreter that has the real server, where it is not this one."""
-    return os.environ.get("PARLANT_SYNC_SERVER_PYTHON") or None
-
-
 @functools.cache
 def fake_version() -> str:
     """The version that the stand-in is to imitate: that of the real server, as near as it can."""
-    python = server_python()
     code = "import importlib.metadata as m; print(m.version('parlant'))"
-    if python is not None:
-        installed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    if server_python() != sys.executable:
+        installed = subprocess.run([server_python(), "-c", code], capture_output=True, text=True, check=True).stdout
     else:
         try:
             installed = importlib.metadata.version("parlant")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parlant_sync.demo.launcher import DemoServer
+from support.shared_servers import SharedServer
 
 Event = dict[str, Any]
 
@@ -19,7 +20,7 @@ PATIENCE = 30.0
 class Wire:
     """What a test says to the server, and what it gets back."""
 
-    def __init__(self, server: DemoServer) -> None:
+    def __init__(self, server: DemoServer | SharedServer) -> None:
         self.server = server
         # "3.2" of "3.2.2"; old servers have no stages, and fewer events for the same.
         self.minor = ".".join(server.version.split(".")[:2])
