@@ -1,26 +1,25 @@
-"""What the tests of the batch share: the real server, and a batch as a process of its own."""
+"""What the tests of the batch share: the command in this process or in one of its own, and files of rows."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli_runs import COMMAND, Cli
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``parlant-sync batch`` with these arguments; nothing of it outlives the test."""
+    """Starts ``parlant-sync batch`` as a process; nothing of it outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        code = "import sys; from parlant_sync.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, "batch", *map(str, arguments)]
+        command = [*COMMAND, "batch", *map(str, arguments)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PARLANT_")}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         process: subprocess.Popen[str] = subprocess.Popen(command, text=True, env=environment, **streams)
@@ -35,13 +34,13 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def command(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
-    """Runs it to its end: exit code, stdout, stderr."""
+def command(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs ``parlant-sync batch`` in ``tmp_path`` to its end: exit code, stdout, stderr. Options as of ``Cli.run``."""
+    cli = Cli("http://127.0.0.1:1", tmp_path)
 
     def run(*arguments: object, **options: Any) -> tuple[int, str, str]:
-        process = start(*arguments, **options)
-        out, err = process.communicate(timeout=100)
-        return process.returncode, out, err
+        done = cli.run("batch", *map(str, arguments), **options)
+        return done.code, done.out, done.err
 
     return run
 

@@ -28,6 +28,8 @@ GONE = ps.NotFoundError("404", status=404, detail="Session not found (id='s')")
 NOWHERE = page(ps.NotFoundError("404", status=404, detail="404 page not found"))
 MOVED = page(ps.ApiError("302", status=302, detail=""))
 CLOSED_SHOP = page(ps.PermissionDeniedError("403", status=403, detail=PAGE))
+SLOW = page(ps.ApiError("408", status=408, detail=""))
+LOGIN = page(ps.AuthenticationError("401", status=401, detail=PAGE))
 FORBIDDEN = ps.PermissionDeniedError("403", status=403, detail="not allowed")
 DENIED = ps.AuthenticationError("401", status=401, detail="no")
 NO_JSON = ps.ProtocolError("200, but not with what a Parlant server sends")
@@ -47,6 +49,8 @@ AGENT = ps.AgentError("boom", partial=ps.Reply("half", "answered"))
         (NOWHERE, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
         (MOVED, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
         (CLOSED_SHOP, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
+        (SLOW, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
+        (LOGIN, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
         (NO_JSON, Verdict.WAIT, Verdict.WAIT, Verdict.LOOK),
         (UNCERTAIN, Verdict.OVER, Verdict.OVER, Verdict.LOOK),
         (GONE, Verdict.OVER, Verdict.ANEW, Verdict.LOOK),

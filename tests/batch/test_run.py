@@ -18,7 +18,7 @@ from support.batch_checks import posted, results_of
 from test_journal import full_disk
 
 import parlant_sync as ps
-from parlant_sync._api.posting import LOOKS
+from parlant_sync._api import posting
 from parlant_sync.batch import Batch, BatchLocked, Result, outlook, policy, run, runner, worker
 from parlant_sync.batch.journal import Journal
 from parlant_sync.testing import FakeServer
@@ -34,6 +34,14 @@ def server(parlant_server: FakeServer) -> FakeServer:
 
 def ask(server: FakeServer, rows: Any = ROWS, **options: Any) -> Batch:
     return run(rows, **{"agent_id": "a", "base_url": server.base_url, "timeout": 20.0, **options})
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundredths of a second instead of seconds, between tries and between looks for a message."""
+    monkeypatch.setattr(policy, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(policy, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(posting, "LOOKS", (0.0, 0.1, 0.2))
 
 
 def statuses(results: list[Result]) -> Counter[str]:
@@ -640,7 +648,7 @@ def test_a_limit_on_sessions_pauses_all_rows(server: FakeServer) -> None:
 
 def test_a_limit_on_messages_pauses_all_rows(server: FakeServer) -> None:
     server.fail_next("POST /events", 429, '{"detail": "slow down"}', {"Retry-After": "1"})
-    assert statuses(list(ask(server, ROWS, concurrency=2))) == {"answered": len(ROWS)}
+    assert statuses(list(ask(server, ROWS[:3], concurrency=2))) == {"answered": 3}
     posts = [r for r in server.requests if r.method == "POST" and r.path.endswith("/events")]
     refused = next(r for r in posts if r.status == 429)
     # What was under way already may still come in; nobody begins a new one.
@@ -658,6 +666,7 @@ def test_a_pause_that_the_client_waits_out_by_itself_is_shown(server: FakeServer
     assert batch.waiting_for == ""
 
 
+@pytest.mark.usefixtures("quick_pauses")
 def test_an_outage_is_waited_out(server: FakeServer) -> None:
     server.fail_next("POST /sessions", 503, times=8)
     assert statuses(list(ask(server, ROWS[:4], concurrency=2))) == {"answered": 4}
@@ -696,17 +705,18 @@ def test_an_outage_is_timed_for_the_run_and_leaves_rows_resumable(
     assert batch.summary.counts == {"answered": 1}, "no row is failed by an outage"
     server.restart(keep=True)
     server.agent("a").forget()
-    results = list(ask(server, results=path, settle=0.2))
+    results = list(ask(server, results=path, settle=0.2, timeout=1.0))  # the turns that the outage cut have no end
     assert statuses(results).total() == len(ROWS) - 1
     assert set(posted(server.base_url).values()) == {1}
 
 
-PAGES = [(302, ""), (200, "<html>sorry</html>"), (403, "<html>no</html>"), (404, "404 page not found"), (408, ""),
-         (503, "<html>later</html>"), (401, "<html>log in</html>")]  # fmt: skip
+PAGES = {200: "<html>sorry</html>", 401: "<html>log in</html>", 404: "404 page not found"}
+MORE_PAGES = {302: "", 403: "<html>no</html>", 408: "", 503: "<html>later</html>"}  # test_policy.py has them all
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(("status", "page"), PAGES, ids=[str(status) for status, _ in PAGES])
+@pytest.mark.parametrize(
+    ("status", "page"), [*PAGES.items(), *(pytest.param(*each, marks=pytest.mark.full) for each in MORE_PAGES.items())]
+)
 def test_a_maintenance_page_fails_no_row(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, page: str
 ) -> None:
@@ -741,10 +751,9 @@ def test_a_maintenance_page_fails_no_row(
     assert set(posted(server.base_url).values()) == {1}
 
 
-def test_a_refusal_of_one_row_alone_ends_that_row(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick_pauses")
+def test_a_refusal_of_one_row_alone_ends_that_row(server: FakeServer) -> None:
     """A firewall that does not like a text sends its page for this row; the others go on."""
-    monkeypatch.setattr(policy, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(policy, "_LONGEST_PAUSE", 0.01)
     blocked = b"DROP TABLE"
     server.fail_next(lambda r: r.method == "POST" and blocked in r.body, 403, "<html>blocked</html>", times=None)
     rows = ["one", "DROP TABLE users", *(f"more {n}" for n in range(8))]
@@ -768,7 +777,7 @@ def test_a_lost_answer_to_a_post_is_no_second_post(server: FakeServer) -> None:
     assert set(posted(server.base_url).values()) == {1}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("quick_pauses")
 def test_an_uncertain_message_is_looked_for_and_posted_again_under_its_key(server: FakeServer) -> None:
     server.cut_next("POST /events", times=1)
     (result,) = ask(server, ["hi"], settle=1.0)
@@ -776,17 +785,17 @@ def test_an_uncertain_message_is_looked_for_and_posted_again_under_its_key(serve
     assert posted(server.base_url) == {"hi": 1}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("quick_pauses")
 def test_a_lost_post_is_settled_from_its_end_not_from_its_entry(server: FakeServer) -> None:
     """It was looked for already for longer than ``settle``; a server that is as slow as that may store it yet."""
     server.cut_next("POST /events")
     (result,) = ask(server, ["hi"], settle=2.0)
     first, second = (r for r in server.requests if r.method == "POST" and r.path.endswith("/events"))
-    assert second.time - first.time >= sum(LOOKS) + 2.0
+    assert second.time - first.time >= sum(posting.LOOKS) + 2.0
     assert result.ok
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("quick_pauses")
 def test_what_stays_uncertain_is_said(server: FakeServer) -> None:
     server.cut_next("POST /events", times=None)
     (result,) = ask(server, ["hi"], settle=0.0)
