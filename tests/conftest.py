@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.shared_servers import SharedServer, SharedServers
@@ -95,6 +96,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _NOT_UNIT & set(item.path.relative_to(Path(__file__).parent).parts[:-1]):
             item.add_marker("slow")
+
+
+# Files whose tests share what takes long to make: these stay together in one worker.
+_TOGETHER = {"test_packaging.py", "test_docs_site.py", "test_guards.py", "test_contract_restart.py"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``: each test goes to the worker that is free. By files, all would wait for the longest in the end."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class EachTest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, _ = nodeid.partition("::")
+            return path if path.rpartition("/")[2] in _TOGETHER else nodeid
+
+    return EachTest(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_collection_finish() -> None:

@@ -300,7 +300,7 @@ def test_dask_without_a_cluster(server: FakeServer, command: Command, questions:
     pytest.importorskip("distributed")
     code, _, err = command(
         questions(ROWS), "--results", tmp_path / "o", "-s", server.base_url, "--dask", "tcp://127.0.0.1:9",
-        env={"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}, process=True,
+        process=True,
     )  # fmt: skip
     assert code == 2
     assert "no cluster there" in err

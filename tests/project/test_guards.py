@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -76,7 +77,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-c", str(HERE.parent / "setup.cfg"), "--rootdir", str(folder)]
     command += ["-p", "no:cacheprovider", f"--junit-xml={report}", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder)
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}  # for tests/support
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder, env=environment)
     found: dict[str, str] = dict.fromkeys(CASES, "")
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = (case.get("classname") or "").removeprefix("test_")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli_runs import Cli, Run
 from support.secret_canaries import TOKEN, echoes, found_in
 from support.shared_servers import SharedServer
 
 from parlant_sync.testing import FakeServer
 
-ROOT = Path(__file__).parent.parent.parent
 # What a terminal would obey: escape sequences, C1 controls, carriage returns, bells, bidi overrides and isolates.
 HOSTILE = (
     "\x1b]0;owned\x07 \x1b[2J \x1b[31mred\x1b[0m \x9b31m \rhidden \b\b \x00 \x7f "
@@ -24,20 +21,13 @@ HOSTILE = (
 SHOWN_RAW = list("\x1b\x07\x9b\r\b\x00\x7f\u202e\u202c\u2066\u2069\u200f\u061c\u2028\u2029")
 
 
-def cli(*arguments: str, home: Path, text: str | None = None, **environ: str) -> subprocess.CompletedProcess[bytes]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARLANT_", "PYTHON"))}
-    more = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "HOME": str(home), "XDG_STATE_HOME": str(home)}
-    return subprocess.run(
-        [sys.executable, "-m", "parlant_sync", *arguments],
-        capture_output=True,
-        input=(text or "").encode(),
-        timeout=60,
-        env={**kept, **more, **environ},
-    )
+@pytest.fixture
+def cli(server: FakeServer, tmp_path: Path) -> Cli:
+    return Cli(server.base_url, tmp_path)
 
 
-def said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return done.stdout.decode() + done.stderr.decode()
+def said(done: Run) -> str:
+    return done.out + done.err
 
 
 COMMANDS: dict[str, list[str]] = {
@@ -46,7 +36,7 @@ COMMANDS: dict[str, list[str]] = {
     "sessions list": ["sessions", "list"],
     "sessions show": ["sessions", "show", "some-session"],
     "doctor": ["doctor"],
-    "tail": ["tail", "--session-id", "some-session", "--timeout", "1"],
+    "tail": ["tail", "--session-id", "some-session", "--timeout", "0"],
 }
 
 
@@ -54,12 +44,12 @@ COMMANDS: dict[str, list[str]] = {
 @pytest.mark.parametrize("verbose", [(), ("-vv",)], ids=["plain", "vv"])
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_no_token_in_any_output(
-    command: str, verbose: tuple[str, ...], output: str, server: FakeServer, tmp_path: Path
+    command: str, verbose: tuple[str, ...], output: str, server: FakeServer, cli: Cli
 ) -> None:
     body = echoes({"Authorization": f"Bearer {TOKEN}"})["as a production server"]
     server.fail_next("/", 403, body, times=None)
-    done = cli("-s", server.base_url, "-o", output, *verbose, *COMMANDS[command], home=tmp_path, PARLANT_TOKEN=TOKEN)
-    assert done.returncode != 0 or command == "doctor"  # which tells what a production server refuses
+    done = cli.run("-o", output, *verbose, *COMMANDS[command], env={"PARLANT_TOKEN": TOKEN})
+    assert done.code != 0 or command == "doctor"  # which tells what a production server refuses
     assert not found_in(said(done)), said(done)
     if not verbose:
         assert "Traceback" not in said(done)
@@ -71,7 +61,7 @@ def test_no_token_before_a_real_production_server(production: SharedServer, tmp_
     token_file.write_text(TOKEN + "\n")
     token_file.chmod(0o600)
     for arguments in (["agents"], ["sessions", "list"], ["doctor"], ["send", "--agent-id", "nobody", "x"]):
-        done = cli("-s", production.base_url, "--token-file", str(token_file), "-vv", *arguments, home=tmp_path)
+        done = Cli(production.base_url, tmp_path).run("--token-file", str(token_file), "-vv", *arguments)
         assert not found_in(said(done)), said(done)
 
 
@@ -79,27 +69,27 @@ def answers(server: FakeServer, text: str) -> None:
     server.agent("quick", name=f"Agent {text}").forget().replies(text)
 
 
-def test_hostile_text_is_made_visible(server: FakeServer, tmp_path: Path) -> None:
+def test_hostile_text_is_made_visible(server: FakeServer, cli: Cli) -> None:
     answers(server, HOSTILE)
-    done = cli("-s", server.base_url, "send", "--agent-id", "quick", "hello", home=tmp_path)
-    assert done.returncode == 0, said(done)
-    shown = done.stdout.decode()
+    done = cli.run("send", "--agent-id", "quick", "hello")
+    assert done.code == 0, said(done)
+    shown = done.out
     assert "owned" in shown
     assert "gnp.exe" in shown
     for character in SHOWN_RAW:
         assert character not in shown, f"{character!r} reached the terminal: {shown!r}"
 
 
-def test_hostile_text_in_an_error_is_made_visible(server: FakeServer, tmp_path: Path) -> None:
+def test_hostile_text_in_an_error_is_made_visible(server: FakeServer, cli: Cli) -> None:
     server.fail_next("/", 400, json.dumps({"detail": HOSTILE}), times=None)
-    done = cli("-s", server.base_url, "send", "--agent-id", "quick", "hello", home=tmp_path)
-    assert done.returncode == 6
+    done = cli.run("send", "--agent-id", "quick", "hello")
+    assert done.code == 6
     for character in SHOWN_RAW:
         assert character not in said(done), repr(character)
 
 
 @pytest.mark.parametrize("text", [HOSTILE, "\ud800 lone", '"quotes" \\ and \n lines', "</script>", "𝕏" * 1000, "NaN"])
-def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, tmp_path: Path) -> None:
+def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, cli: Cli) -> None:
     if "\ud800" in text:  # no server can send that as UTF-8; escaped it can
         server.agent("quick").forget().replies("SURROGATE")
 
@@ -109,9 +99,9 @@ def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, tmp
         server.alter_next("GET /events", escape, times=None)
     else:
         answers(server, text)
-    done = cli("-s", server.base_url, "-o", "json", "send", "--agent-id", "quick", "hello", home=tmp_path)
-    assert done.returncode == 0, said(done)
-    lines = done.stdout.decode("utf-8").splitlines()
+    done = cli.run("-o", "json", "send", "--agent-id", "quick", "hello")
+    assert done.code == 0, said(done)
+    lines = done.out.splitlines()
     assert len(lines) == 1
     answer = json.loads(lines[0])
     assert answer["text"] == text
@@ -119,27 +109,16 @@ def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, tmp
         assert character not in lines[0]
 
 
-def test_the_other_commands_show_hostile_names_visibly(server: FakeServer, tmp_path: Path) -> None:
+def test_the_other_commands_show_hostile_names_visibly(server: FakeServer, cli: Cli) -> None:
     answers(server, HOSTILE)
     session_id = server.create_session("quick", title=HOSTILE)
     server.add_event(session_id, "message", {"message": HOSTILE, "participant": {"display_name": HOSTILE}})
     server.add_event(session_id, "custom", {"x": HOSTILE})
     for arguments in (["agents"], ["sessions", "list"], ["sessions", "show", session_id], ["doctor"]):
-        done = cli("-s", server.base_url, *arguments, home=tmp_path)
+        done = cli.run(*arguments)
         for character in SHOWN_RAW:
             assert character not in said(done), (arguments, character, said(done))
-    done = cli(
-        "-s",
-        server.base_url,
-        "tail",
-        "--session-id",
-        session_id,
-        "--since",
-        "beginning",
-        "--timeout",
-        "1",
-        home=tmp_path,
-    )
+    done = cli.run("tail", "--session-id", session_id, "--since", "beginning", "--timeout", "0")
     assert "gnp.exe" in said(done)
     for character in SHOWN_RAW:
         assert character not in said(done), ("tail", character, said(done))

@@ -21,7 +21,7 @@ from unittest.mock import patch
 COMMAND = [sys.executable, "-m", "parlant_sync"]
 PATIENCE = 40.0
 # What Python reads once, at the start of a process.
-_OF_A_PROCESS = ("PYTHON", "LC_", "LANG", "TZ", "_PARLANT")
+_OF_A_PROCESS = ("PYTHON", "LC_", "LANG", "TZ")
 # The child makes its stdin its controlling terminal, so that Ctrl-C typed there becomes a signal.
 _ON_TERMINAL = """
 import fcntl, os, sys, termios
@@ -211,7 +211,10 @@ class Cli:
                 stack.enter_context(patch.object(sys, name, text))
             os.chdir(self.home)
             stack.callback(os.chdir, before)
-            code = main(arguments)
+            try:
+                code = main(arguments)
+            except SystemExit as ended:  # a shell asked what to complete a word with
+                code = int(ended.code or 0)
         return code, streams["stdout"].getvalue(), streams["stderr"].getvalue()
 
     def shell(self, script: str, env: Mapping[str, str] | None = None) -> Run:
