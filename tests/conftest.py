@@ -10,13 +10,13 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.shared_servers import SharedServer, SharedServers
+from support.waiting import wait_until
 
 # Started in the background of a shell, all of this would ignore Ctrl-C, the programs that tests interrupt as well.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -33,13 +33,12 @@ def nothing_left_behind() -> Iterator[None]:
     threads, sockets = _threads(), _sockets()
     yield
     gc.collect()  # a ResourceWarning belongs to the test that caused it
-    deadline = time.monotonic() + _GRACE
-    while (_threads() - threads or _sockets() - sockets) and time.monotonic() < deadline:
-        time.sleep(0.01)
+
+    def left() -> list[str]:
         gc.collect()
-    left = sorted(thread.name for thread in _threads() - threads)
-    assert not left, f"threads left behind: {left}"
-    assert not _sockets() - sockets, f"sockets left behind: {sorted(_sockets() - sockets)}"
+        return sorted(thread.name for thread in _threads() - threads) + sorted(_sockets() - sockets)
+
+    wait_until(lambda: not left(), lambda: f"left behind: {left()}", _GRACE)
 
 
 def _threads() -> set[threading.Thread]:

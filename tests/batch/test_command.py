@@ -432,23 +432,22 @@ def test_errors_name_options_and_no_arguments_of_python(
     server: FakeServer, command: Command, questions: Questions, tmp_path: Path
 ) -> None:
     options = ["--results", tmp_path / "out.jsonl", "-s", server.base_url]
-    wrong = tmp_path / "in.csv"
+
+    def complaint(name: str, content: bytes, *more: str) -> str:
+        (tmp_path / name).write_bytes(content)
+        return command(tmp_path / name, *options, *more)[2]
+
     complaints = {
-        "--input-format": command("in.txt", *options, cwd=_with(tmp_path / "in.txt", b"what\n"))[2],
-        "--encoding": command(wrong, *options, cwd=_with(wrong, b"caf\xe9,message\n1,2\n"))[2],
-        "--message-column": command(wrong, *options, cwd=_with(wrong, b"question\nwhat\n"))[2],
-        "--delimiter": command(wrong, *options, "--delimiter", "::", cwd=tmp_path)[2],
+        "--input-format": complaint("in.txt", b"what\n"),
+        "--encoding": complaint("in.csv", b"caf\xe9,message\n1,2\n"),
+        "--message-column": complaint("in.csv", b"question\nwhat\n"),
+        "--delimiter": complaint("in.csv", b"question\nwhat\n", "--delimiter", "::"),
     }
     server.agent("b")
     complaints["--agent-id"] = command(questions(ROWS), *options)[2]
     for option, said in complaints.items():
         assert option in said
         assert re.search(r"\w=", said) is None, said
-
-
-def _with(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path.parent
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.batch_checks import posted, results_of
+from support.waiting import wait_until
 from test_journal import full_disk
 
 import parlant_sync as ps
@@ -509,10 +510,7 @@ def test_deleting_sessions_is_shown(server: FakeServer, tmp_path: Path, monkeypa
     monkeypatch.setattr(worker, "delete", later)
     with ask(server, ["a", "b"], results=tmp_path / "r.jsonl", cleanup=True) as batch:
         assert {next(batch).status, next(batch).status} == {"answered"}
-        deadline = time.monotonic() + 10
-        while batch.waiting_for != "2 sessions to delete":
-            assert time.monotonic() < deadline, batch.waiting_for
-            assert batch.next(0.05) is None
+        wait_until(lambda: batch.next(0.05) is None and batch.waiting_for == "2 sessions to delete")
         gate.set()
         assert list(batch) == []
     assert server.sessions == {}

@@ -6,12 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync.testing import FakeServer
 
@@ -62,13 +61,14 @@ def test_jobs_under_cron(schedule: Callable[[str], None], parlant_server: FakeSe
         f"timeout 60 sh -c 'until grep -qs . state/conversations/c-*.json; do sleep 0.1; done'; "
         f'parlant-sync send --conversation c --agent-id support "late" > late.out 2>&1{ended}late.code\n'
     )
-    deadline = time.monotonic() + PATIENCE
 
     def wait_for(name: str) -> tuple[str, str]:
         code = tmp_path / f"{name}.code"
-        while not (code.exists() and code.read_text()):
-            assert time.monotonic() < deadline, sorted(each.name for each in tmp_path.iterdir())
-            threading.Event().wait(0.1)
+        wait_until(
+            lambda: code.exists() and code.read_text(),
+            lambda: sorted(each.name for each in tmp_path.iterdir()),
+            PATIENCE,
+        )
         return code.read_text().strip(), (tmp_path / f"{name}.out").read_text("utf-8")
 
     assert wait_for("percent") == ("0", "echo: 100% 질문\n")

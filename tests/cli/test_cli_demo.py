@@ -8,13 +8,13 @@ import re
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.cli_runs import Cli, Run
 from support.shared_servers import SharedServer, need_a_server
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -113,9 +113,7 @@ def test_a_signal_while_it_starts(interpreter: Callable[[str], Cli]) -> None:
     with cli.start("demo") as running:
         assert running.process.stderr is not None
         assert b"starting" in running.process.stderr.readline()
-        deadline = time.monotonic() + 30
-        while not (cli.home / "pid").exists():
-            assert time.monotonic() < deadline
+        wait_until((cli.home / "pid").exists)
         done = running.end(signal.SIGINT)
     assert (done.code, done.out) == (130, "")
     assert "Traceback" not in done.err

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from support.cli_runs import Cli
 from support.shared_servers import SharedServer
+from support.waiting import wait_until
 
 from parlant_sync.cli import signals
 from parlant_sync.testing import FakeServer
@@ -95,13 +94,7 @@ def _wait_until_it_reads(pid: int) -> None:
 
 def in_a_futex(pid: int) -> None:
     """Until the main thread waits for the mutex, by the number of the system call it is in (x86-64, ARM)."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with open(f"/proc/{pid}/syscall") as file:
-            if file.read().split()[:1] in (["202"], ["98"]):
-                return
-        threading.Event().wait(0.005)
-    raise AssertionError("it never waited for its mutex")
+    wait_until(lambda: Path(f"/proc/{pid}/syscall").read_text().split()[:1] in (["202"], ["98"]))
 
 
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, eventually, wait_for
+from support.contract_steps import Background, wait_for
+from support.waiting import wait_until
 
 from parlant_sync import Client, NotFoundError, SessionClosed
 
@@ -27,7 +28,7 @@ def test_a_session_deleted_during_a_poll(server: Any, make_client: Callable[...,
         assert session.id in str(error)
     server.release(gate)
     assert session.closed
-    eventually(lambda: session.id not in client.sessions)
+    wait_until(lambda: session.id not in client.sessions)
     with pytest.raises(NotFoundError):
         session.send("hello?")
     with pytest.raises(NotFoundError):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from support.contract_http import Traffic
-from support.contract_steps import Background, eventually, list_of, texts
+from support.contract_steps import Background, list_of, texts
+from support.waiting import wait_until
 
 from parlant_sync import Client
 
@@ -20,19 +21,19 @@ def test_a_turn_after_several_empty_polls(server: Any, make_client: Callable[...
     session = client.create_session(server.agents["quick"])
     reader = session.iter_events()
     call = Background(list, reader)
-    eventually(lambda: client.stats().idle_polls >= 3)
+    wait_until(lambda: client.stats().idle_polls >= 3)
     assert session.send("after a while").text == "echo: after a while"
     idle = client.stats().idle_polls
-    eventually(lambda: client.stats().idle_polls >= idle + 1)
+    wait_until(lambda: client.stats().idle_polls >= idle + 1)
     assert session.send("and again").text == "echo: and again"
     history = session.history()
-    eventually(lambda: reader.cursor >= history[-1].offset)
+    wait_until(lambda: reader.cursor >= history[-1].offset)
     reader.close()
     events = call.result()
     assert texts(events) == ["echo: after a while", "echo: and again"]
     assert [event.offset for event in events] == [event.offset for event in history], list_of(events)
     assert traffic.most_polls[f"/sessions/{session.id}/events"] == 1
-    eventually(lambda: traffic.polls[-1] == len(history))
+    wait_until(lambda: traffic.polls[-1] == len(history))
     assert traffic.polls == sorted(traffic.polls)
     assert traffic.polls.count(0) >= 4
     stats = client.stats()
@@ -45,7 +46,7 @@ def test_what_somebody_else_posts_wakes_an_idle_session(server: Any, make_client
     client = make_client(server, poll_wait=1)
     session = client.create_session(server.agents["quick"])
     reader = session.iter_events(timeout=20, kinds="message", sources="ai_agent")
-    eventually(lambda: client.stats().idle_polls >= 1)
+    wait_until(lambda: client.stats().idle_polls >= 1)
     body = {"kind": "message", "source": "customer", "message": "from elsewhere"}
     server.request("POST", f"/sessions/{session.id}/events", json=body)
     assert next(reader).message == "echo: from elsewhere"
@@ -55,7 +56,7 @@ def test_closing_does_not_wait_for_the_poll(server: Any, make_client: Callable[.
     client = make_client(server, poll_wait=60)
     sessions = [client.create_session(server.agents["quick"]) for _ in range(5)]
     waiting = [Background(next, session.iter_events(), None) for session in sessions]
-    eventually(lambda: client.stats().polls >= 5)
+    wait_until(lambda: client.stats().polls >= 5)
     started = time.monotonic()
     client.close()
     # Its polls have 55 seconds to go: without being woken they would have been left to themselves after five.
@@ -70,7 +71,7 @@ def test_a_parked_session_goes_on_where_it_was(server: Any, make_client: Callabl
     client = make_client(server, poll_wait=1, idle_timeout=1)
     session = client.create_session(server.agents["quick"])
     assert session.send("before").text == "echo: before"
-    eventually(lambda: session.health.state == "parked")
+    wait_until(lambda: session.health.state == "parked")
     body = {"kind": "custom", "source": "customer_ui", "data": {"while": "parked"}}
     server.request("POST", f"/sessions/{session.id}/events", json=body)
     assert session.send("after").text == "echo: after"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from support.contract_steps import Background, eventually, list_of, texts
+from support.contract_steps import Background, list_of, texts
+from support.waiting import wait_until
 
 from parlant_sync import Client
 
@@ -56,7 +57,7 @@ def test_a_thread_that_waits_for_its_turn_has_its_own_time(server: Any, client: 
     """The waiting counts: who does not get to post in time is told so, and nothing was posted."""
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     first = Background(session.send, server.script("quick", "first", gate=gate))
-    eventually(lambda: session.agent_status in ("acknowledged", "processing", "typing"))
+    wait_until(lambda: session.agent_status in ("acknowledged", "processing", "typing"))
     second = Background(session.send, "second", timeout=0.3)
     error = second.error()
     assert type(error).__name__ == "TurnTimeout"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, eventually, list_of, texts
+from support.contract_steps import Background, list_of, texts
+from support.waiting import wait_until
 
 from parlant_sync import Client, ConcurrencyError, Event
 
@@ -41,7 +42,7 @@ def test_a_reader_in_a_thread_sees_the_turns_of_send(server: Any, client: Client
     for number in range(3):
         session.send(f"number {number}")
     history = session.history()
-    eventually(lambda: len(seen) >= len(history))
+    wait_until(lambda: len(seen) >= len(history))
     reader.close()
     call.result()
     assert offsets(seen) == offsets(history), list_of(seen)
@@ -76,7 +77,7 @@ def test_two_default_readers_at_once(server: Any, client: Client) -> None:
             return True
         return False
 
-    eventually(refused)
+    wait_until(refused)
     session.post("hello")
     assert call.result().message == "hello"
 
@@ -136,7 +137,7 @@ def test_the_end_of_a_loop(server: Any, client: Client) -> None:
     assert offsets(session.iter_events(timeout=0.3)) == offsets(history)
     reader = session.iter_events(since="latest")
     call = Background(list, reader)
-    eventually(lambda: call.running)
+    wait_until(lambda: call.running)
     session.close()
     assert call.result(5) == []
     with pytest.raises(StopIteration):

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from support.contract_servers import parts
-from support.contract_steps import Background, eventually, texts, wait_for
+from support.contract_steps import Background, texts, wait_for
+from support.waiting import wait_until
 
 from parlant_sync import Client, TurnTimeout
 
@@ -151,4 +152,4 @@ def test_out_of_time_between_two_messages(server: Any, client: Client) -> None:
     server.release(between)
     assert caught.value.event is not None
     assert session.reply_to(caught.value.event).text == "\n\n".join(whole)
-    eventually(lambda: texts(session.history()) == whole)
+    wait_until(lambda: texts(session.history()) == whole)

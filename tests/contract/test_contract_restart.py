@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, eventually, list_of, texts, wait_for
+from support.contract_steps import Background, list_of, texts, wait_for
+from support.waiting import wait_until
 
 from parlant_sync import Client, Event, NotFoundError, TransportError, TurnTimeout
 
@@ -28,7 +29,7 @@ def test_the_same_session_goes_on(local: Any, make_client: Callable[..., Client]
     call = Background(seen.extend, reader)
     assert session.send("before").text == "echo: before"
     local.kill()
-    eventually(lambda: session.health.consecutive_failures >= 1)
+    wait_until(lambda: session.health.consecutive_failures >= 1)
     # An outage does not end a session, but nobody waits longer than they said.
     for ask in (session.refresh, lambda: session.send("in vain", timeout=1)):
         with pytest.raises(TransportError):
@@ -42,7 +43,7 @@ def test_the_same_session_goes_on(local: Any, make_client: Callable[..., Client]
     history = session.history()
     assert texts(history, "customer") == ["before", "meanwhile", "after"]
     assert texts(history) == ["echo: before", "echo: meanwhile", "echo: after"]
-    eventually(lambda: len(seen) >= len(history))
+    wait_until(lambda: len(seen) >= len(history))
     reader.close()
     call.result()
     assert [event.offset for event in seen] == [event.offset for event in history], list_of(seen)
@@ -93,7 +94,7 @@ def test_a_store_in_memory_forgets_the_session(
         Background(session.send, "waits for its turn", timeout=120),
     ]
     server.kill()
-    eventually(lambda: session.health.consecutive_failures >= 1)
+    wait_until(lambda: session.health.consecutive_failures >= 1)
     assert all(waiter.running for waiter in waiters)
     server.restart()
     for waiter in waiters:

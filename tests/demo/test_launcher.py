@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
-from support.demo_wire import PATIENCE, Wire
+from support.demo_wire import Wire
 from support.shared_servers import SharedServer, need_a_server
+from support.waiting import wait_until
 
 from parlant_sync.demo import launcher
 from parlant_sync.demo.launcher import DemoServer, DemoServerError
@@ -195,7 +195,4 @@ def test_it_ends_with_whoever_started_it(own_temporary_files: Path) -> None:
         assert listens(port)
         assert list(own_temporary_files.iterdir())
         starter.kill()
-    deadline = time.monotonic() + PATIENCE
-    while listens(port) or list(own_temporary_files.iterdir()):
-        assert time.monotonic() < deadline, "the server outlived its starter"
-        time.sleep(0.02)
+    wait_until(lambda: not listens(port) and not list(own_temporary_files.iterdir()))

@@ -6,15 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import create_server
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import ApiError, Client, Session
 from parlant_sync.testing import FakeServer
@@ -90,7 +89,7 @@ def servers() -> Iterator[list[FakeServer]]:
 def nginx(tmp_path: Path, servers: list[FakeServer]) -> Iterator[Nginx]:
     made = Nginx(tmp_path, servers[0])
     try:
-        wait_for(made.is_up)
+        wait_until(made.is_up)
         yield made
     finally:
         made.stop()
@@ -104,14 +103,14 @@ def test_a_rolling_restart_ends_no_session(nginx: Nginx, servers: list[FakeServe
             assert session.send("before", timeout=20).text == "echo: before"
         # The server is replaced: nginx answers 502, with a page of its own.
         servers[0].stop()
-        wait_for(lambda: all("502" in (session.health.last_error or "") for session in sessions))
+        wait_until(lambda: all("502" in (session.health.last_error or "") for session in sessions))
         # Then, for a moment, a default backend answers for everything.
         nginx.reload("return 404 'default backend - 404';")
-        wait_for(lambda: all("404" in (session.health.last_error or "") for session in sessions))
+        wait_until(lambda: all("404" in (session.health.last_error or "") for session in sessions))
         assert len(client.sessions) == 3
         servers[0].restart(keep=True)
         nginx.reload()
-        wait_for(lambda: all(not session.health.consecutive_failures for session in sessions))
+        wait_until(lambda: all(not session.health.consecutive_failures for session in sessions))
         for session in sessions:
             assert session.send("after", timeout=20).text == "echo: after"
             assert [event.offset for event in session.iter_events(timeout=0)] == offsets(session)
@@ -120,7 +119,7 @@ def test_a_rolling_restart_ends_no_session(nginx: Nginx, servers: list[FakeServe
 def test_sticky_cookies(tmp_path: Path, servers: list[FakeServer]) -> None:
     nginx = Nginx(tmp_path, *servers)
     try:
-        wait_for(nginx.is_up)
+        wait_until(nginx.is_up)
         for number in range(10):
             with Client(nginx.base_url, request_timeout=5) as client:
                 assert (
@@ -138,14 +137,6 @@ def test_a_body_that_nginx_refuses(nginx: Nginx, servers: list[FakeServer]) -> N
             session.send("x" * 20_000)
         assert (caught.value.status, caught.value.from_parlant) == (413, False)
         assert session.send("short", timeout=20).text == "echo: short"
-
-
-def wait_for(happened: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    pause = threading.Event()
-    while not happened():
-        assert time.monotonic() < deadline
-        pause.wait(0.02)
 
 
 def offsets(session: Session) -> list[int]:

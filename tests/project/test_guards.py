@@ -22,7 +22,7 @@ CASES = {
         def test_it():
             threading.Thread(target=threading.Event().wait, args=(10,), name="parlant-sync-poll-x", daemon=True).start()
         """,
-        "threads left behind: ['parlant-sync-poll-x']",
+        "left behind: ['parlant-sync-poll-x']",
     ),
     "socket": (
         """
@@ -31,7 +31,7 @@ CASES = {
         def test_it():
             KEPT.append(socket.socket())
         """,
-        "sockets left behind: ['socket:[",
+        "left behind: ['socket:[",
     ),
     "dropped": (
         """

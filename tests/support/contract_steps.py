@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from parlant_sync import Event, Session
+from support.waiting import PATIENCE
 
 T = TypeVar("T")
-# Long enough for a busy machine; what it bounds is normally there in well under a second.
-PATIENCE = 20.0
 
 
 class Background(Generic[T]):
@@ -45,15 +43,6 @@ class Background(Generic[T]):
         self._thread.join(timeout)
         assert not self._thread.is_alive(), "still running"
         return self._error[0] if self._error else None
-
-
-def eventually(what: Callable[[], T], timeout: float = PATIENCE) -> T:
-    """Look until ``what()`` is true, and give it; a bounded wait on something that nothing announces."""
-    deadline = time.monotonic() + timeout
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"not so after {timeout:g} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def wait_for(session: Session, what: Callable[[Event], object], *, since: int = 0, timeout: float = PATIENCE) -> Event:

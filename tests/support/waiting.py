@@ -6,14 +6,23 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+# Long enough for a busy machine; what it bounds is normally there in well under a second.
+PATIENCE = 20.0
 
 
-def wait_until(condition: Callable[[], object], what: str = "the condition", timeout: float = 10.0) -> None:
-    """Waits until ``condition()`` is true; fails after ``timeout`` seconds."""
+def wait_until(
+    condition: Callable[[], T], what: str | Callable[[], object] = "the condition", timeout: float = PATIENCE
+) -> T:
+    """Looks until ``condition()`` is true, and returns it; after ``timeout`` seconds it fails with ``what``."""
     deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
-        threading.Event().wait(0.002)
+    pause = threading.Event()
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not in {timeout:g} s: {what() if callable(what) else what}"
+        pause.wait(0.005)
+    return found
 
 
 @contextlib.contextmanager

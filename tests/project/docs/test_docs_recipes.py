@@ -13,6 +13,7 @@ import pytest
 import requests
 from support import docs_blocks
 from support.docs_runner import Runner
+from support.waiting import wait_until
 
 import parlant_sync
 
@@ -33,10 +34,11 @@ def messages(runner: Runner, session_id: str) -> list[str]:
 
 def begun(runner: Runner, session_id: str, count: int) -> None:
     """Wait (bounded) until so many turns have begun."""
-    deadline = time.monotonic() + 20
-    while [e["data"].get("status") for e in runner.server.events(session_id)].count("acknowledged") < count:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
+
+    def statuses() -> list[Any]:
+        return [event["data"].get("status") for event in runner.server.events(session_id)]
+
+    wait_until(lambda: statuses().count("acknowledged") >= count)
 
 
 # -- FastAPI
@@ -57,11 +59,8 @@ def served(api: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive()
-            assert time.monotonic() < deadline
-            thread.join(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
+        assert server.started
         yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
     finally:
         server.should_exit = True
