@@ -89,7 +89,7 @@ def test_agents(real: Cli, demo: SharedServer) -> None:
     assert done.code == 0
     assert "Research Papers" in done.out
     rows = real.run("agents", "-o", "json").json_lines
-    assert {row["id"] for row in rows} == set(demo.agents.values())
+    assert {row["id"] for row in rows} >= set(demo.agents.values())  # other tests make some
     assert all(set(row) == {"id", "name", "description"} for row in rows)
 
 
