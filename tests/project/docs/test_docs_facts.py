@@ -57,6 +57,17 @@ def test_what_troubleshooting_quotes_is_said() -> None:
     assert [text for text in quoted if text not in sources] == []
 
 
+@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/compatibility.md", "CONTRIBUTING.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    text = (docs_blocks.ROOT / page).read_text("utf-8")
+    files = {path.name: path.read_text("utf-8") for path in (docs_blocks.ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"\b(test_\w+\.py)(?:::(?:\w+::)?(test_\w+))?", text)
+    assert named
+    for file, function in named:
+        assert file in files, f"{page}: {file}"
+        assert f"def {function}" in files[file], f"{page}: {file}::{function}"
+
+
 def test_defaults() -> None:
     told = {row[0].strip("`"): row[1] for row in rows(section("how-it-works.md", "Limits and pauses"))[1:]}
     parameters = inspect.signature(parlant_sync.Client).parameters
