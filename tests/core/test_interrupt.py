@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -137,31 +136,6 @@ def test_a_body_is_woken_whose_connection_is_closed_already() -> None:
         slot.stop()
         assert isinstance(asking.error(5), requests.RequestException)
         session.close()
-
-
-def test_a_collection_while_a_connection_is_closed(answering: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs the finalizers of other pools, which close their connections in the middle of this close."""
-    slot, session = RunningRequest(), ours()
-    with slot:
-        session.get(answering.base_url, timeout=5)
-        forgotten = ours()
-        forgotten.get(answering.base_url, timeout=5)
-        forgotten.me = forgotten  # type: ignore[attr-defined]
-        del forgotten
-        close = socket.socket.close
-        collected: list[int] = []
-
-        def collecting(self: socket.socket) -> None:
-            if not collected:
-                collected.append(0)
-                collected.append(gc.collect())
-            close(self)
-
-        monkeypatch.setattr(socket.socket, "close", collecting)
-        monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
-        assert session.get(answering.base_url, timeout=5).text == "ok"
-    assert collected[1] > 0
-    session.close()
 
 
 def test_nothing_is_held_while_a_connection_is_closed(answering: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:

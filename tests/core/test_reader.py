@@ -65,12 +65,8 @@ def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> Non
 
 def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
-    inside = threading.Event()
-    reading = in_background(lambda: (inside.set(), next(reader))[1])
-    assert inside.wait(5)
-    server.wait_polls(1)
-    while not session._opened.position.claim.taken():  # until the thread is inside its next
-        threading.Event().wait(0.001)
+    reading = in_background(next, reader)
+    wait_until(session._opened.position.claim.taken, "the thread is inside its next")
     with pytest.raises(ConcurrencyError, match="since="):
         session.iter_events()
     with pytest.raises(ConcurrencyError, match="since="):
