@@ -176,3 +176,18 @@ def test_a_poll_that_succeeds_wakes_readers_that_are_behind() -> None:
     assert hub.answers == 1
     with pytest.raises(queue.Empty):
         box.take(0)
+
+
+def test_the_mode_that_a_tool_has_set_is_kept() -> None:
+    """Whatever else results of tools look like."""
+    hub = EventHub(0)
+
+    def tool(offset: int, *results: object) -> Event:
+        calls = [{"tool_id": "t", "result": result} for result in results]
+        return Event({"offset": offset, "kind": "tool", "data": {"tool_calls": [*calls, {"tool_id": "none"}]}})
+
+    hub.deliver([tool(0, None, "odd", {}, {"control": None}, {"control": {"mode": 5}})], hub.place)
+    assert hub.handed_over is None
+    hub.deliver([tool(1, {"control": {"mode": "manual"}})], hub.place)
+    hub.deliver([tool(2, {}), *batch(3)], hub.place)
+    assert hub.handed_over == "manual"
