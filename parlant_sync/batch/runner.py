@@ -207,7 +207,8 @@ class Runner:
         if not text and self._probing and (silent := time.monotonic() - self._heard) > _PROBE_AFTER + 2:
             text = f"no answer from the server for {silent:.0f} s"
         if not text and not self._asking and not self._opening and (left := self._queues.next_wake()) is not None:
-            text = f"{self._queues.delayed} messages may be on their way: looking in {left:.0f} s"
+            count = self._queues.delayed
+            text = f"{count} message{'' if count == 1 else 's'} may be on the way: looking in {left:.0f} s"
         if not text and not self._queues.left and (left := len(self._unneeded) + self._deleting):
             text = f"{left} sessions to delete"
         self._waiting_for = text

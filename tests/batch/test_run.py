@@ -269,8 +269,12 @@ def test_a_message_that_never_arrived_is_posted_when_it_is_settled(server: FakeS
     text = Journal.beside(path).read_text("utf-8").replace(entry.session, empty)
     Journal.beside(path).write_text(text, "utf-8")
     server.forget_requests()
-    (result,) = ask(server, rows, results=path, settle=2.0)
+    batch, shown = ask(server, rows, results=path, settle=2.0), set()
+    while (result := batch.next(0.05)) is None:
+        shown.add(batch.waiting_for)
+    assert {f"1 message may be on the way: looking in {left} s" for left in (2, 1)} & shown, "the progress line"
     assert (result.text, result.session_id) == ("echo: hello", empty)
+    assert list(batch) == []
     with ps.Client(server.base_url) as client:
         event = client.session(empty).find(entry.key)
         assert event is not None

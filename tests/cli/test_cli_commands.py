@@ -12,11 +12,15 @@ import threading
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli_runs import Cli
 
+from parlant_sync import Event, SessionInfo
 from parlant_sync.cli.options import seconds
+from parlant_sync.cli.watch import Watcher
+from parlant_sync.events import read_session
 from parlant_sync.testing import FakeServer
 
 
@@ -439,7 +443,10 @@ def test_forward_to_a_url(fake: Cli, parlant_server: FakeServer) -> None:
     with Receiver(503, 302) as receiver:
         done = fake.run(*tail, "--forward-to", receiver.url, env=env)
     assert done.code == 0
-    assert ("answered 503" in done.err, "answered 302" in done.err) == (True, True)
+    assert ("answered 503; trying again in 1 s" in done.err, "answered 302; trying again in 2 s" in done.err) == (
+        True,
+        True,
+    )
     assert [event["session_id"] for event in receiver.taken] == [session] * 2
     assert len({headers["Idempotency-Key"] for headers in receiver.headers}) == 2
     assert not any("Authorization" in headers for headers in receiver.headers)
@@ -469,6 +476,39 @@ def test_all_sessions(fake: Cli, parlant_server: FakeServer) -> None:
     assert [event["data"]["of"] for event in fake.run(*tail[:-4], "--cursor-file", "d", "-o", "json").json_lines] == [
         "later"
     ]
+
+
+def test_all_sessions_are_looked_into_a_few_at_a_time() -> None:
+    """Never more than ``--polls`` at once, and really so many."""
+    lock, both = threading.Lock(), threading.Barrier(2, timeout=10)
+    running: list[int] = [0]
+    most: list[int] = [0]
+
+    class Client:
+        def list_sessions(self) -> list[SessionInfo]:
+            return [read_session({"id": f"s{number}", "agent_id": "a"}) for number in range(20)]
+
+        def history(self, session_id: str, since: int) -> list[Event]:
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            both.wait()
+            with lock:
+                running[0] -= 1
+            return []
+
+    client: Any = Client()
+    Watcher(
+        client,
+        {},
+        polls=2,
+        known={},
+        start=lambda _: 0,
+        passed_on=lambda *_: None,
+        saved=lambda *_: None,
+        listed=lambda _: None,
+    ).run(0)
+    assert most == [2]
 
 
 @pytest.mark.parametrize("all_sessions", [False, True])
