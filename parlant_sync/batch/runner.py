@@ -6,14 +6,12 @@ A message's way: *open* (make its session, or look for it after a crash) -> *rea
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import queue
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +22,7 @@ from parlant_sync.batch.items import Item, Queues
 from parlant_sync.batch.journal import Journal, LineFile
 from parlant_sync.batch.policy import Rate, Trouble, Verdict, is_away, judge
 from parlant_sync.batch.results import STATUSES, Result
-from parlant_sync.batch.threads import BatchThread, RequestThread
+from parlant_sync.batch.threads import BatchThread, Requests
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class Runner:
         self._waiting_for = ""
         self._limited_for: Callable[[], float] = lambda: 0.0  # seconds that the client waits after a 429
         self._plan = plan
-        self._inbox: queue.SimpleQueue[tuple[str, Item | None, Future[Any]] | None] = queue.SimpleQueue()
+        self._requests = Requests()
         self._queues = Queues(items)
         self._opening = 0
         self._asking = 0
@@ -90,8 +88,6 @@ class Runner:
         self._serial = itertools.count(1)
         # Sessions are opened a little ahead, so that no row that could wait for a reply waits for that.
         self._ahead = max(1, plan.concurrency // 4)
-        self._threads: dict[Future[Any], RequestThread] = {}  # of the requests that are under way
-        self._unstarted: deque[RequestThread] = deque()
         self.thread = BatchThread(self._run, plan.results.path if plan.results is not None else None)
 
     @property
@@ -104,7 +100,7 @@ class Runner:
     def stop(self) -> None:
         """As soon as possible: rows in flight stay resumable. Takes no lock; for any thread, and for a finalizer."""
         self.thread.stopping = True
-        self._inbox.put(None)
+        self._requests.interrupt()
 
     # -- the thread
 
@@ -124,9 +120,7 @@ class Runner:
         except BaseException as error:
             end = error
         finally:
-            until = time.monotonic() + _CLOSING
-            for thread in self._threads.values():
-                thread.join(max(0.0, until - time.monotonic()))
+            self._requests.stop(_CLOSING)
             for file in (self._plan.results, self._plan.journal):
                 if file is not None:
                     file.close()
@@ -149,6 +143,10 @@ class Runner:
             self._check_patience()
             self._collect(self._idle_for())
         self._collect(0.0)
+
+    def _collect(self, timeout: float | None) -> None:
+        for stage, item, future in self._requests.news(timeout):
+            self._take(stage, item, future)
 
     def _enough_failed(self) -> bool:
         return self._plan.max_failures is not None and self._failures >= self._plan.max_failures
@@ -183,7 +181,7 @@ class Runner:
         """Turns may take minutes: a server that goes away meanwhile is not noticed by their ends."""
         if self._agent is not None and (seconds := self._probes_in()) is not None and seconds <= 0:
             self._probing = True
-            self._submit("probe", None, worker.probe, self._api, self._agent)
+            self._requests.submit("probe", None, worker.probe, self._api, self._agent)
 
     def _heard_from_server(self, stage: str) -> None:
         self._heard = time.monotonic()
@@ -234,11 +232,13 @@ class Runner:
             if item.at:
                 # With an executor the session is not used here, but where the reply is waited for.
                 task = self._task(item, timeout=0.0, leave=self._plan.executor is not None)
-                self._submit("look", item, worker.locate, self._api, task, item.turn, item.own)
+                self._requests.submit("look", item, worker.locate, self._api, task, item.turn, item.own)
             else:
                 agent = item.row.agent_id or self._plan.agent_id
                 customer = item.row.customer_id or self._plan.customer_id
-                self._submit("open", item, worker.open_session, self._api, item.row, agent, customer, self._label)
+                self._requests.submit(
+                    "open", item, worker.open_session, self._api, item.row, agent, customer, self._label
+                )
 
     def _opened(self, item: Item, session_id: str, agent_id: str, labelled: bool) -> None:
         item.session, self._agent = session_id, self._agent or agent_id or None
@@ -295,13 +295,13 @@ class Runner:
     def _ask(self, item: Item) -> None:
         task = self._task(item, timeout=item.time_left(), leave=item.last_turn or self._plan.executor is not None)
         if self._plan.executor is None:
-            self._submit("ask", item, worker.ask, self._api, task)
+            self._requests.submit("ask", item, worker.ask, self._api, task)
         elif item.event is None:
-            self._submit("post", item, worker.post, self._api, task)
+            self._requests.submit("post", item, worker.post, self._api, task)
         else:
             future: Future[Any] = self._plan.executor.submit(worker.remote, self._plan.config, task)
             self._handed[future] = item
-            future.add_done_callback(lambda done: self._inbox.put(("wait", item, done)))
+            self._requests.watch("wait", item, future)
 
     def _posted(self, item: Item, event: ps.Event) -> None:
         item.event = event
@@ -315,37 +315,9 @@ class Runner:
                 del self._handed[future]
                 future.cancel()
                 logger.warning("row %s: no worker has answered in time; its reply is read here", item.row.id)
-                self._submit("late", item, worker.ask, self._api, self._task(item, timeout=_GRACE, leave=True))
-
-    def _submit(self, stage: str, item: Item | None, call: Callable[..., Any], *arguments: Any) -> None:
-        thread = RequestThread(call, arguments)
-        thread.future.add_done_callback(lambda done: self._inbox.put((stage, item, done)))
-        self._unstarted.append(thread)
-        self._start_threads()
-
-    def _start_threads(self) -> None:
-        """Those that the system lets us start; the others when one of these has ended."""
-        while self._unstarted:
-            try:
-                self._unstarted[0].start()
-            except RuntimeError:
-                if not self._threads:
-                    raise
-                return
-            thread = self._unstarted.popleft()
-            self._threads[thread.future] = thread
+                self._requests.submit("late", item, worker.ask, self._api, self._task(item, timeout=_GRACE, leave=True))
 
     # -- collect
-
-    def _collect(self, timeout: float | None) -> None:
-        """Wait for news, then take all there are."""
-        if timeout:
-            timeout = max(timeout, 0.05)  # a SimpleQueue may wait for ever if a very short timeout passes too early
-        block = timeout is None or timeout > 0
-        with contextlib.suppress(queue.Empty):
-            while (news := self._inbox.get(block, timeout)) is not None:
-                block = False
-                self._take(*news)
 
     def _record(self) -> None:
         """What is finished goes to the file, in one write, and then to the thread that iterates."""
@@ -359,15 +331,11 @@ class Runner:
         """Only sessions whose result is on the disk."""
         while self._unneeded and self._deleting < self._plan.concurrency:
             self._deleting += 1
-            self._submit("delete", None, worker.delete, self._api, self._unneeded.pop())
+            self._requests.submit("delete", None, worker.delete, self._api, self._unneeded.pop())
 
     def _take(self, stage: str, item: Item | None, future: Future[Any]) -> None:
-        if stage == "wait":
-            if self._handed.pop(future, None) is None:
-                return  # too late: its reply was read here
-        else:
-            del self._threads[future]
-            self._start_threads()
+        if stage == "wait" and self._handed.pop(future, None) is None:
+            return  # too late: its reply was read here
         if stage == "delete":
             self._deleting -= 1
             if (failed := future.exception()) is not None:

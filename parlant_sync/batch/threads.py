@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+from parlant_sync.batch.items import Item
 
 # Longer than an ending takes: the client's close, and a moment for requests that cannot be interrupted.
 _ENDING = 10.0
@@ -28,21 +34,75 @@ def wait_for_the_ending(results: Path) -> None:
             thread.join(_ENDING)
 
 
-class RequestThread(threading.Thread):
-    """Makes one call, for ``future``.
+News = tuple[str, Item | None, "Future[Any]"]  # its stage, its row, what came of it
 
-    Daemon: threads of ``concurrent.futures`` would keep Python from exiting while a reply is waited for.
+
+class Requests:
+    """The requests of a batch that are under way, each in a thread of its own, and what came of them.
+
+    For the driver alone, but for ``interrupt``.
     """
 
-    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        super().__init__(name="parlant-sync-batch-request", daemon=True)
-        self.future: Future[Any] = Future()
-        self._call, self._arguments = call, arguments
+    def __init__(self) -> None:
+        self._news: queue.SimpleQueue[News | None] = queue.SimpleQueue()
+        self._running: dict[Future[Any], threading.Thread] = {}
+        self._unstarted: deque[tuple[Future[Any], threading.Thread]] = deque()
 
-    def run(self) -> None:
-        try:
-            result = self._call(*self._arguments)
-        except BaseException as error:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
+    def submit(self, stage: str, item: Item | None, call: Callable[..., Any], *arguments: Any) -> None:
+        """Make this call, as soon as there is a thread. Raises RuntimeError if the system starts not even one."""
+        future: Future[Any] = Future()
+        # Daemon: threads of concurrent.futures would keep Python from exiting while a reply is waited for.
+        thread = threading.Thread(
+            target=_call, args=(future, call, arguments), name="parlant-sync-batch-request", daemon=True
+        )
+        self.watch(stage, item, future)
+        self._unstarted.append((future, thread))
+        self._start()
+
+    def watch(self, stage: str, item: Item | None, future: Future[Any]) -> None:
+        """What comes of this future is news, too."""
+        future.add_done_callback(lambda done: self._news.put((stage, item, done)))
+
+    def news(self, timeout: float | None) -> Iterator[News]:
+        """Wait for something to come, then give all that has. Ends at an ``interrupt``."""
+        if timeout:
+            timeout = max(timeout, 0.05)  # a SimpleQueue may wait for ever if a very short timeout passes too early
+        block = timeout is None or timeout > 0
+        with contextlib.suppress(queue.Empty):
+            while (news := self._news.get(block, timeout)) is not None:
+                block = False
+                if self._running.pop(news[2], None) is not None:
+                    self._start()
+                yield news
+
+    def interrupt(self) -> None:
+        """``news`` waits no longer. Takes no lock; for any thread, and for a finalizer."""
+        self._news.put(None)
+
+    def stop(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds for those that run."""
+        until = time.monotonic() + timeout
+        for thread in self._running.values():
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _start(self) -> None:
+        """Those that the system lets us start; the others when one of these has ended."""
+        while self._unstarted:
+            future, thread = self._unstarted[0]
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._running:
+                    raise
+                return
+            self._unstarted.popleft()
+            self._running[future] = thread
+
+
+def _call(future: Future[Any], call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        result = call(*arguments)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

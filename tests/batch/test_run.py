@@ -598,7 +598,7 @@ class SteppedRate(policy.Rate):
         self.now += seconds
         for _ in range(2):  # when it looks for the second time, it has done what the first look told it to
             self.looked.clear()
-            batch._runner._inbox.put(None)
+            batch._runner._requests.interrupt()
             assert self.looked.wait(5)
 
 
