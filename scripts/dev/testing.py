@@ -113,8 +113,7 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
         steps.pytest("contract, process and docs tests", python, slow, patched(steps, python) if options.full else None)
     for name in options.servers:
         title = f"contract tests on Parlant {name}"
-        if options.within is not None and steps.seconds > 60 * options.within:
-            steps.left_out(title, f"{options.within:g} minutes have passed")
+        if late(steps, options, title):
             continue
         try:
             extra = {SERVER_PYTHON: str(servers.make(name))}
@@ -126,6 +125,14 @@ def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
     if options.pythons:
         on_pythons(steps, options, unit, python)
     return steps
+
+
+def late(steps: Steps, options: argparse.Namespace, title: str) -> bool:
+    """Whether there is no time left for another step; it is left out then."""
+    if options.within is None or steps.seconds <= 60 * options.within:
+        return False
+    steps.left_out(title, f"{options.within:g} minutes have passed")
+    return True
 
 
 def patched(steps: Steps, python: Path) -> dict[str, str]:
@@ -151,11 +158,11 @@ def on_pythons(steps: Steps, options: argparse.Namespace, unit: Sequence[str], p
     plans.append(("lowest", options.pythons[0], floors(requirements(python))))
     for name, version, arguments in plans:
         title = f"unit tests, {name}"
+        if late(steps, options, title):
+            continue
         found = environments.find_python(version)
-        late = options.within is not None and steps.seconds > 60 * options.within
-        if found is None or late:
-            reason = f"{options.within:g} minutes have passed" if late else f"Python {version} is not on this machine"
-            steps.left_out(title, reason)
+        if found is None:
+            steps.left_out(title, f"Python {version} is not on this machine")
             continue
         folder = environments.ROOT / ".venvs" / name
         try:

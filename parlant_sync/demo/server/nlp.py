@@ -118,7 +118,23 @@ class Cast:
             yield None
 
 
-class Generator(SchematicGenerator[T]):
+class _Model:
+    """What Parlant asks of every model: a name, a size, and how to count tokens."""
+
+    @property
+    def id(self) -> str:
+        return "parlant-sync-demo"
+
+    @property
+    def max_tokens(self) -> int:
+        return 1_000_000
+
+    @property
+    def tokenizer(self) -> Any:
+        return ZeroEstimatingTokenizer()
+
+
+class Generator(_Model, SchematicGenerator[T]):
     """Fills in one of Parlant's schemas; made as ``Generator[schema](cast)``."""
 
     def __init__(self, cast: Cast) -> None:
@@ -148,20 +164,8 @@ class Generator(SchematicGenerator[T]):
             return fill(self.schema, tool_calls_for_candidate_tool=[call])
         return fill(self.schema)
 
-    @property
-    def id(self) -> str:
-        return "parlant-sync-demo"
 
-    @property
-    def max_tokens(self) -> int:
-        return 1_000_000
-
-    @property
-    def tokenizer(self) -> Any:
-        return ZeroEstimatingTokenizer()
-
-
-class Streamer(StreamingTextGenerator):
+class Streamer(_Model, StreamingTextGenerator):
     """Streams answers, from Parlant 3.2 on."""
 
     def __init__(self, cast: Cast) -> None:
@@ -174,14 +178,6 @@ class Streamer(StreamingTextGenerator):
             info_getter=lambda: _info("streaming", time.monotonic() - started),
         )
 
-    @property
-    def id(self) -> str:
-        return "parlant-sync-demo"
-
-    @property
-    def tokenizer(self) -> Any:
-        return ZeroEstimatingTokenizer()
-
 
 class WordCounter(EstimatingTokenizer):
     """Counts words; the search for canned responses divides by the number of tokens."""
@@ -190,19 +186,11 @@ class WordCounter(EstimatingTokenizer):
         return max(1, len(prompt.split()))
 
 
-class HashingEmbedder(Embedder):
+class HashingEmbedder(_Model, Embedder):
     """Makes vectors of hashed words: enough for Parlant's own searches, which find little here anyway."""
 
     async def embed(self, texts: list[str], hints: Mapping[str, Any] = {}) -> Any:
         return EmbeddingResult(vectors=[_embed(text) for text in texts])
-
-    @property
-    def id(self) -> str:
-        return "parlant-sync-demo"
-
-    @property
-    def max_tokens(self) -> int:
-        return 1_000_000
 
     @property
     def tokenizer(self) -> Any:
