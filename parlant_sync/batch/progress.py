@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parlant_sync.batch.results import EMPTY, Result, Summary
+from parlant_sync.batch.results import Result, Summary
 
 _BAR = 20
 
@@ -82,9 +82,7 @@ class Failures:
 
     def add(self, result: Result) -> str:
         """The line to report now; empty if the row is ok, or its problem was reported already."""
-        problem = result.problem
-        if not problem and self._empty_fails and result.status == "empty":
-            problem = EMPTY
+        problem = result.failure(empty_fails=self._empty_fails)
         if not problem:
             return ""
         ids = self._more.setdefault(problem, [])

@@ -219,14 +219,10 @@ def _histogram(durations: list[float]) -> list[str]:
 
 def as_junit(report: Report, rows: Sequence[Row] = (), *, empty_fails: bool = False) -> str:
     """For CI systems. ``rows`` without a result are skipped. With ``empty_fails``, those that are empty have failed."""
-
-    def problem(result: Result) -> str:
-        return result.problem or (EMPTY if empty_fails and result.status == "empty" else "")
-
     results = {result.id: result for result in report.results}
     wanted = [row.id for row in rows] or list(results)
     known = [results[name] for name in wanted if name in results]
-    failed = sum(bool(problem(result)) for result in known)
+    failed = sum(bool(result.failure(empty_fails=empty_fails)) for result in known)
     counts = {"tests": len(wanted), "failures": failed, "skipped": len(wanted) - len(known)}
     seconds = sum(result.seconds for result in known)
     suite = ElementTree.Element("testsuite", name=_xml(report.name), time=f"{seconds:.3f}")
@@ -238,7 +234,7 @@ def as_junit(report: Report, rows: Sequence[Row] = (), *, empty_fails: bool = Fa
             ElementTree.SubElement(case, "skipped", message="not finished")
             continue
         case.set("time", f"{result.seconds:.3f}")
-        if why := problem(result):
+        if why := result.failure(empty_fails=empty_fails):
             failure = ElementTree.SubElement(case, "failure", message=_xml(why))
             failure.text = _xml("\n\n".join(f"> {turn.message}\n\n{turn.text}" for turn in result.turns))
     ElementTree.indent(suite)

@@ -94,6 +94,10 @@ class Result:
             said = re.sub(rf"\bsession {re.escape(name)}\b", "its session", said)
         return f"{self.status.replace('_', ' ')}: {_KEYS.sub('KEY', said)}".removesuffix(": ")
 
+    def failure(self, *, empty_fails: bool) -> str:
+        """``problem``; with ``empty_fails`` also that of a row that is empty."""
+        return self.problem or (EMPTY if empty_fails and self.status == "empty" else "")
+
     @property
     def seconds(self) -> float:
         """The time of its turns, without outages and pauses between them."""

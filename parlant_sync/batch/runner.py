@@ -387,7 +387,7 @@ class Runner:
             self._finished.append(result)
             if self._plan.cleanup and result.ok and item.own and item.session is not None:
                 self._unneeded.append(item.session)
-            self._failures += not result.ok or (self._plan.empty_fails and result.status == "empty")
+            self._failures += bool(result.failure(empty_fails=self._plan.empty_fails))
             self._queues.finished(item)
 
     def _carry_out(self, stage: str, item: Item, answer: worker.Answer) -> Result | None:
