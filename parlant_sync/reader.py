@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
@@ -94,7 +93,7 @@ class EventReader:
         self._partial = partial
         self._pid = os.getpid()
         self._done = False
-        self._ready: deque[Event] = deque()  # readings of the growing message, to be given before anything else
+        self._ready: list[Event] = []  # readings of the growing message, to be given before anything else
         self._growing: StreamedMessage | None = None
         self._messages = messages
 
@@ -173,7 +172,7 @@ class EventReader:
         idle = Deadline(self._timeout)
         while True:
             while self._ready:
-                event = self._ready.popleft()
+                event = self._ready.pop(0)
                 if not self._filtered(event):
                     return event
             found = feed.pop() if self._growing is None else None
@@ -215,7 +214,7 @@ class EventReader:
             feed.skip_to(position.offset)
         else:
             while self._ready and self._ready[0].offset < position.offset:
-                self._ready.popleft()
+                self._ready.pop(0)
             growing = self._growing
             if growing is not None and growing.event.offset < position.offset:
                 self._growing = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -161,12 +162,19 @@ def _teach(manager: Any) -> None:
 
 
 class Adapter(HTTPAdapter):
-    """The adapter of our own sessions: publishes its sockets, and shares one TLS context. For one server."""
+    """The adapter of our own sessions: publishes its sockets, and shares one TLS context. For one server.
 
-    def __init__(self, tls: Any = None, proxy_tls: Any = None, **kwargs: Any) -> None:
+    ``for_pollers``: each ``RunningRequest`` has connections of its own. A session and an adapter for each poller would
+    be a tenth of what it takes in memory (docs/performance.md).
+    """
+
+    def __init__(self, tls: Any = None, proxy_tls: Any = None, *, for_pollers: bool = False, **kwargs: Any) -> None:
         self._tls = tls
         self._proxy_tls = proxy_tls
-        self._pool: Any = None
+        self._for_pollers = for_pollers
+        self.pool: Any = None
+        # One thread at a time asks for a pool and takes it out of the manager, which would give it to others as well.
+        self._lock = threading.RLock()
         super().__init__(**kwargs)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -191,9 +199,15 @@ class Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # One server, one way to it, one pool: requests would work out which one for each request.
-        pool = self._pool
+        owner = interrupt.here.slot if self._for_pollers and interrupt.here.slot is not None else self
+        pool = owner.pool
         if pool is None:
-            pool = self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            with self._lock:
+                pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+                owner.pool = pool
+                if self._for_pollers:
+                    for manager in (self.poolmanager, *self.proxy_manager.values()):
+                        manager.clear()
         return pool
 
     def request_url(self, request: Any, proxies: Any) -> str:
@@ -213,7 +227,7 @@ class Adapter(HTTPAdapter):
         return (host, {}) if self._tls is not None else (host, pool)
 
     def close(self) -> None:
-        self._pool = None
+        self.pool = None
         super().close()
 
 

@@ -49,7 +49,19 @@ class Interrupted(OSError):
 class RunningRequest:
     """Where a thread's running request can be reached. ``stop`` and ``kick`` may be called from any thread."""
 
-    __slots__ = ("_handle", "_kicked", "_lock", "_outer", "_pid", "_sock", "_stopped", "deadline", "seen", "sent")
+    __slots__ = (
+        "_handle",
+        "_kicked",
+        "_lock",
+        "_outer",
+        "_pid",
+        "_sock",
+        "_stopped",
+        "deadline",
+        "pool",
+        "seen",
+        "sent",
+    )
 
     def __init__(self) -> None:
         # Guards _sock against being closed between a look at it and its shutdown; held for no more than those, and
@@ -65,6 +77,7 @@ class RunningRequest:
         self.seen = False  # a pool of ours took the request, and so reports its bytes in ``sent``
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
+        self.pool: Any = None  # a poller's own connections (``Adapter``)
 
     def rearm(self) -> None:
         """Forget earlier kicks. Before the caller looks at what a kick would tell it, or that kick is lost."""

@@ -94,7 +94,7 @@ class PollConnection:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self.session, self.wakeable = transport.new_session(connections=1)
+        self.session, self.wakeable = transport.poll_session()
         self.slot = interrupt.RunningRequest()
         self._last: dict[str, Any] | None = None
 
@@ -109,11 +109,16 @@ class PollConnection:
         )
 
     def close(self) -> None:
-        adapter.close(self.session)
+        pool, self.slot.pool = self.slot.pool, None
+        if pool is not None:
+            pool.close()
+        if self._transport.settings.session_factory is not None:
+            adapter.close(self.session)
 
     def drop_inherited(self) -> None:
         """In a forked child: close the descriptor without a word to the peer, who still talks with the parent."""
         self.slot.drop_inherited()
+        self.slot.pool = None
         self.session = requests.Session()  # the old one ends with its last reference
 
 
@@ -143,10 +148,11 @@ class Transport:
         # Guards _calls and _closed: one is kept, none after the end. Reentrant: a signal handler may close the client.
         self._lock = threading.RLock()
         self._calls: requests.Session | None = None
+        self._polls: requests.Session | None = None
         self._closed = False
         self._pid = os.getpid()
 
-    def new_session(self, *, connections: int) -> tuple[requests.Session, bool]:
+    def _new_session(self, *, connections: int) -> tuple[requests.Session, bool]:
         """A ``requests.Session``, the caller's own if there is a factory; and whether its sockets can be woken.
 
         No lock of ours may be held: the factory is the caller's code. Raises SessionClosed after ``close()``.
@@ -163,6 +169,18 @@ class Transport:
                 f"session_factory returned {type(session).__name__}, not a requests.Session"
             )
         return session, adapter.adopt(session, self.base_url, self._common.cookies) and interrupt.CAN_WAKE
+
+    def poll_session(self) -> tuple[requests.Session, bool]:
+        """The same for a poller: one of ours serves all of them, each with connections of its own."""
+        if self.settings.session_factory is not None:
+            return self._new_session(connections=1)
+        if self._closed:
+            raise self._ended()
+        polls = self._polls
+        if polls is None:
+            ours = adapter.Adapter(self._tls, self._proxy_tls, for_pollers=True, pool_connections=1, pool_maxsize=1)
+            polls = self._polls = adapter.OwnSession(ours, self._common)  # two threads at once make two
+        return polls, interrupt.CAN_WAKE
 
     def secrets(self) -> list[str]:
         """What must not show in any text of a server: the caller's headers and the token."""
@@ -186,7 +204,7 @@ class Transport:
         session = self._calls
         if session is not None:
             return session
-        made, _ = self.new_session(connections=64)
+        made, _ = self._new_session(connections=64)
         with self._lock:
             if self._calls is None and not self._closed:
                 self._calls = made
@@ -340,5 +358,5 @@ class Transport:
         """In a forked child: forget the parent's connections without a word to their peers."""
         self._lock = threading.RLock()  # a thread of the parent may hold the old one
         self._pid = os.getpid()
-        self._calls = None  # it ends with its last reference: closed, not shut down
+        self._calls = self._polls = None  # they end with their last references: closed, not shut down
         self._common.cookies._cookies_lock = threading.RLock()

@@ -22,6 +22,7 @@ from parlant_sync._api import retry
 from parlant_sync._deadline import Deadline
 from parlant_sync._http import interrupt, transport
 from parlant_sync._http.transport import Failure
+from parlant_sync.testing import FakeServer
 
 URL = "http://server.test:8800/prefix"
 DETAIL = {"detail": "what it says"}
@@ -255,6 +256,23 @@ def test_two_polls_of_one_offset_have_two_addresses(mocked: responses.RequestsMo
     assert len(set(addresses)) == 4
     assert (addresses[0], addresses[3]) == ("/x?min_offset=0", "/x?min_offset=1")
     line.close()
+
+
+def test_pollers_share_a_session_but_no_connection(server: FakeServer) -> None:
+    """What one of them does to its connection is nothing to the others."""
+    client = Client(server.base_url)
+    first, second = (client._transport.line() for _ in range(2))
+    assert first.session is second.session
+    for _ in range(2):
+        for line in (first, second):
+            line.get("/agents", {}, read_timeout=5)
+    assert first.slot.pool is not second.slot.pool
+    assert [line.slot.pool.num_connections for line in (first, second)] == [1, 1]
+    first.close()
+    second.get("/agents", {}, read_timeout=5)
+    assert second.slot.pool.num_connections == 1
+    second.close()
+    client.close()
 
 
 def test_a_token_callable_that_fails(no_pauses: None) -> None:
