@@ -488,6 +488,12 @@ def test_idle_since_the_last_user_has_gone(clock: Clock) -> None:
     assert p._idle() == 0
     clock.now = 10
     assert p._idle() == 1
+    p.use(one, start=False)
+    clock.now = 20
+    assert p._idle() is None
+    del one  # an interrupt had kept it from leaving: it counts until it was seen last
+    clock.now = 22
+    assert p._idle() == 2
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
