@@ -122,21 +122,22 @@ def test_a_connect_that_is_refused_fails_at_once(status: bytes) -> None:
 
 @pytest.mark.parametrize("timeout", [0.6, 1.0])
 def test_a_slow_token_makes_no_delivery_uncertain(timeout: float, server: FakeServer) -> None:
-    pause = [0.0]
+    quick = threading.Event()
+    quick.set()
 
     def token() -> str:
-        time.sleep(pause[0])
+        quick.wait(1.5)
         return "t0ken"
 
     with Client(server.base_url, token=token, request_timeout=30) as client:
         session = client.create_session("quick")
         server.wait_polls(1)
-        pause[0] = 1.5
+        quick.clear()
         started = time.monotonic()
         with pytest.raises(TransportError, match="nothing was sent"):
             session.send("nothing of it", timeout=timeout)
         assert time.monotonic() - started < 2 * 1.5
-        pause[0] = 0.0
+        quick.set()
     assert not [request for request in server.requests if b"nothing of it" in request.body]
 
 

@@ -44,6 +44,13 @@ def chromium() -> Iterator[Any]:
             running.quit()
 
 
+def say(driver: Any, text: str) -> None:
+    """Types the text into the field of the page, and sends it."""
+    field = driver.find_element("id", "text")
+    field.send_keys(text)
+    field.submit()
+
+
 def until(driver: Any, condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
     """Wait (bounded) until ``condition()`` is true, and return what it returned."""
     from selenium.webdriver.support.wait import WebDriverWait

@@ -16,6 +16,12 @@ from parlant_sync.testing import FakeServer
 
 
 @pytest.fixture
+def server(parlant_server: FakeServer) -> FakeServer:
+    """What the pages in a browser talk to."""
+    return parlant_server
+
+
+@pytest.fixture
 def docs_server() -> Iterator[FakeServer]:
     """The agents that the pages talk with."""
     with FakeServer() as server:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import chromium, gunicorn, until, was_cancelled
+from support.browser import chromium, gunicorn, say, until, was_cancelled
 from support.docs_blocks import ROOT
 
 from parlant_sync import Client
@@ -62,12 +62,6 @@ def test_it_starts_with_one_command_and_ends_with_a_signal(number: int, server: 
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as made:
-        yield made
-
-
-@pytest.fixture
 def page(server: FakeServer, tmp_path: Path) -> Iterator[str]:
     """The address of the page, served by gunicorn."""
     log = tmp_path / "gunicorn.log"
@@ -80,12 +74,6 @@ def driver(page: str) -> Iterator[Any]:
     with chromium() as running:
         running.get(page)
         yield running
-
-
-def say(driver: Any, text: str) -> None:
-    field = driver.find_element("id", "text")
-    field.send_keys(text)
-    field.submit()
 
 
 def lines(driver: Any, kind: str) -> list[str]:

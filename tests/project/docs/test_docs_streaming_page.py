@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 from support import docs_blocks
-from support.browser import chromium, gunicorn, until, was_cancelled
+from support.browser import chromium, gunicorn, say, until, was_cancelled
 
 from parlant_sync.testing import FakeServer
 
 TEXT = "Long polling holds a request."
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as made:
-        yield made
 
 
 @pytest.fixture
@@ -36,12 +30,6 @@ def driver(server: FakeServer, tmp_path: Path, log: Path) -> Iterator[Any]:
     with gunicorn(tmp_path, log, PARLANT_SERVER=server.base_url) as page, chromium() as running:
         running.get(page)
         yield running
-
-
-def say(driver: Any, text: str) -> None:
-    field = driver.find_element("id", "text")
-    field.send_keys(text)
-    field.submit()
 
 
 def lines(driver: Any) -> list[str]:
