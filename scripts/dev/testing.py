@@ -19,9 +19,11 @@ from dev.steps import Steps
 SERVER_PYTHON = "PARLANT_SYNC_SERVER_PYTHON"
 # Tests of packages that change sockets, TLS or urllib3 run in the environment of this interpreter.
 PATCHED_PYTHON = "PARLANT_SYNC_PATCHED_PYTHON"
+REPLACED_PYTHON = "PARLANT_SYNC_REPLACED_PYTHON"  # one whose urllib3 is another one
 PATCHES = (  # those of docs/compatibility.md
-    "gevent eventlet pyopenssl opentelemetry-instrumentation-urllib3 opentelemetry-instrumentation-requests vcrpy "
-    "requests-cache sentry-sdk ddtrace elastic-apm newrelic truststore time-machine requests-mock"
+    "gevent eventlet pyopenssl opentelemetry-instrumentation-urllib3<=0.60b1 "
+    "opentelemetry-instrumentation-requests<=0.60b1 vcrpy requests-cache sentry-sdk ddtrace elastic-apm newrelic "
+    "truststore time-machine requests-mock ipykernel jupyter_client"
 ).split()
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 SLOW = "(real or slow)"
@@ -136,13 +138,17 @@ def late(steps: Steps, options: argparse.Namespace, title: str) -> bool:
 
 
 def patched(steps: Steps, python: Path) -> dict[str, str]:
-    """Makes the environment with ``PATCHES``. If it cannot be installed, the tests that need it are skipped."""
-    try:
-        folder = environments.ROOT / ".venvs" / "patched"
-        return {PATCHED_PYTHON: str(environments.ensure(folder, ["-e", ".[test]", *PATCHES], pip=python))}
-    except environments.SetupError as error:
-        steps.left_out("tests with packages that patch others", str(error))
-        return {}
+    """Makes the environments with ``PATCHES`` and with urllib3-future. Tests whose environment cannot be installed are
+    skipped."""
+    plans = {PATCHED_PYTHON: ("patched", [".[test]", *PATCHES]), REPLACED_PYTHON: ("replaced", [".", "urllib3-future"])}
+    found = {}
+    for variable, (name, packages) in plans.items():
+        try:
+            folder = environments.ROOT / ".venvs" / name
+            found[variable] = str(environments.ensure(folder, ["-e", *packages], pip=python))
+        except environments.SetupError as error:
+            steps.left_out(f"tests in the environment {name}", str(error))
+    return found
 
 
 def can_build() -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.waiting import wait_until
 
 from parlant_sync import Client, Session, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer
@@ -122,10 +123,7 @@ def _closed_while(client: Client, session: Session, under_way: Callable[[], bool
     threads = [threading.Thread(target=call, daemon=True), threading.Thread(target=read, daemon=True)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 5
-    while not under_way():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
+    wait_until(under_way)
     started = time.monotonic()
     client.close(timeout=10)
     for thread in threads:

@@ -1,11 +1,14 @@
-"""Real nginx before the server: a rolling restart, a default backend, sticky cookies, a body that is too long."""
+"""Real nginx before the server: a rolling restart, sticky cookies, a body that is too long, a cache of failures."""
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
 import subprocess
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -22,12 +25,12 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 _CONFIG = """
-worker_processes 2; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+{user} worker_processes 2; daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{
   access_log off; client_max_body_size 8k;
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; proxy_cache_path {folder}/c keys_zone=kept:1m;
   split_clients $request_id $any {{ 50% 0; * 1; }}
   map $cookie_route $route {{ "" $any; default $cookie_route; }}
   map $route $place {{ 0 {first}; 1 {last}; }}
@@ -40,6 +43,13 @@ http {{
 """
 _PASS = """proxy_pass http://$place; proxy_http_version 1.1; proxy_set_header Connection "";
 add_header Set-Cookie "route=$route" always;"""
+
+# As a CDN does it, whatever the request says of caching.
+_CACHE = (
+    _PASS
+    + """proxy_cache kept; proxy_cache_valid 500 502 503 504 10s;
+add_header X-Cache $upstream_cache_status always;"""
+)
 
 
 class Nginx:
@@ -55,8 +65,15 @@ class Nginx:
         self._process = subprocess.Popen([str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")])
 
     def _write(self, location: str) -> None:
+        # Started by root, its workers would run as somebody who may not write into the folder.
+        user = f"user root {grp.getgrgid(0).gr_name};" if os.geteuid() == 0 else ""
         text = _CONFIG.format(
-            folder=self._folder, port=self._port, first=self._places[0], last=self._places[-1], location=location
+            user=user,
+            folder=self._folder,
+            port=self._port,
+            first=self._places[0],
+            last=self._places[-1],
+            location=location,
         )
         (self._folder / "nginx.conf").write_text(text)
 
@@ -67,6 +84,15 @@ class Nginx:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)
+
+    def cached(self, path: str) -> str | None:
+        """What its cache says of this address (MISS, HIT, ...), asked now; None if it has no cache."""
+        try:
+            with urllib.request.urlopen(self.base_url + path, timeout=5) as answer:
+                return str(answer.headers["X-Cache"]) if "X-Cache" in answer.headers else None
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.headers["X-Cache"])
 
     def is_up(self) -> bool:
         try:
@@ -137,6 +163,28 @@ def test_a_body_that_nginx_refuses(nginx: Nginx, servers: list[FakeServer]) -> N
             session.send("x" * 20_000)
         assert (caught.value.status, caught.value.from_parlant) == (413, False)
         assert session.send("short", timeout=20).text == "echo: short"
+
+
+def test_a_cache_that_keeps_failures_for_ten_seconds(nginx: Nginx, servers: list[FakeServer]) -> None:
+    nginx.reload(_CACHE)
+    wait_until(lambda: nginx.cached("/agents") is not None)
+    server = servers[0]
+    with Client(nginx.base_url) as client:
+        session = client.create_session("quick")
+        assert session.send("before", timeout=20).text == "echo: before"
+
+        server.fail_next("GET /agents", 503, b"busy")
+        wait_until(lambda: nginx.cached("/agents") == "HIT")  # the failure
+        assert [agent.id for agent in client.agents()] == ["quick"]
+
+        started = time.monotonic()
+        server.wait_polls(1)
+        server.fail_next("GET /events", 503, b"busy")  # the next poll
+        assert session.send("after", timeout=20).text == "echo: after"
+        assert "503" in str(session.health.last_error)
+        server.fail_next("GET /events", 503, b"busy")
+        assert offsets(session) == [event.offset for event in session.iter_events(since="beginning", timeout=0)]
+        assert time.monotonic() - started < 8
 
 
 def offsets(session: Session) -> list[int]:

@@ -110,7 +110,7 @@ def test_on_every_python_at_hand(python: str, server: FakeServer) -> None:
 def test_a_subinterpreter_is_a_clear_error(python: str, server: FakeServer) -> None:
     with Client(server.base_url) as client:
         session_id = client.create_session("quick").id
-    done = run("interpreters.py", server.base_url, session_id, python=python)
+    done = run("interpreters.py", server.base_url.replace("127.0.0.1", "localhost"), session_id, python=python)
     if "InterpreterPoolExecutor" in done.err:
         pytest.skip("it has no InterpreterPoolExecutor")
     assert done.out == "True\n" * 3, done.err

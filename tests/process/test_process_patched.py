@@ -1,6 +1,7 @@
 """Packages that change sockets, threads, TLS, urllib3 or requests. Their results are in docs/compatibility.md.
 
 ``$PARLANT_SYNC_PATCHED_PYTHON`` names the interpreter of an environment that has them; what is missing is skipped.
+``$PARLANT_SYNC_REPLACED_PYTHON`` names one where urllib3-future has taken urllib3's place.
 """
 
 from __future__ import annotations
@@ -94,3 +95,14 @@ def tls(server: FakeServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("patch", OVER_HTTPS)
 def test_over_https(patch: str, tls: tuple[str, str]) -> None:
     assert converse(patch, *tls) == REPLY
+
+
+@pytest.mark.full
+def test_urllib3_future_is_refused() -> None:
+    python = os.environ.get("PARLANT_SYNC_REPLACED_PYTHON")
+    if python is None:
+        pytest.skip("no environment with urllib3-future")
+    done = run("replaced.py", python=python)
+    assert done.code == 0, done.err
+    assert "urllib3-future has replaced urllib3" in done.out
+    assert "pip install --force-reinstall urllib3" in done.out

@@ -211,11 +211,11 @@ def test_one_file_is_run_without_linters_and_without_the_server(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_full_makes_the_environment_of_the_patched_tests(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+def test_full_makes_the_environments_of_the_patched_tests(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
     def ensure(folder: Path, requirements: list[str], **_: object) -> Path:
         if not works:
             raise environments.SetupError("the index is not reachable")
-        assert "gevent" in requirements
+        assert {"patched": "gevent", "replaced": "urllib3-future"}[folder.name] in requirements
         return folder / "python"
 
     asked: list[dict[str, str] | None] = []
@@ -225,8 +225,8 @@ def test_full_makes_the_environment_of_the_patched_tests(monkeypatch: pytest.Mon
         steps.Steps, "_execute", lambda self, name, command, extra=None: asked.append(extra) or (0, 0.0)
     )
     found = testing.run(*testing.parse(["--full", "tests/process/test_process_patched.py"]))
-    python = environments.ROOT / ".venvs/patched/python"
-    assert asked[-1] == ({testing.PATCHED_PYTHON: str(python)} if works else {})
+    made = {testing.PATCHED_PYTHON: "patched", testing.REPLACED_PYTHON: "replaced"} if works else {}
+    assert asked[-1] == {name: str(environments.ROOT / ".venvs" / folder / "python") for name, folder in made.items()}
     assert any("left out, the index is not reachable" in result.name for result in found.results) is not works
 
 
