@@ -11,7 +11,7 @@ from benchmarks.rows import CONTESTANTS, LIMIT, OFFICIAL, OURS, THREAD, Row, med
 from benchmarks.running import Bench
 
 # In the first small run everything is loaded and connected that is so once in a process.
-_WARM_UP = 16
+_WARM_UP = 200
 _FAST = "parlant_sync with orjson"
 
 
