@@ -21,7 +21,7 @@ def test_a_failure_in_the_middle_begins_a_line(fake: Cli, parlant_server: FakeSe
 
 def test_a_signal_in_the_middle_too(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support").streams("one two three").waits("gate", at="chunk")
-    parlant_server.release("gate", 2)
+    parlant_server.release("gate", 1)
     with fake.start("send", "--stream", "x") as running:
         assert running.process.stdout is not None
         first = running.process.stdout.read(4).decode()
