@@ -14,7 +14,7 @@ from parlant_sync import Client
 from soaking import batch
 from soaking.faults import FaultProxy, Faults
 from soaking.server import Real, StandIn
-from soaking.world import REQUEST_TIMEOUT, World, measure
+from soaking.world import REQUEST_TIMEOUT, Measure, World, measure
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,7 +62,6 @@ def main() -> int:
     server_class = StandIn if arguments.server == "fake" else Real
     if arguments.batch_kills:
         return _kill_batches(server_class, arguments.batch_kills, arguments.seed)
-    total = arguments.faults or math.inf
     date = time.strftime("%Y-%m-%d")
     print(f"soak: {date}, {arguments.server} server, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
     before = measure()
@@ -76,54 +75,18 @@ def main() -> int:
             restart=server.restart,
             kill=server.kill,
         )
-        over = threading.Event()
         with Client(proxy.base_url, request_timeout=REQUEST_TIMEOUT, poll_wait=20, close_timeout=20) as client:
             world = World(client, proxy, server.base_url, arguments.sessions, arguments.workers, arguments.seed)
-            started = time.monotonic()
-            threads = world.start(over)
-            for thread in threads:
-                thread.start()
-            faults.start()
-            early, early_turns = None, 0
-            try:
-                done = 0.0
-                while done < 1:
-                    over.wait(10)
-                    _report(world, faults, started)
-                    done = max((time.monotonic() - started) / (arguments.minutes * 60), faults.count() / total)
-                    if early is None and done > 1 / 3:
-                        gc.collect()
-                        early = measure()  # after a third: everything is warm
-                        early_turns = world.ledger.outcomes.total()
-            except KeyboardInterrupt:
-                print("interrupted: the verdict is about what was done until now", flush=True)
-            finally:
-                over.set()
-                faults.end()
-                for thread in threads:
-                    thread.join()
+            early, early_turns = _converse(world, faults, arguments)
             print("the faults are over: all readers are to have everything", flush=True)
             world.settle(60)
             gc.collect()
             late = measure()
             world.judge()
-            findings = world.ledger.findings
         gc.collect()
-    after = measure()
+    findings = world.ledger.findings + _left_behind(before, measure())
     if early is not None:
-        # The ledger keeps three blocks a turn, and each session the ids of its latest 256 messages.
-        allowed = early.blocks + 10 * (world.ledger.outcomes.total() - early_turns) + 20_000
-        if late.blocks > allowed:
-            findings.append(f"Python's memory grew from {early.blocks} to {late.blocks} blocks")
-        if late.memory > early.memory * 1.5 + 20e6:
-            findings.append(f"memory grew from {early.memory / 1e6:.0f} to {late.memory / 1e6:.0f} MB")
-    if early is not None and late.threads > early.threads + 20:
-        findings.append(f"threads grew from {early.threads} to {late.threads}")
-    if after.threads > before.threads:
-        names = sorted(thread.name for thread in threading.enumerate())
-        findings.append(f"{after.threads - before.threads} threads were left behind: {names}")
-    if after.sockets > before.sockets:
-        findings.append(f"{after.sockets - before.sockets} sockets were left behind")
+        findings += _growth(early, late, world.ledger.outcomes.total() - early_turns)
     print(f"memory: {early and early.memory // 10**6} MB after a third, {late.memory // 10**6} MB at the end")
     print(f"{len(faults.counts)} kinds of faults: {dict(faults.counts.most_common())}")
     print(world.ledger.summary())
@@ -131,6 +94,61 @@ def main() -> int:
         print(f"FOUND: {finding}")
     print(f"verdict: {'FAILED' if findings else 'passed'}: {faults.count()} faults, {world.ledger.line()}")
     return 1 if findings else 0
+
+
+def _converse(world: World, faults: Faults, arguments: argparse.Namespace) -> tuple[Measure | None, int]:
+    """Until there were enough faults, or the time is over.
+
+    Returns what this process held after a third of that, when everything was warm, and how many turns there had been.
+    """
+    over = threading.Event()
+    started = time.monotonic()
+    early, early_turns = None, 0
+    threads = world.start(over)
+    for thread in threads:
+        thread.start()
+    faults.start()
+    try:
+        done = 0.0
+        while done < 1:
+            over.wait(10)
+            _report(world, faults, started)
+            of_time = (time.monotonic() - started) / (arguments.minutes * 60)
+            done = max(of_time, faults.count() / (arguments.faults or math.inf))
+            if early is None and done > 1 / 3:
+                gc.collect()
+                early, early_turns = measure(), world.ledger.outcomes.total()
+    except KeyboardInterrupt:
+        print("interrupted: the verdict is about what was done until now", flush=True)
+    finally:
+        over.set()
+        faults.end()
+        for thread in threads:
+            thread.join()
+    return early, early_turns
+
+
+def _growth(early: Measure, late: Measure, turns: int) -> list[str]:
+    """What grew more between the two than so many turns explain."""
+    found = []
+    # The ledger keeps three blocks a turn, and each session the ids of its latest 256 messages.
+    if late.blocks > early.blocks + 10 * turns + 20_000:
+        found.append(f"Python's memory grew from {early.blocks} to {late.blocks} blocks")
+    if late.memory > early.memory * 1.5 + 20e6:
+        found.append(f"memory grew from {early.memory / 1e6:.0f} to {late.memory / 1e6:.0f} MB")
+    if late.threads > early.threads + 20:
+        found.append(f"threads grew from {early.threads} to {late.threads}")
+    return found
+
+
+def _left_behind(before: Measure, after: Measure) -> list[str]:
+    found = []
+    if after.threads > before.threads:
+        names = sorted(thread.name for thread in threading.enumerate())
+        found.append(f"{after.threads - before.threads} threads were left behind: {names}")
+    if after.sockets > before.sockets:
+        found.append(f"{after.sockets - before.sockets} sockets were left behind")
+    return found
 
 
 if __name__ == "__main__":
