@@ -38,9 +38,9 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._lock = threading.Lock()  # guards: _open and _calls, so that a stop strands no caller
+        # Guards _open: what is handed in while it is True is in the loop before a stop cancels all tasks there.
+        self._lock = threading.Lock()
         self._open = False
-        self._calls: set[concurrent.futures.Future[Any]] = set()
         self._watchers: list[tuple[Callable[[], bool], concurrent.futures.Future[None]]] = []
 
     @property
@@ -83,7 +83,7 @@ class LoopThread:
         self._thread.join()
         self._loop.close()
         self._loop = self._thread = None
-        for future in (*(f for _, f in self._watchers), *self._calls):
+        for _, future in self._watchers:
             future.cancel()
         self._watchers.clear()
 
@@ -114,14 +114,10 @@ class LoopThread:
                 raise RuntimeError("the server is being stopped")
             assert self._loop is not None
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            self._calls.add(future)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
             raise RuntimeError("the server was stopped meanwhile") from None
-        finally:
-            with self._lock:
-                self._calls.discard(future)
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float, what: str) -> None:
         """Waits, in another thread, until `predicate` holds; it is asked in the loop's thread after each change.
