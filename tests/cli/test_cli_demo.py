@@ -108,16 +108,16 @@ def test_kept_until_sigterm(ready: Cli) -> None:
     assert nothing_left(ready)
 
 
-def test_a_signal_while_it_starts(interpreter: Callable[[str], Cli]) -> None:
-    cli = interpreter("exec sleep 600")
-    with cli.start("demo") as running:
+def test_a_signal_while_it_starts(here: Cli) -> None:
+    """The real server: signalled before its process is known, it ends with its stdin and removes its folder."""
+    with here.start("demo") as running:
         assert running.process.stderr is not None
         assert b"starting" in running.process.stderr.readline()
-        wait_until((cli.home / "pid").exists)
+        wait_until(lambda: list((here.home / "tmp").glob("parlant-sync-demo-*/*")))
         done = running.end(signal.SIGINT)
     assert (done.code, done.out) == (130, "")
     assert "Traceback" not in done.err
-    assert nothing_left(cli)
+    wait_until(lambda: nothing_left(here))
 
 
 def test_without_parlant(interpreter: Callable[[str], Cli]) -> None:
