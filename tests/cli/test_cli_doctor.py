@@ -71,7 +71,10 @@ def test_a_port_that_never_answers_has_an_end(monkeypatch: pytest.MonkeyPatch, t
     with socket.create_server(("127.0.0.1", 0)) as silent:
         app.take("server", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
-        checks = list(checkup.Checkup(app, None, str(tmp_path)).run())
+        try:
+            checks = list(checkup.Checkup(app, None, str(tmp_path)).run())
+        finally:
+            app.stop()  # its handler of the log must not stay behind
         took = time.monotonic() - started
     assert [(check.name, check.exit_code) for check in checks if check.state == "failed"] == [("server", 3)]
     assert took < 5
