@@ -24,8 +24,8 @@ class TurnFacts(NamedTuple):
     """What must be known of the server and the agent to see the end of a turn.
 
     ``staged``: the server marks the end (3.2 and later). ``fluid``: the agent's composition mode, needed only if the
-    server is not staged; None if it is not known. ``bare_errors``: the engine's ``error`` has no data, comes alone and
-    is the end (4.0).
+    server is not staged; None if it is not known. ``bare_errors``: the engine's ``error`` may have no data, come alone
+    and be the end (4.0, from the engine "compass").
     """
 
     staged: bool = True
@@ -227,7 +227,8 @@ class TurnTracker:
             return
         if event.stage == "completed":
             self.over = True
-            self._looks_done = self._looks_done or self._facts.bare_errors
+            # Of the two engines of 4.0, only the one that tells what has matched sends an error after the end.
+            self._looks_done = self._looks_done or (self._facts.bare_errors and "matched_guidelines" not in data)
             return
         if data:
             return  # a tool's: the engine's has no data, or a stage
@@ -252,7 +253,8 @@ class TurnTracker:
         data = _status_data(event)
         if data is not None:
             return "exception" in data
-        return self._facts.bare_errors  # on 3.x, it is a tool's: `emit_status("error")`
+        # A tool that calls `emit_status("error")` sends null; on 3.x, it may also send nothing.
+        return self._facts.bare_errors and "data" not in event.raw["data"]
 
     def _feed_late(self, event: Event) -> bool:
         if self.error is not None or event.trace_id != self.trace or event.status != "error":

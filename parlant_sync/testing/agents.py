@@ -17,6 +17,9 @@ Text = str | Callable[[str], str]
 CompositionMode = Literal["fluid", "canned_fluid", "strict", "composited"]
 """How an agent finds its words. It decides which status events a turn has (WIRE.md, "One turn")."""
 
+EngineName = Literal["alpha", "compass"]
+"""What runs the agent's turns: "compass" exists from Parlant 4.0 on."""
+
 API_MODES: dict[str, CompositionMode] = {
     "fluid": "fluid",
     "canned_fluid": "canned_fluid",
@@ -26,9 +29,9 @@ API_MODES: dict[str, CompositionMode] = {
 """The API's names of the composition modes."""
 
 Point = Literal["acknowledge", "start", "preamble", "processing", "answer", "chunk", "then", "end", "error"]
-"""Where in a turn something may wait: before it is acknowledged; right after; before the preamble; before (on
-4.0: after) ``processing``; before the answer (``typing`` has been sent); before each further piece of a
-streamed text; before each further message; before the last ``ready``; between that and the ``error``."""
+"""Where in a turn something may wait: before it is acknowledged; right after; before the preamble; before (with
+Compass: after) ``processing``; before the answer (``typing`` has been sent, but not by Compass); before each further
+piece of a streamed text; before each further message; before the last ``ready``; between that and the ``error``."""
 
 Interruption = Literal["auto", "cancel", "finish", "late", "stop"]
 """What a newer customer message does to a turn (WIRE.md has all of them):
@@ -215,13 +218,16 @@ class AgentScript(Script):
         composition_mode: CompositionMode = "canned_fluid",
         wants_preamble: bool | None = None,
         output_mode: Literal["block", "stream"] = "block",
+        engine: EngineName = "alpha",
     ) -> None:
+        one_of(engine, get_args(EngineName), "engine")
         one_of(composition_mode, get_args(CompositionMode), "composition_mode")
         self.id = id
         self.name = name
         self.description = description
         self.composition_mode = composition_mode
         self.output_mode = output_mode
+        self.engine = engine
         self.max_engine_iterations = 3
         self._wants_preamble = wants_preamble
         super().__init__()
@@ -288,10 +294,10 @@ class AgentScript(Script):
         return self._add(Plan(hook="stops"))
 
     def hook_drops(self) -> AgentScript:
-        """A hook drops the message: the turn ends as usual, but empty. Fluid agents ask no such hook."""
+        """A hook drops the message: the turn ends as usual, but empty. Fluid agents and Compass do not let it."""
         if self.composition_mode == "fluid":
             raise ValueError("a fluid agent asks no hook before it sends its message, so none can drop it")
-        return self._add(Plan(hook="drops"))
+        return self._add(Plan(hook="drops", texts=[lambda message: f"echo: {message}"]))
 
     def refuses(
         self, retry_after: float = 60.0, *, scope: str = "agent", reason: str = "the budget is used up"

@@ -167,7 +167,7 @@ class Api:
             raise NotFound(f"Item '{customer_id}' not found")  # older versions take it, and never answer
         session = self._store.create(agent.id, customer_id or "guest", title, metadata or {})
         session.labels = list(dict.fromkeys(labels or []))
-        if greeting and not self._version.compass:
+        if greeting and agent.engine != "compass":
             await self._engine.dispatch(session, self._store.trace_of_turn(self._store.new_trace()))
         response = Response.of(201, session.dto())
         guest_token = self._policy.admit_guest(request, session.id)

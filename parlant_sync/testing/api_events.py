@@ -104,7 +104,8 @@ class EventsApi:
         try:
             event = await self._engine.cancel(session)
         except TimeoutError:
-            return Response.of(504, {"detail": "Request timed out"})
+            what = f"Cancelled processing task for session '{session_id}', but no cancellation event was emitted"
+            raise HttpError(504, what) from None
         if event is None:
             raise HttpError(409, f"No active processing task for session '{session_id}'")
         return Response.of(201, event.dto())
@@ -134,7 +135,7 @@ class EventsApi:
 
     async def _trigger(self, session: Session, guidelines: list[dict[str, Any]] | None) -> Response:
         trace = self._store.trace_of_request()
-        if guidelines and self._version.compass:
+        if guidelines and self._store.agents[session.agent_id].engine == "compass":
             raise broken()
         if guidelines:
             actions = [guideline["action"] for guideline in guidelines]

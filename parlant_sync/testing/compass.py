@@ -1,4 +1,4 @@
-"""A turn of Parlant 4.0, whose engine is called Compass."""
+"""A turn of Compass, the second engine of Parlant 4.0."""
 
 from __future__ import annotations
 
@@ -6,44 +6,54 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .agents import Interruption
-from .store import PREAMBLE, Event
+from .store import Event
 from .turns import Turn
 
 
 class CompassTurn(Turn):
-    """A turn of 4.0: one engine for all agents, fewer status events, and a turn that can be cancelled after a step."""
+    """Fewer status events than other engines send, and a turn that can be cancelled: at once, or after a step."""
+
+    _in_step = False  # the language model is asked for the next step, which is never cut
 
     def _as_it_comes(self) -> Interruption:
-        return "late"
+        return "late" if self._in_step else "cancel"
 
     async def _play(self) -> None:
         plan = self._plan
         await self._hold("start")
         if plan.refusal is not None:
-            self._status("ready", {"stage": "completed", "cost_control": plan.refusal})
+            self._status("ready", {"cost_control": plan.refusal})
             return
-        self._add("status", {"status": "processing", "message": "Thinking"})
+        self._thinks("Thinking")
         await self._hold("processing")
+        if self._agent.composition_mode in ("strict", "composited"):
+            self._error(["ValueError: Unsupported composition mode\n"])
+            return
+        if plan.hook == "stops":
+            return
+        self._in_step = True
         await self._reason(plan.reasoning)
-        if plan.preamble is not None:
+        if plan.preamble is not None and plan.tools:  # what it says before it calls a tool has no mark
             await self._hold("preamble")
-            self._message(plan.preamble, groups=[PREAMBLE])
-            self._end_if_cancelled()
+            self._message(plan.preamble)
         for tool in plan.tools:
+            self._thinks("Evaluating tools")
+            self._thinks("Running tools")
             await self._call_tool(**tool)
             self._end_if_cancelled()
-        if plan.hook != "stops":
-            await self._answer()
+        await self._answer()
+
+    def _thinks(self, what: str) -> None:
+        self._add("status", {"status": "processing", "message": what})
 
     async def _answer(self) -> None:
         plan = self._plan
-        if plan.kind == "silent" or (plan.kind == "failure" and not plan.texts):
-            await self._hold("answer")
-        else:
-            await self._typing()
+        await self._hold("answer")
+        if plan.kind != "silent" and (plan.kind != "failure" or plan.texts):
+            self._status("typing")  # comes with the first words
             if self._streams:
                 await self._stream()
-            elif plan.hook != "drops":
+            else:
                 await self._send_messages()
         self._end_if_cancelled()
         if plan.kind == "failure" or self._breaks:
@@ -57,6 +67,21 @@ class CompassTurn(Turn):
             await self._step()
             who = {"id": None, "display_name": "System"}
             self._add("message", {"message": plan.summary, "participant": who}, source="system")
+
+    @property
+    def _streams(self) -> bool:
+        wanted = self._plan.kind == "messages" and self._agent.output_mode == "stream"
+        return wanted or self._plan.kind == "stream"
+
+    def _stream_ends(self, event: Event, data: dict[str, Any]) -> None:
+        if not self._breaks:
+            data["chunks"].append(None)
+            event.touch()
+
+    def _tool_called(self, call: dict[str, Any]) -> None:
+        origin = {"provider": "fake", "model": "fake"}
+        data = {"tool_calls": [{**call, "rationale": "Not provided."}]}
+        self._add("tool", data, source="system", metadata={"__provider_data__": origin})
 
     async def _send_messages(self) -> None:
         for number, text in enumerate(self._texts()):
@@ -72,7 +97,7 @@ class CompassTurn(Turn):
         if not chunks:
             return
         data: dict[str, Any] = {"status": "processing", "message": "", "chunks": []}
-        event = self._add("status", data)
+        event = self._add("status", data, metadata={"reasoning": True})
         for chunk in [*chunks, None]:
             await self._step()
             data["message"] += chunk or ""

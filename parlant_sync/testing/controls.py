@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
-from .agents import AgentScript, CompositionMode, HumanScript
+from .agents import AgentScript, CompositionMode, EngineName, HumanScript
 from .api import Api
 from .engine import Engine
 from .gates import Gates
@@ -34,6 +34,7 @@ class SessionControls:
         *,
         composition_mode: CompositionMode | None = None,
         preamble: bool | None = None,
+        engine: EngineName | None = None,
         shared: bool | None = None,
     ) -> AgentScript:
         """The agent of that id, made when it is first asked for: its script is written on it.
@@ -46,6 +47,8 @@ class SessionControls:
                 agents made with ``POST /agents``), ``"strict"`` or ``"composited"``.
             preamble: whether the agent's policy wants a preamble. Fluid and strict agents, whose policy does by
                 default, only send the bare ``ready`` of one; for the others see ``with_preamble()``.
+            engine: which of the two engines of 4.0 runs its turns: ``"compass"`` (the default there) or ``"alpha"``,
+                which is that of all older versions, and of agents made with ``POST /agents``.
             shared: all sessions use up one script, in the order in which their turns begin. Otherwise each session
                 begins at the first turn (the default).
 
@@ -62,8 +65,13 @@ class SessionControls:
                     description,
                     composition_mode=composition_mode or "canned_fluid",
                     wants_preamble=preamble,
+                    engine=engine or ("compass" if self._store.version.compass else "alpha"),
                 )
-            elif composition_mode not in (None, found.composition_mode) or preamble not in (None, found.wants_preamble):
+            elif (
+                composition_mode not in (None, found.composition_mode)
+                or preamble not in (None, found.wants_preamble)
+                or engine not in (None, found.engine)
+            ):
                 raise ValueError(f"agent {id!r} exists already, as a {found.composition_mode} agent")
             if shared is not None:
                 found.shared = shared

@@ -38,7 +38,7 @@ class Engine(Stage):
                     return
                 if session.mode == "manual":
                     self._ask_human(session)
-                if session.mode != "manual" or self.store.version.compass:
+                if session.mode != "manual" or self.store.agents[session.agent_id].engine == "compass":
                     self._begin(session, self._turn(session, trace, session.last_message("customer")))
         finally:
             self._dispatching -= 1
@@ -84,19 +84,19 @@ class Engine(Stage):
         return messages[0]
 
     async def cancel(self, session: Session) -> Event | None:
-        """Ends the running turn after its step (4.0). Returns its `cancelled`; None if nothing runs.
+        """Ends the running turn at once or after its step (4.0). Returns its `cancelled`; None if nothing runs.
 
         Raises TimeoutError if the step takes too long; the turn is cancelled all the same.
         """
         turn = self._turns.get(session.id)
         if turn is None:
             return None
-        turn.cancel_late = True
+        turn.stop()
         if not await session.wait(lambda: turn.cancelled is not None or turn.over, self._cancel_timeout):
             raise TimeoutError
         return turn.cancelled
 
     def _turn(self, session: Session, trace: str, message: str | None) -> Turn:
         agent = self.store.agents[session.agent_id]
-        kind = CompassTurn if self.store.version.compass else Turn
+        kind = CompassTurn if agent.engine == "compass" else Turn
         return kind(self, session, agent, agent.next(session.id, message), trace)

@@ -94,13 +94,17 @@ class Turn:
         # A task that is cancelled before its first step would never say `cancelled`.
         while not self._started and not task.done():
             await asyncio.sleep(0)
-        how = self._as_it_comes() if self._plan.interrupted == "auto" else self._plan.interrupted
+        self.stop(self._as_it_comes() if self._plan.interrupted == "auto" else self._plan.interrupted)
+        await asyncio.wait((task,))
+
+    def stop(self, how: Interruption | None = None) -> None:
+        """Cancels it: by default, as a request to cancel it does."""
+        how = how or self._as_it_comes()
         if how == "late":
             self.cancel_late = True
-        elif how in ("cancel", "stop"):
+        elif how in ("cancel", "stop") and self._task is not None:
             self._silently = how == "stop"
-            task.cancel()
-        await asyncio.wait((task,))
+            self._task.cancel()
 
     def _as_it_comes(self) -> Interruption:
         if not self._answered:
@@ -226,7 +230,7 @@ class Turn:
             if text is not None:
                 self._status("typing")
                 await self._hold("preamble")
-                self._message(text, tags=[PREAMBLE])
+                self._message(text, **{self._version.tags: [PREAMBLE]})
             if text is not None or self._agent.wants_preamble:
                 self._status("ready")
                 await self._hold("processing")
@@ -240,7 +244,7 @@ class Turn:
         for each in emits:
             await self._step()
             if "status" in each:
-                self._status(each["status"], each.get("data") or {})
+                self._add("status", {"status": each["status"], "data": each.get("data")})
             elif "message" in each:
                 self._message(each["message"])
             else:
@@ -248,8 +252,11 @@ class Turn:
         await self._step()
         extras: dict[str, Any] = {"canned_responses": [], "canned_response_fields": {}}
         if self._version.tool_guidelines:
-            extras["guidelines"] = []
-        self._add("tool", {"tool_calls": [{**call, "result": {**call["result"], **extras}}]})
+            extras["rules" if self._version.compass else "guidelines"] = []
+        self._tool_called({**call, "result": {**call["result"], **extras}})
+
+    def _tool_called(self, call: dict[str, Any]) -> None:
+        self._add("tool", {"tool_calls": [call]})
         self._session.mode = call["result"]["control"].get("mode", self._session.mode)
 
     async def _say(self) -> None:
@@ -268,8 +275,7 @@ class Turn:
     @property
     def _streams(self) -> bool:
         wanted = self._plan.kind == "stream" or (self._plan.kind == "messages" and self._agent.output_mode == "stream")
-        can = self._version.compass or (self._version.stages and self._agent.composition_mode == "canned_fluid")
-        return wanted and can
+        return wanted and self._version.stages and self._agent.composition_mode == "canned_fluid"
 
     async def _find_no_words(self) -> None:
         # An agent that finds no words tries three times; a fluid one, and 3.0 after an answer that is empty, once.
@@ -317,8 +323,6 @@ class Turn:
                 await self._hold("chunk")
             if number == self._plan.breaks_after:
                 break
-            if self._version.compass:
-                self._end_if_cancelled()
             data["message"] += chunk
             data["chunks"].append(chunk)
             if event is None:
@@ -327,11 +331,14 @@ class Turn:
                 event.touch()
                 self._session.changed()
         if event is not None:
-            data["chunks"].append(None)
-            event.touch()
             self._answered = True
+            self._stream_ends(event, data)
             self._session.changed()
-        if not self._breaks and not self._version.compass:
+
+    def _stream_ends(self, event: Event, data: dict[str, Any]) -> None:
+        data["chunks"].append(None)
+        event.touch()
+        if not self._breaks:
             self._status("ready")
 
     async def _fail(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from support.raw_api import Api, brief, in_background
 
 START = ["acknowledged", "processing(Thinking)"]
+TOOLS = ["processing(Evaluating tools)", "processing(Running tools)"]
 END = "ready(completed)"
 CANCEL = {"kind": "status", "source": "customer_ui", "status": "cancelled"}
 
@@ -32,15 +33,19 @@ def bearer(token: str) -> dict[str, str]:
     ("write", "expected"),
     [
         (lambda a: a.replies("a", "b"), [*START, "typing", "a", "typing", "b", END]),
-        (lambda a: a.with_preamble("Hm").replies("a"), [*START, "preamble:Hm", "typing", "a", END]),
+        (lambda a: a.with_preamble("Hm").replies("a"), [*START, "typing", "a", END]),
+        (lambda a: a.with_preamble("Hm").with_tool("t"), [*START, "Hm", *TOOLS, "tool", "typing", "echo: hi", END]),
         (lambda a: a.stays_silent(), [*START, END]),
         (lambda a: a.fails(saying="a"), [*START, "typing", "a", "error"]),
         (lambda a: a.replies(lambda message: 5), [*START, "typing", "error"]),
         (lambda a: a.streams("a b", breaks_after=1), [*START, "typing", "a ", "error"]),
         (lambda a: a.hook_answers("a"), ["acknowledged", "a"]),
         (lambda a: a.with_hook_message("a").hook_stops(), ["acknowledged", "a", *START[1:]]),
-        (lambda a: a.hook_drops(), [*START, "typing", END]),
-        (lambda a: a.with_tool("t", emits=[{"status": "error"}]), [*START, "error", "tool", "typing", "echo: hi", END]),
+        (lambda a: a.hook_drops(), [*START, "typing", "echo: hi", END]),
+        (
+            lambda a: a.with_tool("t", emits=[{"status": "error"}]),
+            [*START, *TOOLS, "error", "tool", "typing", "echo: hi", END],
+        ),
         (lambda a: a.replies("a").with_summary("s"), [*START, "typing", "a", END, "system:s"]),
         (lambda a: a.emits({"data": {"status": "typing"}}), ["typing"]),
     ],
@@ -53,14 +58,27 @@ def test_turns(api, write, expected):
 def test_only_the_engines_own_error_has_no_data(api):
     api.server.agent("support").with_tool("t", emits=[{"status": "error"}]).fails()
     errors = [e["data"] for e in api.turn(api.session(), "hi") if brief(e) == "error"]
-    assert errors == [{"status": "error", "data": {}}, {"status": "error"}]
+    assert errors == [{"status": "error", "data": None}, {"status": "error"}]
 
 
-def test_composition_modes_make_no_difference(api):
+def test_a_fluid_agent_streams_too(api):
     api.server.agent("support", composition_mode="fluid").streams("a b")
     events = api.turn(api.session(), "hi")
     assert events[4]["data"]["chunks"] == ["a ", "b", None]
     assert len(events) == 6
+
+
+@pytest.mark.parametrize("mode", ["strict", "composited"])
+def test_compass_refuses_other_composition_modes(api, mode):
+    api.server.agent("support", composition_mode=mode)
+    assert [brief(e) for e in api.turn(api.session(), "hi")][1:] == [*START, "error"]
+
+
+def test_an_agent_made_by_rest_has_the_first_engine(api):
+    agent = api.server.agent(api.call("POST", "/agents", json={"name": "r"}).json()["id"]).fails()
+    events = api.turn(api.session(agent.id), "hi")
+    assert [brief(e) for e in events][-2:] == [END, "error"]
+    assert "exception" in events[-1]["data"]["data"]
 
 
 def test_shapes(api):
@@ -96,7 +114,7 @@ def test_reasoning_is_a_status_that_grows(api):
 def test_cost_control(api):
     api.server.agent("support").refuses(retry_after=60, reason="too much")
     events = api.turn(api.session(), "hi")
-    assert [brief(e) for e in events][1:] == ["acknowledged", END]
+    assert [brief(e) for e in events][1:] == ["acknowledged", "ready"]
     refusal = events[-1]["data"]["data"]["cost_control"]
     assert (refusal["reason"], set(refusal)) == (
         "too much",
@@ -171,14 +189,21 @@ def test_cancel_may_take_too_long(serve):
     assert [brief(e) for e in api.events(session)][-3:] == ["one", "cancelled", END]
 
 
-def test_cancelled_in_the_middle_of_its_text(api):
+def test_a_cancelled_stream_goes_on_to_its_last_word(api):
     api.server.agent("support").streams("a b c").waits("g", at="chunk")
     session = api.begin("g")
     cancel = in_background(api.post, session, **CANCEL)
     api.server.wait_requests("POST /events", 2)
     api.server.release("g")
     assert cancel.result().status_code == 201
-    assert api.events(session)[4]["data"]["chunks"] == ["a "]
+    assert api.events(session)[4]["data"]["chunks"] == ["a ", "b ", "c", None]
+
+
+def test_cancelled_before_its_first_step(api):
+    session = begin(api, "processing")
+    assert api.post(session, **CANCEL).status_code == 201  # at once: the gate is still closed
+    api.server.wait_idle()
+    assert [brief(e) for e in api.events(session)][1:] == [*START, "cancelled", END]
 
 
 @pytest.mark.parametrize(("how", "said"), [("auto", ["one"]), ("cancel", []), ("finish", ["one", "two"])])

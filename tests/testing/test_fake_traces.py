@@ -19,7 +19,7 @@ RECORDED = {(f.parent.name.rpartition(".")[0], f.stem): f for f in FILES}
 
 def test_the_traces_are_there():
     assert {version for version, _ in RECORDED} == {"3.0", "3.1", "3.2", "3.3", "4.0"}
-    assert len(RECORDED) == 116
+    assert len(RECORDED) == 135
 
 
 # --- the script with which the stand-in does the same
@@ -31,11 +31,13 @@ def echo(message: str) -> str:
 
 def agent_for(api: Api, version: str, scenario: str) -> AgentScript:
     """The agent that was recorded: made by REST, or by the SDK with this composition mode and preamble policy."""
+    if (version, scenario) == ("4.0", "rest_error"):  # its policy wanted no preamble
+        return api.server.agent("rest", composition_mode="fluid", preamble=False, engine="alpha")
     if scenario.startswith("rest_"):
         return api.server.agent(api.call("POST", "/agents", json={"name": "rest"}).json()["id"])
-    if version == "4.0":
-        return api.server.agent("quick")
     modes: dict[str, CompositionMode] = {"composited_agent": "composited", "strict_agent": "strict"}
+    if version == "4.0":
+        return api.server.agent("quick", composition_mode=modes.get(scenario))
     agent = api.server.agent("research", composition_mode=modes.get(scenario))
     if scenario not in ("no_preamble", "streaming", "engine_error", "strict_agent") or version == "3.0":
         agent.with_preamble("Hmm...")
@@ -46,12 +48,12 @@ def write(agent: AgentScript, scenario: str, final: list[dict[str, Any]]) -> Non
     """What the agent was made to do, in all scenarios but the interruptions."""
     said = [e["data"]["message"] for e in final if e["kind"] == "message" and e["source"] == "ai_agent"]
     if scenario in ("engine_error", "rest_error"):
-        agent.forget().fails()
+        agent.forget().fails(at="match" if agent.id == "rest" else "preamble")
     elif scenario in ("silent", "rest_silent"):
         agent.stays_silent()
     elif scenario == "two_messages":
         agent.replies(echo, then="second part")
-    elif scenario == "strict_agent":
+    elif scenario == "strict_agent" and said:
         agent.forget().replies(said[-1])
     elif scenario == "rest_prompted":
         agent.replies(said[0]).replies(said[1])
@@ -60,14 +62,30 @@ def write(agent: AgentScript, scenario: str, final: list[dict[str, Any]]) -> Non
         agent.streams([c for c in chunks if c is not None])
     elif scenario == "hook_answers":
         agent.hook_answers(said[-1])
+    elif scenario == "refused":
+        agent.refuses(scope="session", reason="the script says so")
+    elif scenario == "stream_breaks":
+        agent.streams([*final[-2]["data"]["chunks"], "two "], breaks_after=4)
+    elif scenario == "thinks":
+        agent.replies(said[0]).with_reasoning(["Let me ", "think ", "about it."])
     elif scenario == "hook_greets":
-        agent.with_hook_message(said[0])
+        agent.replies(said[-1]).with_hook_message(said[0])
     elif scenario == "hook_stops":
         agent.hook_stops()
     elif scenario == "hook_drops":
-        agent.hook_drops()
+        agent.replies("echo: hookdrop") if "echo: hookdrop" in said else agent.hook_drops()
     elif scenario.startswith("tool_"):
         (call,) = next(e for e in final if e["kind"] == "tool")["data"]["tool_calls"]
+        if call["tool_id"] == "act":  # 4.0
+            emits = {"tool_says_ready": [{"status": "ready"}], "tool_says_error": [{"status": "error"}]}.get(
+                scenario, []
+            )
+            emits = [{"message": said[0]}] if scenario == "tool_says_message" else emits
+            result = call["result"]
+            answer = said[-1] if scenario == "tool_says_message" else said[0]
+            agent.replies(answer).with_tool("act", {}, result["data"], emits=emits, control=result["control"])
+            agent.replies(said[-1])
+            return
         emits = {
             "tool_says_ready": [{"status": "ready", "data": {"progress": 50}}],
             "tool_says_error": [{"status": "error", "data": {"message": "the loyalty service is down"}}],
@@ -88,7 +106,7 @@ def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str
     greeting = "?allow_greeting=true" if scenario == "greeting" else ""
     session = str(api.call("POST", f"/sessions{greeting}", json={"agent_id": agent.id}).json()["id"])
     api.server.wait_idle()
-    if scenario == "manual_human":
+    if scenario.startswith("manual_"):
         api.server.set_mode(session, "manual")
     if version == "4.0":
         play_4_0(api, agent, scenario, session, recorded)
@@ -103,15 +121,25 @@ def play(api: Api, version: str, scenario: str, recorded: dict[str, Any]) -> str
 
 
 def play_4_0(api: Api, agent: AgentScript, scenario: str, session: str, recorded: dict[str, Any]) -> None:
-    if scenario not in ("engine_error", "streaming"):
+    if scenario in ("cancelled_streaming", "interrupted_streaming"):
         for event in recorded["final"]:
             if event["kind"] == "message" and event["source"] == "ai_agent":
-                agent.replies(event["data"]["message"]).waits("old", at="processing")
-    stops = scenario in ("cancelled", "interrupted")
+                agent.streams([chunk for chunk in event["data"]["chunks"] if chunk is not None]).waits(
+                    "old", at="chunk"
+                )
+    elif scenario in ("cancelled_matching", "interrupted_matching"):
+        agent.replies("never").waits("old", at="processing").replies("echo: second")
+    elif scenario in ("simple", "second_turn", "cancelled", "cancelled_idle", "interrupted", "manual_mode"):
+        for event in recorded["final"]:
+            if event["kind"] == "message" and event["source"] == "ai_agent":
+                agent.replies(event["data"]["message"]).waits("old")
+    stops = scenario.startswith(("cancelled", "interrupted")) and scenario != "cancelled_idle"
     for number, post in enumerate(recorded["posts"]):
         posting = in_background(api.post, session, **post["request"])
         if number and stops:
             api.server.wait_requests("POST /events", 2)
+            if scenario.endswith("matching"):
+                posting.result()  # at once
         if number or not stops:
             api.server.release("old")  # the step that runs goes on to its end, and then the turn is cancelled
         answer = posting.result()
@@ -119,7 +147,7 @@ def play_4_0(api: Api, agent: AgentScript, scenario: str, session: str, recorded
         if answer.status_code == 409:
             wanted = json.loads(post["event"])["detail"]
             assert answer.json()["detail"].replace(session, "") == wanted.replace("ZWwmBFwcps", "")
-        elif scenario == "cancelled":
+        elif scenario.startswith("cancelled") and number:
             assert seen([answer.json()], {}) == seen([post["event"]], {})
         if stops and not number:
             api.server.reached("old")

@@ -12,14 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import parlant.sdk as p
-from parlant.core.guideline_tool_associations import GuidelineToolAssociationStore
-from parlant.core.guidelines import GuidelineStore
 from parlant.core.sessions import SessionStore
-from parlant.core.tags import Tag
 from parlant.core.tools import ToolId
 
 from . import hooks
 from .replies import Voice
+
+try:
+    from parlant.core.guideline_tool_associations import GuidelineToolAssociationStore
+    from parlant.core.guidelines import GuidelineStore
+    from parlant.core.tags import Tag
+except ImportError:  # from Parlant 4.0 on, guidelines are rules, and tags are groups
+    from parlant.core.groups import GroupIds
+    from parlant.core.rule_tool_associations import RuleToolAssociationStore
+    from parlant.core.rules import RuleStore
+
+    RULES = True
+else:
+    RULES = False
 
 _ANYTHING = "the customer said something"
 
@@ -131,11 +141,13 @@ class Agents:
             "perceived_performance_policy": role.policy(),
             "composition_mode": mode,
             "output_mode": p.OutputMode.STREAM if role.streams and not mode and hasattr(p, "OutputMode") else None,
+            "engine": "compass",  # 4.0 has two, but in 4.0.0a1 each turn of the other one fails
+            "description": role.description,
+            "prompt": role.description,  # what 4.0 calls it
         }
         known = inspect.signature(self._server.create_agent).parameters
         agent = await self._server.create_agent(
             name=role.name,
-            description=role.description,
             **{key: value for key, value in options.items() if key in known and value is not None},
         )
         self._container = agent._container
@@ -150,14 +162,20 @@ class Agents:
         Created in the store, because the SDK would have it evaluated first, which takes time and which nothing here
         depends on.
         """
+        tool = ToolId(service_name=p.INTEGRATED_TOOL_SERVICE_NAME, tool_name=self._tool.tool.name)
+        if RULES:
+            group = GroupIds.for_agent_id(self.ids[name])
+            rule = await self._container[RuleStore].create_rule(condition=role.condition, groups=[group])
+            if role.collection is None:
+                await self._container[RuleToolAssociationStore].create_association(rule_id=rule.id, tool_id=tool)
+            return
         tag = Tag.for_agent_id(self.ids[name])
         guideline = await self._container[GuidelineStore].create_guideline(
             condition=role.condition, tags=[getattr(tag, "id", tag)]
         )
         if role.collection is None:
             await self._container[GuidelineToolAssociationStore].create_association(
-                guideline_id=guideline.id,
-                tool_id=ToolId(service_name=p.INTEGRATED_TOOL_SERVICE_NAME, tool_name=self._tool.tool.name),
+                guideline_id=guideline.id, tool_id=tool
             )
 
 

@@ -19,6 +19,8 @@ and the tool of this server obey them; everything else is Parlant's own work.
                     before it reports), ``answer`` (from 3.1 on an empty turn) or ``hook``
                     (every kind of agent reports an ``error`` at once)
 ``[break]``         a streamed answer breaks in its middle
+``[think]``         thinks aloud before it answers (Compass, the other engine of 4.0)
+``[refuse=S]``      the server's cost control refuses the turn, for S seconds (Compass)
 ``[tool=WHAT]``     a tool is called first. It sends a status ``ready`` or ``error``, sends a
                     ``message``, sends a ``custom`` event, or hands the session over (``manual``)
 ``[hook=WHAT]``     a hook ``answers`` and stops the engine, ``greets`` and lets it go on,
@@ -52,6 +54,8 @@ _VALUES: Mapping[str, Callable[[str], bool] | None] = {
     "echo": None,
     "silent": None,
     "break": None,
+    "think": None,
+    "refuse": _seconds,
     "slow": _seconds,
     "slowmatch": _seconds,
     "pace": _seconds,
@@ -112,3 +116,10 @@ def parse(message: str) -> Script:
         directives[name] = value
         position = match.end()
     return Script(text=message[position:].strip() if directives else message, directives=directives)
+
+
+class ScriptedFailure(RuntimeError):
+    """A test asked for this."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"boom: the script makes {what} fail")

@@ -19,8 +19,7 @@ from parlant.core.engines.alpha.perceived_performance_policy import (
 )
 from parlant.core.sessions import EventKind, EventSource
 
-from .directives import Script, parse
-from .nlp import ScriptedFailure
+from .directives import Script, ScriptedFailure, parse
 
 # Before 3.3 there is no "never". "At once" would add an event to many turns. The engine waits for this delay before it
 # reports that guideline matching failed.

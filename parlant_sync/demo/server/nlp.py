@@ -26,6 +26,7 @@ from parlant.core.nlp.moderation import NoModeration
 from parlant.core.nlp.service import NLPService
 from parlant.core.nlp.tokenization import EstimatingTokenizer, ZeroEstimatingTokenizer
 
+from .directives import Script, ScriptedFailure
 from .replies import Conversation, Voice, read
 
 try:
@@ -36,17 +37,17 @@ except ImportError:  # before Parlant 3.2
 else:
     STREAMING = True
 
+try:
+    from . import compass
+except ImportError:  # before Parlant 4.0
+    COMPASS = False
+else:
+    COMPASS = True
+
 T = TypeVar("T")
 
 _DIMENSIONS = 32
 _EMPTY: Mapping[type, Any] = {str: "", bool: False, int: 0, float: 0.0}
-
-
-class ScriptedFailure(RuntimeError):
-    """A test asked for this."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"boom: the script makes {what} fail")
 
 
 class Gates:
@@ -70,8 +71,15 @@ class Cast:
     gates: Gates
 
     def _read(self, prompt: Any) -> tuple[Conversation, Voice]:
-        conversation = read(prompt)
+        if not isinstance(prompt, Conversation):
+            prompt = read(prompt, compass.conversation() if COMPASS else None)
+        conversation: Conversation = prompt
         return conversation, self.voices.get(conversation.agent) or Voice()
+
+    def asked(self, prompt: Any) -> Script:
+        """The directives of the message that the turn answers."""
+        state, voice = self._read(prompt)
+        return voice.asked(state)
 
     async def match(self, prompt: Any) -> bool:
         """Whether the agent's guideline applies."""
@@ -158,7 +166,9 @@ class Generator(_Model, SchematicGenerator[T]):
             check = item(self.schema, "checks")
             applies = await self._cast.match(prompt)
             # Each agent has one guideline, and Parlant numbers those of a prompt from 1.
-            return fill(self.schema, checks=[fill(check, guideline_id="1", applies=applies)])
+            return fill(self.schema, checks=[fill(check, guideline_id="1", rule_id="1", applies=applies)])
+        if name == "RuleRankSchema":  # of Compass: 5 of 5 points
+            return fill(self.schema, s=5 if await self._cast.match(prompt) else 1)
         if name == "SingleToolBatchSchema" and not _staged(prompt):  # the only tool of a matched guideline, once
             call = fill(item(self.schema, "tool_calls_for_candidate_tool"), is_applicable=True)
             return fill(self.schema, tool_calls_for_candidate_tool=[call])
@@ -217,6 +227,13 @@ class OfflineNLPService(NLPService):
 
     async def get_streaming_text_generator(self, hints: Any = None) -> Any:
         return Streamer(self._cast)
+
+    @property
+    def supports_react(self) -> bool:
+        return COMPASS
+
+    async def get_react_generator(self) -> Any:
+        return compass.Reactor(self._cast)
 
     async def get_embedder(self, hints: Any = None) -> Any:
         return HashingEmbedder()

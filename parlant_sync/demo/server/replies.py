@@ -47,15 +47,15 @@ class Conversation:
         return (), self.lines
 
 
-def read(prompt: Any) -> Conversation:
-    """Read a Parlant prompt (a ``PromptBuilder``)."""
-    agent = ""
-    lines: tuple[Line, ...] = ()
+def read(prompt: Any, known: Conversation | None = None) -> Conversation:
+    """Read a Parlant prompt (a ``PromptBuilder``); ``known``: the conversation, if it need not be read from that."""
+    agent = known.agent if known is not None else ""
+    lines: tuple[Line, ...] = known.lines if known is not None else ()
     requests: tuple[str, ...] = ()
     for name, section in prompt.sections.items():
         properties: Mapping[str, Any] = section.props
         agent = properties.get("agent_name", agent)
-        if "interaction_events" in properties:
+        if "interaction_events" in properties and known is None:
             lines = tuple(_lines(properties["interaction_events"]))
         elif "GUIDELINE" in str(getattr(name, "name", name)).upper():
             requests += _requests(section.template, properties)

@@ -13,6 +13,7 @@ import contextlib
 import inspect
 import json
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ def _environment(home: Path, policy: str) -> None:
             del os.environ[name]
     os.environ["PARLANT_HOME"] = str(home)
     os.environ["PARLANT_ENV"] = policy
+    os.environ["PARLANT_ADMIN_API_KEY"] = secrets.token_urlsafe()  # 4.0 wants one in production; nobody here uses it
     # The temporary files of a server that is killed are removed with its home.
     os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     os.chdir(home)
@@ -69,11 +71,17 @@ async def _serve(arguments: argparse.Namespace, *, home: Path, held: HeldPorts, 
     from . import hooks, nlp, patches
     from .agents import DEMO, MATRIX, TEST, Agents
 
+    if nlp.COMPASS:
+        from parlant.core.cost_control import CostControlPolicy
+
+        from . import compass
+
     roles = {**DEMO, **(TEST if arguments.test_agents else {})}
     if arguments.policy == "production":  # which does not allow agents to be made or changed over REST
         roles = {name: role for name, role in roles.items() if name not in MATRIX}
     voices = {role.name: role.voice() for role in roles.values()}
-    service = nlp.OfflineNLPService(nlp.Cast(voices, nlp.Gates(home / "gates")))
+    cast = nlp.Cast(voices, nlp.Gates(home / "gates"))
+    service = nlp.OfflineNLPService(cast)
     agents: Agents
     base_url = f"http://{HOST}:{port}"
 
@@ -87,6 +95,8 @@ async def _serve(arguments: argparse.Namespace, *, home: Path, held: HeldPorts, 
         container[NoMatchResponseProvider] = hooks.SayTheDraft()
         # Only Parlant 3.0 asks for this one.
         container[PerceivedPerformancePolicy] = hooks.ByName({role.name: role.policy() for role in roles.values()})
+        if nlp.COMPASS:
+            container[CostControlPolicy] = compass.CostControl(cast)
         return container
 
     async def announce() -> None:
