@@ -20,6 +20,8 @@ PER_MINUTE: dict[str, int] = {
 }
 """What ``ProductionAuthorizationPolicy`` allows, and how often in a minute from one address. All else is refused."""
 
+_GUESTS_ALSO = frozenset({"cancel_processing", "create_status_event", "read_event"})
+
 
 class Policy:
     """Who may do what, and how often: a bearer token, and Parlant's development or production policy.
@@ -44,13 +46,15 @@ class Policy:
         self._hits: dict[tuple[str, str], deque[float]] = {}
 
     def check_token(self, request: Request) -> None:
-        """Raises the 401 if the token is wrong or missing."""
+        """Raises the 401 if the token is wrong or missing; where there are guests, a missing one is a 403."""
         bearer = _bearer(request)
         if self._guests_allowed:
             anonymous = (request.method, request.path) == ("POST", "/sessions") or request.path.startswith("/agents/")
             known = bearer in self._guests or self._is_admin(request) or (bearer is None and anonymous)
         else:
             known = self.token is None or bearer == self.token
+        if not known and self._guests_allowed and bearer is None:
+            raise HttpError(403, "Authorization failed: no token")
         if not known:
             raise HttpError(401, "Unauthorized")
 
@@ -58,7 +62,7 @@ class Policy:
         """Raises the 403 if the operation is refused, the 429 if it came too often."""
         if self._guests_allowed and self._is_admin(request):
             return
-        allowed = {*PER_MINUTE, "cancel_processing"} if self._guests_allowed else PER_MINUTE
+        allowed = {*PER_MINUTE, *_GUESTS_ALSO} if self._guests_allowed else PER_MINUTE
         if self.name == "production" and (operation not in allowed or self._is_of_another_guest(request)):
             raise HttpError(403, f"Authorization failed: {_echo(operation, request)}")
         limit = self._limits.get(operation)

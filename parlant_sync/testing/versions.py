@@ -57,7 +57,7 @@ _VERSIONS = {
         Version(name="3.1", number="3.1.2", labels=False, stages=False, health="ok", reuses_offsets=True),
         Version(name="3.2", number="3.2.2", health="ok", reuses_offsets=True),
         Version(name="3.3", number="3.3.2", tool_stage="Considering tools", tool_guidelines=True),
-        Version(name="4.0", number="4.0.0a1", tool_stage="Considering tools", tool_guidelines=True, compass=True),
+        Version(name="4.0", number="4.0.0-alpha.1", tool_stage="Considering tools", tool_guidelines=True, compass=True),
     )
 }
 

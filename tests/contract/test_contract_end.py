@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, wait_for
+from support.contract_steps import Background, is_writing, wait_for
 from support.waiting import wait_until
 
 from parlant_sync import Client, NotFoundError, SessionClosed
@@ -18,7 +18,7 @@ def test_a_session_deleted_during_a_poll(server: Any, make_client: Callable[...,
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     reader = session.iter_events()
     turn = Background(session.send, server.script("quick", "never", gate=gate))
-    wait_for(session, lambda event: event.status == "typing")
+    wait_for(session, is_writing)
     waiters = [turn, Background(list, reader), Background(session.reply_to, session.history()[0])]
     other.delete_session(session.id)
     for waiter in waiters:
@@ -57,7 +57,7 @@ def test_a_session_deleted_here(server: Any, client: Client, how: str) -> None:
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     reader = Background(list, session.iter_events(since="latest"))
     turn = Background(session.send, server.script("quick", "never", gate=gate))
-    wait_for(session, lambda event: event.status == "typing")
+    wait_for(session, is_writing)
     if how == "by the session":
         session.delete()
     else:
@@ -88,7 +88,7 @@ def test_closing_here_leaves_the_session_there(server: Any, client: Client) -> N
 def test_close_ends_every_wait_at_once(server: Any, client: Client) -> None:
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     turn = Background(session.send, server.script("quick", "never", gate=gate))
-    wait_for(session, lambda event: event.status == "typing")
+    wait_for(session, is_writing)
     queued = Background(session.send, "waits for its turn")
     reader = Background(list, session.iter_events(since="latest"))
     session.close()

@@ -72,10 +72,10 @@ def test_a_parked_session_goes_on_where_it_was(server: Any, make_client: Callabl
     session = client.create_session(server.agents["quick"])
     assert session.send("before").text == "echo: before"
     wait_until(lambda: session.health.state == "parked")
-    body = {"kind": "custom", "source": "customer_ui", "data": {"while": "parked"}}
+    body = {"kind": "status", "source": "customer_ui", "status": "typing", "data": {"while": "parked"}}
     server.request("POST", f"/sessions/{session.id}/events", json=body)
     assert session.send("after").text == "echo: after"
     events = list(session.iter_events(timeout=0))
     assert [event.offset for event in events] == [event.offset for event in session.history()]
-    assert [event.data for event in events if event.kind == "custom"] == [{"while": "parked"}]
+    assert [event.data["data"] for event in events if event.source == "customer_ui"] == [{"while": "parked"}]
     assert texts(events) == ["echo: before", "echo: after"]

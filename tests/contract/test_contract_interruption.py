@@ -75,6 +75,7 @@ def test_a_turn_that_has_said_nothing_yet(server: Any, two: Callable[[str], Two]
 
 def test_a_turn_between_its_messages_finishes(server: Any, two: Callable[[str], Two]) -> None:
     """It is the reply to its own message, complete; the newer message gets a turn of its own."""
+    server.needs("splits", "answers in one message")
     both, gate = two("quick"), server.gate()
     first = Background(both.one.send, server.script("quick", "first", parts=3, between=gate))
     wait_for(both.one, lambda event: event.message == "echo: first")
@@ -155,6 +156,7 @@ def test_post_interrupts_a_send_of_the_same_session(server: Any, client: Client)
 
 def test_a_turn_that_finishes_holds_up_the_posts_of_all_sessions(server: Any, client: Client) -> None:
     """They are stored at once, and answered when that turn is over."""
+    server.needs("splits", "answers in one message")
     if server.version == (3, 0):
         pytest.skip("Parlant 3.0 may stop a turn between its messages")
     session, other = (client.create_session(server.agents["quick"]) for _ in range(2))

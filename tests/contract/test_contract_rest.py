@@ -155,6 +155,7 @@ def test_a_long_list_of_sessions_comes_in_pages(server: Any, make_client: Callab
     client = make_client(server, session_factory=traffic)
     customer = uuid.uuid4().hex
     with client:
+        customer = server.make_customer(customer)
         body = {"agent_id": server.agents["quick"], "customer_id": customer}
         made = server.post_many("/sessions", body, 102)
         listed = [info.id for info in client.list_sessions(customer_id=customer)]
@@ -192,9 +193,10 @@ def test_events_of_ones_own(server: Any, client: Client) -> None:
     assert list(session.iter_events(timeout=0)) == [custom, status, detailed]
     # A status of the customer's side is not the agent's.
     assert session.agent_status is None
-    assert session.send("hello").text == "echo: hello"
     with pytest.raises(InvalidRequestError):
         session.post_event("custom", {})  # servers want some data
+    server.needs("takes_custom_events", "fails in each turn after one")
+    assert session.send("hello").text == "echo: hello"
 
 
 def test_what_does_not_exist(server: Any, client: Client) -> None:
@@ -247,12 +249,16 @@ NO_RATIONALE = ("enum", "Input should be 'unspecified', 'buy_time' or 'follow_up
 )
 def test_what_is_refused_for_its_form(server: Any, client: Client, fields: Any, problems: Any) -> None:
     session = client.create_session(server.agents["quick"])
+    name = "rules" if server.compass else "guidelines"  # ignored by the other name
+    fields = {name if field == "guidelines" else field: value for field, value in fields.items()}
     body = {"kind": "message", "source": "customer", "message": "hi", **fields}
     with pytest.raises(requests.HTTPError) as caught:
         server.request("POST", f"/sessions/{session.id}/events", json=body)
     assert caught.value.response.status_code == 422
     told = caught.value.response.json()["detail"]
-    assert [(tuple(each["loc"][1:]), each["type"], each["msg"]) for each in told] == problems
+    places = [tuple("guidelines" if part == name else part for part in each["loc"][1:]) for each in told]
+    found = [(place, each["type"], each["msg"]) for place, each in zip(places, told, strict=True)]
+    assert sorted(found, key=str) == sorted(problems, key=str)
     assert session.history() == []
 
 

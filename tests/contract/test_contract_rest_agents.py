@@ -21,6 +21,7 @@ ANSWERS = [f"echo: {text}" for text in TEXTS]
 
 @pytest.fixture
 def agent_id(server: Any) -> str:
+    server.needs("answers_for_rest_agents", "cannot run such agents (docs/compatibility.md)")
     return str(server.make_rest_agent())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, list_of, texts, wait_for
+from support.contract_steps import Background, is_writing, list_of, texts, wait_for
 from support.waiting import wait_until
 
 from parlant_sync import Client, Event, NotFoundError, TransportError, TurnTimeout
@@ -58,9 +58,9 @@ def test_a_turn_that_the_crash_cut_has_no_end(local: Any, make_client: Callable[
     patient, hasty = (client.create_session(local.agents["quick"]) for _ in range(2))
     gate = local.gate()
     waits = Background(patient.send, local.script("quick", "cut off", gate=gate), timeout=120)
-    cut = wait_for(patient, lambda event: event.status == "typing").trace_id
+    cut = wait_for(patient, is_writing).trace_id
     gives_up = Background(hasty.send, local.script("quick", "cut off", gate=gate), timeout=local.moment)
-    wait_for(hasty, lambda event: event.status == "typing")
+    wait_for(hasty, is_writing)
     local.kill()
     error = gives_up.error()
     assert isinstance(error, TurnTimeout)
@@ -85,7 +85,7 @@ def test_a_store_in_memory_forgets_the_session(
     session, gate = client.create_session(server.agents["quick"]), server.gate()
     reader = session.iter_events()
     turn = Background(session.send, server.script("quick", "never", gate=gate), timeout=120)
-    event = wait_for(session, lambda event: event.status == "typing")
+    event = wait_for(session, is_writing)
     waiters = [
         turn,
         Background(session.reply_to, session.history()[0], timeout=120),

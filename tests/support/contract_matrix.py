@@ -11,7 +11,7 @@ from typing import Any
 from parlant_sync import AgentError, Client, Event, Reply, Session, TurnTimeout
 
 from .contract_servers import BOOM, Server
-from .contract_steps import Background, list_of, stored, wait_for
+from .contract_steps import Background, is_writing, list_of, stored, wait_for
 
 # How each agent is made, its policy (Parlant's own, which wants preambles, or no preamble and no delays), its output.
 KINDS = tuple(
@@ -65,7 +65,12 @@ CELLS = (*BEHAVIOURS, *INTERRUPTIONS, "second-turn")
 
 
 def applies(server: Server, kind: str, cell: str) -> bool:
-    """The engine does not ask a hook before it sends a message of a fluid agent, or one that is streamed."""
+    """The engine does not ask a hook before it sends a message of a fluid agent, or one that is streamed.
+
+    On 4.0, only agents that the SDK makes have turns that can go well (docs/compatibility.md).
+    """
+    if server.compass:
+        return kind.startswith("sdk") and cell != "hook-drops"
     streams = kind.startswith("sdk") and kind.endswith("stream") and server.streams
     return cell != "hook-drops" or not (kind.startswith("rest") or streams)
 
@@ -102,7 +107,7 @@ class Run:
         try:
             reply, outcome = self._take(session, "hello", expected.directive), ""
         except AgentError as error:
-            reply, outcome = error.partial, "error" if BOOM in error.detail else error.detail
+            reply, outcome = error.partial, "error" if BOOM in error.detail or self._server.compass else error.detail
         elapsed = time.monotonic() - began
         history = list_of(session.history())
         assert (outcome or reply.outcome) == expected.outcome, history
@@ -120,9 +125,9 @@ class Run:
         if gate_at == "match":
             wait_for(other, lambda event: event.status == "acknowledged")
         else:
-            preamble = self._kind.startswith(("sdk-natural", "composited-natural"))
+            preamble = self._kind.startswith(("sdk-natural", "composited-natural")) and self._server.splits
             since = wait_for(other, lambda event: event.is_preamble).offset if preamble else 0
-            wait_for(other, lambda event: event.status == "typing" or event.stage == "Articulating", since=since)
+            wait_for(other, lambda event: is_writing(event) or event.stage == "Articulating", since=since)
         posting = Background(other.post, "second")  # before 3.2, its POST may wait for the first turn
         stored(other, "second")
         self._server.release(gate)

@@ -25,7 +25,7 @@ from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
 from support.shared_servers import SharedServer, server_python
 
-VERSIONS = ("3.0", "3.1", "3.2", "3.3")
+VERSIONS = ("3.0", "3.1", "3.2", "3.3", "4.0")
 ROLES = ("quick", "streamer", "hesitant", "research", "welfare")
 PREFIX = {"quick": "echo: ", "hesitant": "echo: ", "streamer": "streamed echo of: "}
 PREAMBLE = "Let me see."
@@ -80,6 +80,36 @@ class Server:
     def keeps_labels(self) -> bool:
         return self.version >= (3, 2)
 
+    # -- what Compass, the engine of the agents on 4.0, does not do (docs/compatibility.md)
+
+    @property
+    def compass(self) -> bool:
+        return self.version >= (4, 0)
+
+    @property
+    def utters(self) -> bool:
+        """Whether guidelines can make the agent speak, and ``allow_greeting``."""
+        return not self.compass
+
+    @property
+    def hands_over(self) -> bool:
+        return not self.compass
+
+    @property
+    def splits(self) -> bool:
+        """Whether a turn can have several messages, and a preamble."""
+        return not self.compass
+
+    @property
+    def answers_for_rest_agents(self) -> bool:
+        """In 4.0.0a1, the engine of agents made with ``POST /agents`` fails in each turn. The stand-in's does not."""
+        return not (self.compass and self.kind == "real")
+
+    @property
+    def takes_custom_events(self) -> bool:
+        """In 4.0.0a1, each turn of Compass fails after a custom event in the session. The stand-in's does not."""
+        return not (self.compass and self.kind == "real")
+
     def needs(self, ability: str, lacking: str) -> None:
         """Skip the test where this version cannot do that, by its name and with what it lacks."""
         if not getattr(self, ability):
@@ -116,6 +146,12 @@ class Server:
     def make_rest_agent(self) -> str:
         """The id of a new agent, made as any program may do with ``POST /agents``. It echoes."""
         raise NotImplementedError
+
+    def make_customer(self, customer: str) -> str:
+        """From 4.0 on, a session's customer has to be known."""
+        if self.compass:
+            self.request("POST", "/customers", json={"id": customer, "name": customer})
+        return customer
 
     def speaks(self, role: str, text: str) -> None:
         """What the agent says in its next turn without a customer's message; the real server knows by itself."""
@@ -260,7 +296,9 @@ class Fake(Server):
     def matrix_agent(self, kind: str, messages: Mapping[str, Mapping[str, Any]]) -> str:
         made, pace, output = kind.split("-")
         agent = self.fake.agent(
-            f"{kind}-{uuid.uuid4().hex}", composition_mode=MODES.get(made, made), preamble=pace == "natural"
+            f"{kind}-{uuid.uuid4().hex}",
+            composition_mode=MODES.get(made, made),
+            preamble=pace == "natural" and self.splits,
         )
         for message, does in messages.items():
             rule, answer, behaviour = agent.when(message), f"echo: {message}", does.get("behaviour")
@@ -272,6 +310,10 @@ class Fake(Server):
                 gate, at = does["gate"]
                 rule.waits(gate, at="start" if at == "match" else at)
         return str(agent.id)
+
+    def make_customer(self, customer: str) -> str:
+        self.fake.customer(customer, customer)
+        return customer
 
     def make_rest_agent(self) -> str:
         return str(self.fake.agent(uuid.uuid4().hex, composition_mode="fluid").echoes().id)

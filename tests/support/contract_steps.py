@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from parlant_sync import Event, Session
-from support.waiting import PATIENCE
+from support.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
 
@@ -54,9 +54,18 @@ def wait_for(session: Session, what: Callable[[Event], object], *, since: int = 
     raise AssertionError(f"no such event: {list_of(session.history())}")
 
 
+def is_writing(event: Event) -> bool:
+    """Whether the agent is at work on its answer. Compass sends ``typing`` with the first words only."""
+    return event.status == "typing" or (event.status == "processing" and event.data.get("message") == "Thinking")
+
+
 def stored(session: Session, text: str) -> Event:
-    """The customer's message with this text, as soon as the server holds it: its POST may still be waiting."""
-    return wait_for(session, lambda event: event.source == "customer" and event.message == text)
+    """The customer's message with this text, as soon as the server holds it: its POST may still be waiting.
+
+    Not by a reader: that holds back what stands behind a message that grows.
+    """
+    found = wait_until(lambda: [event for event in session.history(sources="customer") if event.message == text])
+    return found[0]
 
 
 def list_of(events: Iterable[Event]) -> list[str]:
