@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
-
-_V = TypeVar("_V", bound="Value")
+from typing import Any, ClassVar, Literal, NoReturn
 
 # What is known today. A newer server may send other values: they are read as they are.
 EventKind = Literal["message", "status", "tool", "custom"]
@@ -73,24 +71,12 @@ def _short(text: str, limit: int = 60) -> str:
 
 
 class Value:
-    """The base of all values but ``Event``: what a frozen dataclass has, by its list of fields."""
+    """The base of all values but ``Event``.
+
+    It has the methods that ``dataclass`` would compile for each class again, which is half of their cost at import.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
-    _defaults: ClassVar[dict[str, Any]]
-
-    def __init__(self, *args: Any, **given: Any) -> None:
-        fields = self.__dataclass_fields__
-        placed = dict(zip(fields, args, strict=False))
-        values = {**self._defaults, **placed, **given}
-        if values.keys() != fields.keys() or len(args) > len(fields) or placed.keys() & given.keys():
-            raise TypeError(f"{type(self).__name__} takes {', '.join(fields)}")
-        self.__dict__.update(values)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
         return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
@@ -106,27 +92,6 @@ class Value:
     def to_dict(self) -> dict[str, Any]:
         """The fields as a new dict that ``json.dumps`` takes; times are ISO 8601 strings."""
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__ if name != "raw"}
-
-
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-else:
-
-    def dataclass_transform(**_):  # in Python from 3.11 on; only type checkers read it
-        return lambda decorator: decorator
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def _frozen(cls: type[_V]) -> type[_V]:
-    """``dataclass(frozen=True)`` for a ``Value``, which has the methods that ``dataclass`` would write and compile.
-
-    Those of all values took a twentieth of an import (docs/performance.md).
-    """
-    made: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
-    made.__dataclass_params__.frozen = True
-    fields = made.__dataclass_fields__.values()
-    made._defaults = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
-    return cls
 
 
 class Event:
@@ -347,7 +312,7 @@ def _code_block(text: str) -> str:
     return f"{fence}json\n{text}\n{fence}"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class Reply(Value):
     """What one turn said. Frozen; ``str(reply)`` is its text.
 
@@ -381,7 +346,7 @@ class Reply(Value):
         return self.text or f"*({self.outcome})*"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class Agent(Value):
     """An agent of the server."""
 
@@ -394,7 +359,7 @@ class Agent(Value):
         return f"<Agent {self.id!r} {_short(self.name)!r}>"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class ServerAbilities(Value):
     """What the server can do, recognised from the fields of its session objects (WIRE.md, "Which server is this")."""
 
@@ -415,7 +380,7 @@ class ServerAbilities(Value):
         return "3.2 or 3.3" if self.labels else "3.1" if self.metadata else "3.0"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class SessionInfo(Value):
     """A session as the server lists it. ``created`` is the server's time; ``labels`` is empty before 3.2."""
 
@@ -435,7 +400,7 @@ class SessionInfo(Value):
         return f"<SessionInfo {self.id!r}{title} of agent {self.agent_id!r}{when}>"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class ServerInfo(Value):
     """What a server reports about itself. ``latency`` is one small request in seconds, on an open connection."""
 
@@ -444,7 +409,7 @@ class ServerInfo(Value):
     latency: float
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class SessionHealth(Value):
     """How the polling of a session goes. ``state``: new, polling, waiting (backing off), parked or ended."""
 
@@ -461,7 +426,7 @@ class SessionHealth(Value):
         return f"<SessionHealth {self.state}, {self.consecutive_failures} failures in a row{error}>"
 
 
-@_frozen
+@dataclass(frozen=True, repr=False, eq=False)
 class ClientStats(Value):
     """Sums over the sessions that are open now.
 
