@@ -120,7 +120,8 @@ def ensure(
 def run(command: Sequence[str], failed: str) -> None:
     """Run a command; all its output goes to stderr. Raises :class:`SetupError`."""
     say(f"$ {shlex.join(command)}")
-    done = subprocess.run(command, cwd=ROOT, env=environ(), stdout=sys.stderr, check=False)
+    quiet = {} if sys.stderr.isatty() else {"PIP_QUIET": "1"}  # pip's progress is for people
+    done = subprocess.run(command, cwd=ROOT, env=environ(quiet), stdout=sys.stderr, check=False)
     if done.returncode:
         raise SetupError(failed)
 
