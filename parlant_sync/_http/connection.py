@@ -5,18 +5,20 @@ Each override names the promise (docs/reliability.md) that it keeps.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
 import queue
 import socket
+import sys
 import time
 from typing import Any
 
 import urllib3.connection
 from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
 from urllib3.util import Retry
-from urllib3.util.connection import allowed_gai_family
+from urllib3.util import connection as urllib3_connecting
 from urllib3.util.ssl_ import is_ipaddress
 
 from parlant_sync._deadline import Deadline
@@ -31,8 +33,7 @@ _ONCE = Retry(0, read=False)
 _TLS_RECORD = 16 * 1024
 # Bytes. Each idle session has one. Long bodies do not go through it.
 _BUFFER = 2048
-# A peer that has vanished is noticed after half a minute, in the middle of a long poll as well: by the kernel's probes,
-# and if it took nothing of the request, by the last of these.
+# A peer that has vanished is noticed after half a minute, in the middle of a long poll as well: by the kernel's probes.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -41,11 +42,12 @@ _KEEPALIVE = [
             ("TCP_KEEPIDLE", 10),
             ("TCP_KEEPINTVL", 5),
             ("TCP_KEEPCNT", 4),
-            ("TCP_USER_TIMEOUT", 30_000),  # milliseconds
         )
         if hasattr(socket, name)
     ),
 ]
+# Milliseconds. There are no probes if the peer has not even taken the request.
+_TAKEN_WITHIN = 30_000
 
 
 class _TimedRaw(io.RawIOBase):
@@ -150,6 +152,11 @@ class PublishingConnection:
         try:
             if slot.deadline is not None and slot.deadline.expired():
                 raise ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
+            if slot.for_polls and hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Not for calls: a living server may take a long message slowly, for as long as the call may. Nor for
+                # connecting, which has its own time. Some systems refuse it (WSL 1).
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TAKEN_WITHIN)
             slot.publish(sock, for_handshake=isinstance(self, urllib3.connection.HTTPSConnection))
         except BaseException:
             slot.unpublish(sock)
@@ -162,6 +169,8 @@ class PublishingConnection:
         connect, timeout, deadline = super()._new_conn, self.timeout, slot.deadline  # type: ignore[misc]
         if deadline is None or getattr(connect, "__func__", None) is not urllib3.connection.HTTPConnection._new_conn:
             return connect()  # SOCKS resolves by itself
+        if getattr(urllib3_connecting.create_connection, "__globals__", None) is not vars(urllib3_connecting):
+            return connect()  # the caller has replaced it, to find hosts in its own way
         until = Deadline(deadline.bound(timeout if isinstance(timeout, (int, float)) else None))
         addresses = self._addresses(slot, until)
         for number, (*kind, _, address) in enumerate(addresses, 1):
@@ -169,11 +178,14 @@ class PublishingConnection:
             # An equal part for each that is left, so that a silent one leaves time for those behind it.
             share = None if left is None else max(left / (len(addresses) - number + 1), 0.001)
             try:
-                return self._connected(slot, kind, address, share)
+                sock = self._connected(slot, kind, address, share)
             except OSError as error:
                 slot.check()
                 if number == len(addresses) or until.expired():
                     raise self._not_connected(error) from error
+            else:
+                sys.audit("http.client.connect", self, self.host, self.port)  # as urllib3 does
+                return sock
         raise self._not_connected(OSError("the name has no address"))
 
     def _addresses(self, slot: RunningRequest, until: Deadline) -> list[Any]:
@@ -181,7 +193,8 @@ class PublishingConnection:
         name = self._dns_host.strip("[]")
 
         def look_up() -> list[Any]:
-            return socket.getaddrinfo(name, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+            family = urllib3_connecting.allowed_gai_family()  # callers replace it, to use IPv4 only
+            return socket.getaddrinfo(name, self.port, family, socket.SOCK_STREAM)
 
         try:
             found = look_up() if is_ipaddress(name) else resolving.in_time(look_up, slot, until)

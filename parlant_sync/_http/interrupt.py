@@ -58,12 +58,14 @@ class RunningRequest:
         "_sock",
         "_stopped",
         "deadline",
+        "for_polls",
         "pool",
         "seen",
         "sent",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_polls: bool = False) -> None:
+        self.for_polls = for_polls
         # Guards _sock against being closed between a look at it and its shutdown; held for no more than those, and
         # entered again where a signal handler comes in between.
         self._lock = threading.RLock()

@@ -26,9 +26,10 @@ def in_time(look_up: Callable[[], list[Any]], slot: RunningRequest, until: Deadl
             found.append(look_up())
         except Exception as error:
             found.append(error)
-        # Sent, not only closed: a process forked meanwhile has a copy of the descriptor.
+        # Shut down, not only closed: a process forked meanwhile has a copy of the descriptor. Nothing is sent: if
+        # nobody waits any more, that would be a SIGPIPE, which ends programs that do not ignore it.
         with its, contextlib.suppress(OSError):
-            its.send(b".")
+            its.shutdown(socket.SHUT_RDWR)
 
     with ours:
         try:

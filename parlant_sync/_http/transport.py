@@ -95,7 +95,7 @@ class PollConnection:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.session, self.wakeable = transport.poll_session()
-        self.slot = interrupt.RunningRequest()
+        self.slot = interrupt.RunningRequest(for_polls=True)
         self._last: dict[str, Any] | None = None
 
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> HttpAnswer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import signal
 import socket
 import sys
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import urllib3.util.connection
 from support.waiting import wait_until
 
 from parlant_sync import Client, Session, SessionClosed, TransportError
@@ -90,6 +93,82 @@ def test_without_a_thread_the_name_is_looked_up_all_the_same(
         patch.setattr(threading.Thread, "start", start)
         assert [agent.id for agent in client.agents()] == ["quick"]
     assert resolver.asked == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+def test_a_name_that_comes_too_late_does_not_end_a_program_that_sigpipe_ends(resolver: Resolver) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGPIPE, lambda number, frame: came.append(number))
+    try:
+        resolver.open.clear()
+        with Client(resolver.url, connect_timeout=0.1, request_timeout=0.1) as client:
+            with pytest.raises(TransportError):
+                client.agents()
+        late = [thread for thread in threading.enumerate() if thread.name == "parlant-sync-resolve"]
+        resolver.open.set()
+        for thread in late:
+            thread.join(10)
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+    assert late
+    assert came == []
+
+
+def test_hosts_are_found_in_the_way_that_the_caller_has_given_to_urllib3(
+    server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A common recipe, in place of a name server."""
+    connect, asked = urllib3.util.connection.create_connection, []
+
+    def create_connection(address: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(address)
+        return connect(("127.0.0.1", address[1]), *args, **kwargs)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
+    with Client(f"http://nowhere.invalid:{resolver.port}") as client:
+        assert [agent.id for agent in client.agents()] == ["quick"]
+    assert asked == [("nowhere.invalid", resolver.port)]
+
+
+def test_only_ipv4_is_asked_for_if_the_caller_has_told_urllib3_so(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one, for networks whose IPv6 leads nowhere."""
+    families, resolve = [], socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, family: int = 0, *args: Any, **kwargs: Any) -> Any:
+        families.append(family)
+        return resolve(host, port, family, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(urllib3.util.connection, "allowed_gai_family", lambda: socket.AF_INET)
+    with Client(server.base_url.replace("127.0.0.1", "localhost")) as client:
+        assert [agent.id for agent in client.agents()] == ["quick"]
+    assert set(families) == {socket.AF_INET}
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has this limit")
+@pytest.mark.parametrize("known", [True, False], ids=["known", "refused by the system"])
+def test_only_polls_limit_how_long_the_peer_takes_the_request(
+    known: bool, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A living server may take a long message slowly, and some systems (WSL 1) refuse the limit."""
+    limited: list[tuple[str, int]] = []
+
+    class Socket(socket.socket):
+        def setsockopt(self, *args: Any) -> None:
+            if args[:2] == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
+                self.getpeername()  # raises before it is connected: connecting has a time of its own
+                limited.append((threading.current_thread().name, args[2]))
+                if not known:
+                    raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+            super().setsockopt(*args)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with Client(server.base_url) as client:
+        session = client.create_session("quick")
+        assert session.send("hello", timeout=20).text == "echo: hello"
+        assert set(limited) == {(f"parlant-sync-poll-{session.id}", 30_000)}
 
 
 @contextlib.contextmanager
