@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 GOOD = ("answered", "empty", "human")
@@ -37,7 +37,7 @@ class TurnResult:
     moderation_tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self, dict_factory=_with_lists)
+        return _with_lists(self)
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> TurnResult:
@@ -104,7 +104,7 @@ class Result:
         return round(sum(turn.duration for turn in self.turns), 3)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self, dict_factory=_with_lists)
+        return {**_with_lists(self), "turns": [turn.to_json() for turn in self.turns]}
 
     @staticmethod
     def read(value: Mapping[str, Any]) -> Result:
@@ -130,9 +130,9 @@ class Result:
 _KEYS = re.compile(r"\b[0-9a-f]{32}\b")
 
 
-def _with_lists(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """As JSON has them: lists in place of tuples."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
+def _with_lists(value: TurnResult | Result) -> dict[str, Any]:
+    """Its fields as JSON has them: lists in place of tuples. Not ``asdict()``: that copies all that tools have given."""
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in vars(value).items()}
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -213,7 +213,11 @@ def run(
         results=files.results,
         journal=files.journal,
     )
-    return Batch(checked, found, lambda: Runner(plan, items, leftovers))
+    try:
+        return Batch(checked, found, lambda: Runner(plan, items, leftovers))
+    except RuntimeError:  # the system starts no thread for it: nothing was sent
+        files.discard()
+        raise
 
 
 def outlook(

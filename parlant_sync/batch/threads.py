@@ -71,9 +71,9 @@ class Requests:
         with contextlib.suppress(queue.Empty):
             while (news := self._news.get(block, timeout)) is not None:
                 block = False
-                if self._running.pop(news[2], None) is not None:
-                    self._start()
+                self._running.pop(news[2], None)
                 yield news
+                self._start()  # only now: what came counts, also if no thread can be started any more
 
     def interrupt(self) -> None:
         """``news`` waits no longer. Takes no lock; for any thread, and for a finalizer."""

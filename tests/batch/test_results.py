@@ -72,6 +72,15 @@ def test_a_result_survives_its_file() -> None:
         Result.read({"id": "a", "status": "fine"})
 
 
+def test_what_tools_gave_is_written_without_a_copy() -> None:
+    """It may be megabytes, and the thread that writes drives all rows."""
+    call, column = {"tool_id": "t", "result": {"data": [1, 2]}}, [1]
+    given = Result("x", "answered", turns=(TurnResult("m", "t", "answered", 1.0, (call,)),), columns={"c": column})
+    written = given.to_json()
+    assert written["turns"][0]["tool_calls"][0] is call
+    assert written["columns"]["c"] is column
+
+
 def test_the_same_problem_reads_the_same() -> None:
     key = "0123456789abcdef" * 2
     one = Result("a", "failed", session_id="s1", error=f"session s1 on http://x: no; find({key!r}) later")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import threading
 import time
@@ -1002,6 +1003,39 @@ def test_a_batch_without_a_single_thread_says_so(server: FakeServer, monkeypatch
     monkeypatch.setattr(threading.Thread, "start", start_none)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         list(ask(server))
+
+
+def test_an_answer_counts_though_no_further_thread_starts(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, itertools.count(1)
+
+    def start_two(thread: threading.Thread) -> None:
+        if thread.name.endswith("-request") and next(started) > 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    batch = ask(server, concurrency=1)  # the first row is opened and asked, the second not even opened
+    assert next(batch).text == "echo: question 0"
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(batch)
+
+
+def test_a_batch_that_cannot_begin_leaves_no_file_and_no_lock(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, path = threading.Thread.start, tmp_path / "r.jsonl"
+
+    def start_no_batch(thread: threading.Thread) -> None:
+        if thread.name == "parlant-sync-batch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_no_batch)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            ask(server, results=path)
+    assert list(tmp_path.iterdir()) == []
+    assert statuses(list(ask(server, results=path))) == {"answered": len(ROWS)}
 
 
 def test_no_thread_of_a_batch_outlives_it(server: FakeServer) -> None:
