@@ -131,7 +131,7 @@ _KEYS = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 def _with_lists(value: TurnResult | Result) -> dict[str, Any]:
-    """Its fields as JSON has them: lists in place of tuples. Not ``asdict()``: that copies all that tools have given."""
+    """Its fields, with lists as in JSON in place of tuples. Not ``asdict()``: that copies all that tools have given."""
     return {name: list(each) if isinstance(each, tuple) else each for name, each in vars(value).items()}
 
 

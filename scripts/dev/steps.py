@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 from dev import environments
 
-# pytest's exit code for "no test matched", which is no failure of one step.
-_NO_TESTS = 5
+# pytest's exit codes for "all were run, some failed", and "no test matched", which is no failure of one step.
+_SOME_FAILED, _NO_TESTS = 1, 5
+# Options with which a run that failed has left tests out.
+_STOPS_EARLY = ("-x", "--exitfirst", "--maxfail")
 # More failures than this are no matter of a busy machine.
 _MOST_RETRIED = 5
 
@@ -35,6 +37,14 @@ class Result(NamedTuple):
     ok: bool
     seconds: float
     counts: Counts = Counts()
+
+
+class Report(NamedTuple):
+    """What pytest's JUnit report says, with the names of the tests."""
+
+    counts: Counts
+    failed: tuple[str, ...] = ()
+    passed: frozenset[str] = frozenset()
 
 
 class Steps:
@@ -67,29 +77,32 @@ class Steps:
 
     def pytest(self, name: str, python: Path, arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Run pytest and count the tests by its JUnit report. A run that crashed counts as one failure."""
-        seconds, counts, failed = self._pytest(name, python, arguments, extra)
-        if self.retry_alone and len(failed) == counts.failed and 0 < counts.failed <= _MOST_RETRIED:
+        seconds, code, report = self._pytest(name, python, arguments, extra)
+        counts, failed = report.counts, report.failed
+        all_ran = code == _SOME_FAILED and not any(argument.startswith(_STOPS_EARLY) for argument in arguments)
+        if self.retry_alone and all_ran and len(failed) == counts.failed <= _MOST_RETRIED:
             one = ["-n", "0"] if "-n" in arguments else []
             alone = [*arguments, *one, "--last-failed", "--last-failed-no-failures", "none"]
-            more, again, _ = self._pytest(f"{name}: failed tests alone", python, alone, extra)
+            more, _, again = self._pytest(f"{name}: failed tests alone", python, alone, extra)
             seconds += more
-            if not again.failed and again.passed >= counts.failed:
+            # By name: which tests failed last is in a file that other runs of this clone write, too.
+            if not again.counts.failed and again.passed.issuperset(failed):
                 counts = counts._replace(passed=counts.passed + counts.failed, failed=0)
                 self.unsteady += failed
         self.results.append(Result(name, counts.failed == 0, seconds, counts))
 
     def _pytest(
         self, name: str, python: Path, arguments: Sequence[str], extra: Mapping[str, str] | None
-    ) -> tuple[float, Counts, list[str]]:
-        """The seconds it took, the counts, and the names of the failed tests as far as there is a report."""
+    ) -> tuple[float, int, Report]:
+        """The seconds it took, the exit code, and the report."""
         with tempfile.TemporaryDirectory(prefix="parlant-sync-test-") as folder:
-            report = Path(folder) / "report.xml"
-            command = [str(python), "-m", "pytest", f"--junit-xml={report}", "-o", "junit_logging=no", *arguments]
+            path = Path(folder) / "report.xml"
+            command = [str(python), "-m", "pytest", f"--junit-xml={path}", "-o", "junit_logging=no", *arguments]
             code, seconds = self._execute(name, command, extra)
-            counts, failed = _read_report(report)
-        if code not in (0, _NO_TESTS) and counts.failed == 0:
-            counts = counts._replace(failed=1)
-        return seconds, counts, failed
+            report = _read_report(path)
+        if code not in (0, _NO_TESTS) and report.counts.failed == 0:
+            report = report._replace(counts=report.counts._replace(failed=1))
+        return seconds, code, report
 
     def left_out(self, name: str, reason: str, *, ok: bool = True) -> None:
         """A step that was not started."""
@@ -126,23 +139,25 @@ class Steps:
         return "\n".join([*lines, str(self.counts)])
 
 
-def _read_report(report: Path) -> tuple[Counts, list[str]]:
-    """The counts, and the names of the failed tests."""
+def _read_report(path: Path) -> Report:
     try:
-        root = ElementTree.parse(report).getroot()
+        root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
-        return Counts(failed=1), []  # pytest did not live to write it
+        return Report(Counts(failed=1))  # pytest did not live to write it
     tests, failures, errors, skipped = (
         sum(int(suite.get(name, "0")) for suite in root.iter("testsuite"))
         for name in ("tests", "failures", "errors", "skipped")
     )
-    broken = [
-        f"{case.get('classname')}.{case.get('name')}"
-        for case in root.iter("testcase")
-        if case.find("failure") is not None or case.find("error") is not None
+    outcomes = [
+        (f"{case.get('classname')}.{case.get('name')}", {child.tag for child in case}) for case in root.iter("testcase")
     ]
     # A test whose teardown fails too is counted once as a test and twice as broken.
-    return Counts(max(0, tests - failures - errors - skipped), failures + errors, skipped), broken
+    counts = Counts(max(0, tests - failures - errors - skipped), failures + errors, skipped)
+    return Report(
+        counts,
+        failed=tuple(name for name, outcome in outcomes if outcome & {"failure", "error"}),
+        passed=frozenset(name for name, outcome in outcomes if not outcome & {"failure", "error", "skipped"}),
+    )
 
 
 def shown(command: Sequence[str], extra: Mapping[str, str] | None = None) -> str:

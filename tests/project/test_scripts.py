@@ -301,6 +301,46 @@ def test_failed_tests_run_once_more_alone(project: Path, text: str, ok: bool) ->
     assert ("passed alone: test_it.test_needs_a_second_run" in run.summary()) is ok
 
 
+ONE_FAILS = """
+def test_fails(): assert False
+def test_passes(): pass
+"""
+LATE_MODULE = """
+from pathlib import Path
+marker = Path(__file__).with_name("ran")
+ran = marker.exists()
+marker.touch()
+assert ran
+def test_passes(): pass
+"""
+# As another run in the same clone does: it writes down what has failed there.
+OTHER_RUN = """
+from pathlib import Path
+def pytest_unconfigure(config):
+    path = Path(config.rootpath, ".pytest_cache/v/cache/lastfailed")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"test_it.py::test_passes": true}')
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments"),
+    [
+        ({"test_it.py": SECOND_TIME + "def test_fails(): assert False"}, ["-x"]),
+        ({"test_it.py": LATE_MODULE, "test_others.py": "def test_fails(): assert False"}, []),
+        ({"test_it.py": ONE_FAILS, "conftest.py": OTHER_RUN}, []),
+    ],
+    ids=["stopped at the first", "a module that could not be imported", "two runs in one clone"],
+)
+def test_what_did_not_run_has_not_passed_alone(project: Path, files: dict[str, str], arguments: list[str]) -> None:
+    for name, text in files.items():
+        (project / name).write_text(text)
+    run = steps.Steps(retry_alone=True)
+    run.pytest("it", Path(sys.executable), ["-q", *arguments])
+    assert not run.ok
+    assert run.unsteady == []
+
+
 @pytest.mark.parametrize(("full", "expected"), [(False, [1, 2]), (True, [2, 3])])
 def test_every_test_is_in_exactly_one_part(project: Path, full: bool, expected: list[int]) -> None:
     parts = [f"not {testing.SLOW}", testing.SLOW]
