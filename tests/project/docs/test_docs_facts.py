@@ -57,7 +57,7 @@ def test_what_troubleshooting_quotes_is_said() -> None:
     assert [text for text in quoted if text not in sources] == []
 
 
-@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/compatibility.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["docs/reliability.md", "CONTRIBUTING.md"])
 def test_every_test_that_a_page_names_exists(page: str) -> None:
     text = (docs_blocks.ROOT / page).read_text("utf-8")
     files = {path.name: path.read_text("utf-8") for path in (docs_blocks.ROOT / "tests").rglob("test_*.py")}
