@@ -20,11 +20,14 @@ WAIT_LOCK = option(
     "--wait-lock", type=Seconds(), default=0, metavar="TIME", help="Wait this long for another run to end.  [0]"
 )
 _EXISTING = [
+    option("--session-id", metavar="ID", help="The session."),
+    option("--conversation", metavar="NAME", help="The session that send or post keeps under NAME."),
+    option("--agent-id", metavar="ID", help="The agent's id or name, if NAME is kept with several."),
+]
+_EXISTING_OR_NEW = [
     option("--session-id", metavar="ID", help="Continue this session."),
     option("--conversation", metavar="NAME", help="Continue the session kept under NAME; the first time, start it."),
     option("--agent-id", metavar="ID", help="The agent's id or name; not needed if there is only one."),
-]
-_NEW = [
     option("--renew", is_flag=True, help="If the server has forgotten NAME's session, start a new one."),
     option("--fresh", is_flag=True, help="Start a new session under NAME in any case."),
     option("--customer-id", metavar="ID", help="The customer who speaks.  [a guest]"),
@@ -35,12 +38,12 @@ _NEW = [
 
 def session_options(command: _F) -> _F:
     """For commands that talk: an existing session, a kept one, or a new one. They arrive as ``**options``."""
-    return _add(command, [*_EXISTING, *_NEW, STATE_DIR, WAIT_LOCK])
+    return _add(command, [*_EXISTING_OR_NEW, STATE_DIR, WAIT_LOCK])
 
 
 def existing_session_options(command: _F) -> _F:
-    """For commands that need a session that is there."""
-    return _add(command, [*_EXISTING, STATE_DIR, WAIT_LOCK])
+    """For commands that need a session that is there, and only read it: they wait for no lock."""
+    return _add(command, [*_EXISTING, STATE_DIR])
 
 
 def _add(command: _F, options: list[Callable[[_F], _F]]) -> _F:

@@ -44,6 +44,8 @@ def test_post_now_and_collect_the_reply_later(fake: Cli, parlant_server: FakeSer
     fake.run("reply", "--conversation", "c", "--key", "none").failed(6, "'none'", "sessions show")
     fake.run("post", "--key", "k", "x").failed(2, "--session-id or --conversation")
     fake.run("reply").failed(2, "say which session")
+    said = " ".join(fake.run("reply", "--help").out.split())
+    assert ("start it" in said, "--wait-lock" in said) == (False, False)  # it starts nothing, and needs no lock
 
 
 def test_send_with_a_key_posts_once(fake: Cli, parlant_server: FakeServer) -> None:
@@ -569,6 +571,17 @@ def test_doctor_shows_the_checks_of_healthz(fake: Cli, parlant_server: FakeServe
     body = json.dumps({"status": "unhealthy", "checks": {"store": "ok", "turns": {"status": "failing"}}})
     parlant_server.fail_next("GET /healthz", 200, body, times=None)
     assert "store: ok; turns: failing" in " ".join(fake.run("doctor").out.split())
+
+
+def test_doctor_warns_of_a_check_that_fails_although_the_server_calls_itself_healthy(
+    fake: Cli, parlant_server: FakeServer
+) -> None:
+    """The two are of two requests: the server may have become busy between them."""
+    parlant_server.agent("support")
+    body = json.dumps({"status": "healthy", "checks": {"event_loop": {"status": "unhealthy"}}})
+    parlant_server.fail_next("GET /healthz", 200, body, times=None)
+    checks = {check["name"]: check for check in fake.run("doctor", "-o", "json").json["checks"]}
+    assert (checks["server"]["state"], "event_loop: unhealthy" in checks["server"]["detail"]) == ("warning", True)
 
 
 def test_python_without_profiles_says_so() -> None:

@@ -8,7 +8,8 @@ import sys
 import pytest
 from support.cli_runs import Cli
 
-COMMANDS = ["send", "chat", "tail", "agents", "sessions", "doctor", "batch", "demo"]
+COMMANDS = ["send", "post", "reply", "trigger", "chat", "tail"]
+COMMANDS += ["agents", "sessions", "conversations", "doctor", "batch", "demo"]
 PAGES = [(), *((name,) for name in COMMANDS), *(("sessions", name) for name in ("list", "show", "create", "delete"))]
 
 

@@ -32,16 +32,8 @@ def _form(name: str, text: str) -> Callable[[_F], _F]:
 
 @click.command("report", cls=Command, formats=("text", "json", "markdown", "html"))
 @click.argument("results", shell_complete=lambda ctx, param, start: complete("file", start))
-@option(
-    "--markdown", "form", flag_value="markdown", from_environment=False, help="As Markdown, with a table of all rows."
-)
-@option(
-    "--csv",
-    "form",
-    flag_value="csv",
-    from_environment=False,
-    help="As a table for spreadsheets, with the input's columns.",
-)
+@_form("markdown", "As Markdown, with a table of all rows.")
+@_form("csv", "As a table for spreadsheets, with the input's columns.")
 @_form("html", "As one page that needs nothing else.")
 @_form("junit", "As a JUnit report, for CI.")
 @pass_app

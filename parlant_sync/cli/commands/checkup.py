@@ -32,6 +32,7 @@ from parlant_sync.cli.lookup import agent_called
 _PATIENCE = 5.0  # seconds for one connection, one probe
 _LONGEST = 10.0  # for one request, with all its retries
 _SLOW = 2.0
+_SICK = {"degraded", "unhealthy"}  # what a server's own checks may say
 _SOON = 14  # days that a certificate should still be good for
 
 
@@ -184,7 +185,7 @@ class Checkup:
         detail = f"{version}, {info.latency * 1000:.0f} ms for a small request"
         checks = _health_checks(client.base_url)
         detail += "".join(f"; {name}: {state}" for name, state in checks.items())
-        if not info.healthy:
+        if not info.healthy or not _SICK.isdisjoint(checks.values()):
             # Not a failure: 3.3 reports it for a while after each start, and works (WIRE.md).
             return Check(
                 "server",

@@ -176,8 +176,9 @@ def out_of_time(
         return CommandError(UNREACHED, f"{said}; look for the answer later: {rest}")
     begun = "the agent was still working"
     if not error.partial.events:
-        begun = "the agent had not begun"
-        if customer is not None:  # servers create the session of an unknown one, and never answer in it (WIRE.md)
+        manual = session.mode == "manual"
+        begun = "the session is in manual mode and no human has answered" if manual else "the agent had not begun"
+        if not manual and customer is not None:  # servers create the session of an unknown one, and never answer in it (WIRE.md)
             begun += f"; is customer {customer!r} known to the server?"
     said = f"no complete answer within {timeout:g} s ({begun})"
     return CommandError(TIMED_OUT, f"{said}; give a longer --timeout, or watch it: {rest}")

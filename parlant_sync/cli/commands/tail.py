@@ -94,12 +94,19 @@ def tail(
         raise usage("give --exec or --forward-to, not both")
     if forward_to is not None and not forward_to.startswith(("http://", "https://")):
         raise usage(f"--forward-to {forward_to!r} must begin with http:// or https://")
+    passes_on = command is not None or forward_to is not None
+    for name in ("delivery_timeout", "retries", "dead_letter"):
+        if typed(name) and not passes_on:
+            raise usage(f"--{name.replace('_', '-')} goes with --exec or --forward-to")
+    for name, shown_as in (("labels", "--label"), ("polls", "--polls")):
+        if typed(name) and not all_sessions:
+            raise usage(f"{shown_as} goes with --all-sessions")
     if lines is not None and since is not None and typed("lines") == typed("since"):
         raise usage("give -n or --since, not both")
     start = _Start(lines, _since(since))
     shown = _Shown(_names("--kinds", kinds, KINDS), _names("--sources", sources, SOURCES), not no_preambles, text_only)
     put: _Put = _print_text if text_only else _printer(app, all_sessions)
-    if command is not None or forward_to is not None:
+    if passes_on:
         deliver = (
             forward.to_command(command, delivery_timeout)
             if command is not None
