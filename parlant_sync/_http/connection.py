@@ -229,7 +229,7 @@ class PublishingConnection:
             return NameResolutionError(self.host, me, error)
         if isinstance(error, TimeoutError):
             return ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
-        return NewConnectionError(me, f"Failed to establish a new connection: {error}")
+        return NewConnectionError(me, error.strerror or str(error))
 
     def connect(self) -> None:
         """Promise: only bytes of the request itself make its delivery uncertain, not those of a proxy's CONNECT."""

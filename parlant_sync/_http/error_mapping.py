@@ -25,7 +25,7 @@ _UNCONNECTED = (
     urllib3.exceptions.ConnectTimeoutError,
     urllib3.exceptions.NewConnectionError,  # NameResolutionError is one, too
 )
-# Each says that there is no way to make one: of an address, or a kind of proxy.
+# Each says that none can be made: the address is not a URL, or nothing here speaks its scheme.
 _NO_WAY = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
 _PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
 _UNTRUSTED = (ssl.SSLCertVerificationError, CertificateError)
@@ -47,8 +47,8 @@ def no_answer(
     answer with anything in any place.
     """
     what = f"{method} {base_url}{path}"
-    # What is wrong with a header of ours, or an address, is found before anything goes. None of these is ever a cause:
-    # they quote the header, and the address with its password.
+    # A wrong header or address is found before anything is sent. These errors never become a cause: they quote the
+    # header, or the address with its password.
     if not sent and isinstance(error, requests.exceptions.InvalidProxyURL):
         return errors.ConfigurationError(
             f"{what}: the address of the proxy is not a URL; check proxies=, or $HTTPS_PROXY"
@@ -76,7 +76,7 @@ def no_answer(
     if not any(redaction.redact(text, secrets) != text for each in chain for text in (str(each), repr(each))):
         failed.__cause__ = innermost  # what urllib3 and requests have wrapped around it says the same again
     for each in chain:
-        # Reports of errors show the variables of each frame, and what an exception holds: our headers, in both.
+        # Error reports show the variables of each frame and the attributes of each exception: both hold our headers.
         each.__traceback__ = each.__cause__ = each.__context__ = None
         if isinstance(each, requests.RequestException):
             each.request = each.response = None

@@ -35,7 +35,7 @@ here = _Here()
 
 
 def real(sock: Any) -> socket.socket | None:
-    """The socket itself: what urllib3 makes of TLS inside of TLS only holds one."""
+    """The socket itself. What urllib3 uses for TLS inside TLS is no socket, but holds one."""
     while sock is not None and not isinstance(sock, (socket.socket, _REAL)):
         sock = getattr(sock, "socket", None)
     found: socket.socket | None = sock
@@ -82,7 +82,7 @@ class RunningRequest:
         self.pool: Any = None  # a poller's own connections (``Adapter``)
 
     def rearm(self) -> None:
-        """Forget earlier kicks. Before the caller looks at what a kick would tell it, or that kick is lost."""
+        """Forget earlier kicks. Look at what a kick would tell you after this: in the other order it is lost."""
         self._kicked = False
 
     def __enter__(self) -> RunningRequest:

@@ -310,8 +310,8 @@ class Poller:
         except (Exception, SystemExit) as error:
             if is_final(error):
                 raise
-            # Of the network, the server, a proxy; or of a token callable, an auth object or a logging handler, which
-            # may raise anything. None of them ends the poller.
+            # It comes from the network, the server or a proxy; or from a token callable, an auth object or a logging
+            # handler, which may raise anything. None of them ends the poller.
             if not self.stop_signal.is_set():
                 self._failed(error)
             return False

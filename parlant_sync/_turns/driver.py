@@ -296,7 +296,7 @@ class TurnDriver:
         if counts.consecutive_failures and counts.last_error is not None:
             return f"the session cannot be read: {counts.last_error}"
         if self.tracker.trace is not None:
-            return "the agent was still at it"
+            return "the agent was still working"
         try:
             info = self._api.read_session(self.session_id, deadline=Deadline(_LAST_LOOK), attempts=1)
         except errors.ParlantSyncError as error:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event
 
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:
-# after a `ready` that may be the end, or only the end of a preamble that there is not; and after a `cancelled`
-# that may be an older turn's
+# after a `ready` that may end the turn, or only the part for a preamble, which this turn left out; and after a
+# `cancelled` that may be an older turn's
 EMPTY_QUIET = 3.0
 HOOK_QUIET = 10.0  # after the message of a hook, which may have stopped the engine
 TOOL_QUIET = 10.0  # after a `ready` while tools may run: a tool's, or the end of a turn that called none

@@ -29,7 +29,7 @@ def usage(message: str) -> CommandError:
 
 
 def exit_code(error: BaseException) -> int:
-    """API.md's table."""
+    """The table in docs/command-line.md."""
     if isinstance(error, (CommandError, Terminated)):
         return error.exit_code
     for kinds, code in _CODES:
@@ -102,7 +102,7 @@ def is_gone(error: errors.NotFoundError, wanted: str) -> bool:
 def is_page(error: errors.ApiError) -> bool:
     """Whether a proxy answered in place of Parlant, as during maintenance: that may be over in a moment.
 
-    Three of its answers stay: it asks for a token, or says that the server has moved for good.
+    Three of its answers are final: 401 (it asks for a token), 301 and 308 (the server has moved for good).
     """
     return not error.from_parlant and error.status not in (301, 308, 401)
 

@@ -1,4 +1,4 @@
-"""Every exit code of API.md but 9 (``batch``) and those of signals, each with one line that says what to do."""
+"""Every exit code but 9 (``batch``) and those of signals, each with one line that says what to do."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_3_a_server_that_fails_in_the_middle_of_a_turn(
     done.failed(3, words, "was posted", f"parlant-sync tail --session-id {session} --since 1")
 
 
-def test_4_a_session_in_manual_mode_is_told_as_one(fake: Cli, parlant_server: FakeServer) -> None:
+def test_4_a_session_in_manual_mode_says_so(fake: Cli, parlant_server: FakeServer) -> None:
     parlant_server.agent("support")
     session = parlant_server.create_session("support")
     parlant_server.set_mode(session, "manual")

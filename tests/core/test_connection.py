@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import socket
@@ -155,6 +156,14 @@ def test_a_name_that_cannot_be_resolved(failure: Exception | None, monkeypatch: 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with Client("http://nowhere.test") as client, pytest.raises((TransportError, ConfigurationError)):
         ask(client)
+
+
+def test_why_nobody_is_reached_is_said_as_the_system_says_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with Client(url) as client, pytest.raises(TransportError) as caught:
+        ask(client)
+    assert str(caught.value).startswith(f"POST {url}/x: {os.strerror(errno.ECONNREFUSED)}; ")
 
 
 def test_a_label_that_is_too_long() -> None:

@@ -115,7 +115,7 @@ def test_an_empty_turn_before_the_answers_part(each: tuple[FakeServer, Client]) 
 
 def test_a_hook_that_stops_the_engine_silently_leaves_only_the_deadline(server: FakeServer, session: Session) -> None:
     server.agent("a").hook_stops()
-    with pytest.raises(TurnTimeout, match="was still at it"):
+    with pytest.raises(TurnTimeout, match="was still working"):
         session.send("q", timeout=1.0)
 
 

@@ -196,7 +196,7 @@ def test_a_trigger_out_of_time_tells_of_its_failed_request(
 def test_a_trigger_whose_turn_runs_does_not_tell_of_its_failed_request(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("spoken").after(30)
     server.fail_next("POST /events", 502, stored=True)
-    with pytest.raises(TurnTimeout, match="the agent was still at it") as caught:
+    with pytest.raises(TurnTimeout, match="the agent was still working") as caught:
         session.trigger("greet them", timeout=2)
     cause = caught.value.__cause__
     assert "502" not in str(caught.value)

@@ -505,7 +505,7 @@ def test_the_next_turn_that_was_not_over_in_time_is_given_whole_later(server: Fa
     server.agent("a").replies("first", then="second").waits("g", at="then")
     server.say(session.id, "theirs")
     server.reached("g")
-    with pytest.raises(TurnTimeout, match="still at it"):
+    with pytest.raises(TurnTimeout, match="still working"):
         session.next_turn(timeout=0.3)
     server.release("g")
     assert session.next_turn(timeout=10).text == "first\n\nsecond"

@@ -102,7 +102,7 @@ PROPERTIES = {
     "Event": "id kind source trace_id created data metadata "
     "message status stage participant is_preamble is_partial tool_calls flagged moderation_tags",
 }
-# Attributes that are no properties, and what is public though not of API.md: that, too, goes only by a decision.
+# Attributes that are no properties, and names that no page has: they, too, go only by a decision.
 MORE = {
     "Client": "base_url",
     "Session": "",
@@ -161,7 +161,7 @@ def member(name: str) -> Any:
 
 
 def signature(name: str) -> str:
-    """As in API.md: names, kinds and defaults, without annotations and self."""
+    """Names, kinds and defaults, without annotations and self."""
     parameters = []
     for parameter in inspect.signature(member(name)).parameters.values():
         if parameter.name == "self":

@@ -178,7 +178,8 @@ def out_of_time(
     if not error.partial.events:
         manual = session.mode == "manual"
         begun = "the session is in manual mode and no human has answered" if manual else "the agent had not begun"
-        if not manual and customer is not None:  # servers create the session of an unknown one, and never answer in it (WIRE.md)
+        # Servers create the session of an unknown customer, and never answer in it (WIRE.md).
+        if not manual and customer is not None:
             begun += f"; is customer {customer!r} known to the server?"
     said = f"no complete answer within {timeout:g} s ({begun})"
     return CommandError(TIMED_OUT, f"{said}; give a longer --timeout, or watch it: {rest}")
