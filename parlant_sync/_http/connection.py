@@ -191,13 +191,12 @@ class PublishingConnection:
     def _addresses(self, slot: RunningRequest, until: Deadline) -> list[Any]:
         """Promise: a slow resolver costs no more than the time for connecting, and a stop does not wait for it."""
         name = self._dns_host.strip("[]")
-
-        def look_up() -> list[Any]:
-            family = urllib3_connecting.allowed_gai_family()  # callers replace it, to use IPv4 only
-            return socket.getaddrinfo(name, self.port, family, socket.SOCK_STREAM)
-
+        family = urllib3_connecting.allowed_gai_family()  # callers replace it, to use IPv4 only
         try:
-            found = look_up() if is_ipaddress(name) else resolving.in_time(look_up, slot, until)
+            if is_ipaddress(name):
+                found = socket.getaddrinfo(name, self.port, family, socket.SOCK_STREAM)
+            else:
+                found = resolving.addresses(name, self.port, family, slot, until)
         except UnicodeError:
             raise LocationParseError(f"'{name}', label empty or too long") from None
         except OSError as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import urllib3.util.connection
 from support.waiting import wait_until
 
 from parlant_sync import Client, Session, SessionClosed, TransportError
+from parlant_sync._http import resolving
 from parlant_sync.testing import FakeServer
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere shutdown() does not end a connect()")
@@ -54,6 +57,7 @@ def resolver(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
     monkeypatch.setattr(socket, "getaddrinfo", made)
     yield made
     made.open.set()
+    wait_until(lambda: not _helpers())
 
 
 @pytest.mark.parametrize("timeout", [0.6, 1.0])
@@ -95,6 +99,60 @@ def test_without_a_thread_the_name_is_looked_up_all_the_same(
     assert resolver.asked == 1
 
 
+def _helpers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "parlant-sync-resolve"]
+
+
+def test_while_a_resolver_is_silent_requests_share_one_thread_and_its_answer(
+    server: FakeServer, resolver: Resolver
+) -> None:
+    """Sessions may be many, and each tries again and again."""
+    resolver.open.clear()
+    with Client(resolver.url, connect_timeout=0.05, request_timeout=0.05) as hasty:
+        for _ in range(5):
+            with pytest.raises(TransportError, match="no connection in time"):
+                hasty.agents()
+    assert resolver.asked == 1
+    (look_up,) = resolving._under_way.values()
+    assert look_up.waiting == []  # who has given up has left no descriptor there
+    with Client(resolver.url, connect_timeout=10) as patient, ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(patient.agents) for _ in range(4)]
+        wait_until(lambda: len(look_up.waiting) == 4)
+        assert len(_helpers()) == 1
+        resolver.open.set()
+        assert [[agent.id for agent in answer.result(10)] for answer in answers] == [["quick"]] * 4
+    assert resolver.asked == 1
+    wait_until(lambda: not resolving._under_way)
+
+
+def test_a_name_is_asked_for_again_if_its_look_up_is_old(
+    server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resolver may be back, and the old look-up never end."""
+    monkeypatch.setattr(resolving, "_SHARED_FOR", 0)
+    resolver.open.clear()
+    with Client(resolver.url, connect_timeout=0.05, request_timeout=0.05) as client:
+        for _ in range(2):
+            with pytest.raises(TransportError, match="no connection in time"):
+                client.agents()
+    assert resolver.asked == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_does_not_wait_for_a_look_up_of_its_parent(
+    server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver.open.clear()
+    with Client(resolver.url, connect_timeout=0.05, request_timeout=0.05) as client:
+        with pytest.raises(TransportError):
+            client.agents()
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # a child, which has a copy of all but the thread
+    with Client(resolver.url, connect_timeout=0.05, request_timeout=0.05) as client:
+        with pytest.raises(TransportError):
+            client.agents()
+    assert resolver.asked == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 def test_a_name_that_comes_too_late_does_not_end_a_program_that_sigpipe_ends(resolver: Resolver) -> None:
     came: list[int] = []
@@ -104,7 +162,7 @@ def test_a_name_that_comes_too_late_does_not_end_a_program_that_sigpipe_ends(res
         with Client(resolver.url, connect_timeout=0.1, request_timeout=0.1) as client:
             with pytest.raises(TransportError):
                 client.agents()
-        late = [thread for thread in threading.enumerate() if thread.name == "parlant-sync-resolve"]
+        late = _helpers()
         resolver.open.set()
         for thread in late:
             thread.join(10)
@@ -171,6 +229,20 @@ def test_only_polls_limit_how_long_the_peer_takes_the_request(
         assert set(limited) == {(f"parlant-sync-poll-{session.id}", 30_000)}
 
 
+def test_a_look_up_whose_start_was_interrupted_holds_up_nobody(
+    server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with Client(resolver.url, request_timeout=2) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(KeyboardInterrupt):
+                client.agents()
+        assert [agent.id for agent in client.agents()] == ["quick"]
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port whose queue is full: connecting to it goes on until its time is over."""
@@ -211,7 +283,10 @@ def _closed_while(client: Client, session: Session, under_way: Callable[[], bool
     assert [type(error) for error in raised] == [SessionClosed]
 
 
-def test_close_does_not_wait_for_a_name(server: FakeServer, resolver: Resolver) -> None:
+def test_close_does_not_wait_for_a_name(
+    server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "_SHARED_FOR", 0)  # so that each of them asks
     client = Client(resolver.url, connect_timeout=30, request_timeout=60)
     session = client.session(server.create_session("quick"), since="beginning")
     client._transport.reconnect()
