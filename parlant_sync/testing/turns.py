@@ -153,7 +153,7 @@ class Turn:
     async def _play(self) -> None:
         plan = self._plan
         if plan.refusal is not None:
-            raise RuntimeError("cost control, refuses(), begins with Parlant 4.0")
+            raise RuntimeError("refuses() is cost control, which only Compass has, an engine of Parlant 4.0")
         if plan.fails_at == "preamble" and self._makes_preamble:
             await self._hold("start")
             await self._typing()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,6 +45,16 @@ class SharedServer:
     streaming: bool
     home: str
 
+    @property
+    def listens(self) -> bool:
+        """Whether it is still there: it ends with the process that started it, which may have crashed."""
+        host, _, port = self.base_url.rpartition("/")[2].partition(":")
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+        except OSError:
+            return False
+        return True
+
     def release(self, gate: str) -> None:
         """Open *gate*, which a message with ``[gate=...]`` waits at, for good."""
         folder = Path(self.home, "gates")
@@ -64,7 +75,7 @@ class SharedServers:
     def get(self, policy: Policy = "development") -> SharedServer:
         if not self._known:
             self._using.acquire()
-        if policy not in self._known:
+        if policy not in self._known or not self._known[policy].listens:
             self._known[policy] = self._find_or_start(policy)
         return self._known[policy]
 
@@ -72,14 +83,15 @@ class SharedServers:
         note = self._folder / f"{policy}.json"
         self._starting.acquire(None)
         try:
-            if not note.exists():
+            found = SharedServer(**json.loads(note.read_text("utf-8"))) if note.exists() else None
+            if found is None or not found.listens:
                 server = DemoServer(python=need_a_server(), test_agents=True, policy=policy).start()
                 self._started.append(server)
                 found = SharedServer(
                     server.base_url, server.version, dict(server.agents), server.streaming, str(server.home)
                 )
                 note.write_text(json.dumps(asdict(found)), "utf-8")
-            return SharedServer(**json.loads(note.read_text("utf-8")))
+            return found
         finally:
             self._starting.release()
 

@@ -124,11 +124,12 @@ def test_cost_control(api):
     assert 50 < wait.total_seconds() <= 60
 
 
-def test_cost_control_begins_here(serve):
-    api = serve("3.3")
-    api.server.agent("support").refuses()
+@pytest.mark.parametrize("version", ["3.3", "4.0"])
+def test_only_compass_has_cost_control(serve, version):
+    api = serve(version)
+    api.server.agent("support", engine="alpha").refuses()
     error = api.turn(api.session(), "hi")[-1]
-    assert "begins with Parlant 4.0" in error["data"]["data"]["exception"]
+    assert "which only Compass has, an engine of Parlant 4.0" in error["data"]["data"]["exception"]
 
 
 def test_unknown_customers_are_refused_at_once(api):
