@@ -113,7 +113,7 @@ class Runner:
                 try:
                     self._loop()
                 finally:
-                    # Before the client goes: a task that begins in this process after that would make one of its own.
+                    # Nobody waits for them any more; those that an executor begins all the same find the client gone.
                     for future in list(self._handed):
                         future.cancel()
                     self._record()

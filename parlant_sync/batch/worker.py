@@ -208,8 +208,9 @@ def _said(error: ps.ParlantSyncError) -> str:
 # -- in a worker process
 
 # The clients of batches that run in this process, by its id and the run's name: their tasks, in threads of an executor,
-# use them. Not to be used by a forked child.
-_serving: dict[tuple[int, str], ps.Client] = {}
+# use them. None: the batch has ended, and a task that its executor begins after that has nothing to do. Not to be used
+# by a forked child.
+_serving: dict[tuple[int, str], ps.Client | None] = {}
 
 
 @contextmanager
@@ -220,14 +221,15 @@ def serving(run: str, client: ps.Client) -> Iterator[None]:
     try:
         yield
     finally:
-        del _serving[place]
+        _serving[place] = None
 
 
 def remote(config: Config, task: Task) -> Answer:
     """``ask()`` with the one client of this process. A repetition does no harm: the task's message is posted."""
     assert task.event is not None
-    client = _serving.get((os.getpid(), task.run)) or _client_of_process(os.getpid(), pickle.dumps(config))
-    return ask(client, task)
+    place = (os.getpid(), task.run)
+    client = _serving[place] if place in _serving else _client_of_process(os.getpid(), pickle.dumps(config))
+    return ask(client, task) if client is not None else Answer("closed")
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -924,15 +925,38 @@ def test_processes(server: FakeServer, tmp_path: Path) -> None:
 
 
 def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> None:
-    """More rows than threads: one of those behind would find the client gone, and make one that nobody closes."""
+    """More rows than threads: those behind would hold up the executor's next tasks."""
     server.agent("a").waits("never")
     with ThreadPoolExecutor(1) as executor:
         with ask(server, executor=executor, timeout=300) as batch:
             server.reached("never", 4)
             handed = batch._runner._handed
-        assert not worker._serving
-        assert worker._client_of_process.cache_info().currsize == 0
         assert sum(future.cancelled() for future in handed) == 3
+
+
+def test_a_task_that_begins_after_the_end_asks_nothing_and_makes_no_client(server: FakeServer) -> None:
+    """As on a cluster in this process, where a cancellation takes its time."""
+    begun, ended, made = threading.Event(), threading.Event(), worker._client_of_process.cache_info().currsize
+
+    def later(call: Callable[..., Any], *arguments: Any) -> Any:
+        begun.set()
+        assert ended.wait(20)
+        return call(*arguments)
+
+    class Late(ThreadPoolExecutor):
+        def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+            self.task = super().submit(later, call, *arguments, **options)
+            return self.task
+
+    server.agent("a").waits("never")
+    with Late(1) as executor:
+        with ask(server, ["hi"], executor=executor, timeout=5):
+            assert begun.wait(20)
+        server.forget_requests()
+        ended.set()
+        assert executor.task.result(20).status == "closed"
+    assert server.requests == []
+    assert worker._client_of_process.cache_info().currsize == made
 
 
 @pytest.mark.timeout(60)
