@@ -157,6 +157,8 @@ def _csv(
         fitting = [each for each, names in headers.items() if {"message", "messages"} & set(names)]
         if not fitting:
             found = max(headers.values(), key=len)
+            if not found:
+                raise ConfigurationError(f"{name}: no columns; the first row must name them, one of them message")
             columns = ", ".join(map(repr, found[:10]))
             if message_column is not None:
                 raise ConfigurationError(f"{name}: no column {message_column!r} in its first row; it has {columns}")

@@ -221,6 +221,14 @@ def test_what_spreadsheets_export(tmp_path: Path, content: bytes, messages: list
     assert found.unused == []
 
 
+@pytest.mark.parametrize("content", ["", "\n\n", " \n"])
+def test_a_table_without_anything(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match="no columns; the first row must name them, one of them message$"):
+        read_file(path)
+
+
 def test_what_is_ambiguous_can_be_said(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_bytes("no|Frage|message\n1|Wo ist das Caf\xe9?|x\n".encode("cp1252"))
