@@ -6,11 +6,16 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from parlant_sync.cli import state as statefiles
+from parlant_sync.cli.commands import demo
 from parlant_sync.cli.errors import CommandError
 from parlant_sync.cli.output import one_line, to_json, visible
 from parlant_sync.cli.terminal import Paragraphs, width
@@ -168,3 +173,14 @@ def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for unusable in ("", "relative"):
         monkeypatch.setenv("XDG_STATE_HOME", unusable)
         assert statefiles.default_directory() == Path.home() / ".local/state/parlant-sync"
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
+@pytest.mark.timeout(30)
+def test_the_watch_over_the_demo_server_ends_where_its_exit_status_was_taken_already() -> None:
+    """After Ctrl-C the launcher takes it, perhaps before the thread that watches has begun to wait."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    ended: Any = SimpleNamespace(pid=process.pid, log="")
+    with pytest.raises(CommandError, match="ended by itself"):
+        demo._wait_for_end(ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -120,8 +121,9 @@ def _wait_for_end(server: DemoServer) -> None:
     def watch() -> None:
         pid = server.pid
         if pid is not None and hasattr(os, "waitid"):
-            # Looks without taking the exit status away, which the launcher wants.
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            # Looks without taking the exit status away, which the launcher wants. After a signal it may have it already.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             ended.set()
 
     # Daemon: a signal ends the command while this still waits for the server.
