@@ -225,7 +225,7 @@ def test_what_spreadsheets_export(tmp_path: Path, content: bytes, messages: list
 def test_a_table_without_anything(tmp_path: Path, content: str) -> None:
     path = tmp_path / "in.csv"
     path.write_text(content)
-    with pytest.raises(ConfigurationError, match="no columns; the first row must name them, one of them message$"):
+    with pytest.raises(ConfigurationError, match="no columns; the first row must name them"):
         read_file(path)
 
 

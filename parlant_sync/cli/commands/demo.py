@@ -121,7 +121,7 @@ def _wait_for_end(server: DemoServer) -> None:
     def watch() -> None:
         pid = server.pid
         if pid is not None and hasattr(os, "waitid"):
-            # Looks without taking the exit status away, which the launcher wants. After a signal it may have it already.
+            # Looks without taking the exit status away, which the launcher wants. After a signal it may have it.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             ended.set()
