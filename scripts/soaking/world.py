@@ -52,7 +52,8 @@ class Ledger:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, number of the text) -> what came of it
-    evidence: dict[tuple[str, str], str] = field(default_factory=dict)  # of those that got no reply
+    # Of turns without a reply, but not of uncertain ones, which nothing can contradict.
+    evidence: dict[tuple[str, str], str] = field(default_factory=dict)
     events: int = 0
     missed: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)  # events given twice, messages stored twice
@@ -189,8 +190,8 @@ class World:
         except TurnTimeout as error:
             outcome = "timeout" if posted or error.event else "timeout, not posted"
             self.ledger.note(session.id, text, outcome, told(error))
-        except DeliveryUncertain as error:
-            self.ledger.note(session.id, text, "uncertain", told(error))
+        except DeliveryUncertain:
+            self.ledger.note(session.id, text, "uncertain")
         except ParlantSyncError as error:
             self.ledger.note(session.id, text, f"not sent: {type(error).__name__}", told(error))
             if posted:
