@@ -92,11 +92,11 @@ def names_a_path(pytest_arguments: Sequence[str]) -> bool:
 
 
 def side_by_side(pytest_arguments: Sequence[str]) -> list[str]:
-    """Four tests at a time: most wait for a server or a process more than they compute."""
+    """Six tests at a time: most wait for a server or a process more than they compute."""
     alone = ("-n", "-s", "--pdb", "--capture=no", "--co", "--collect-only")
     if names_a_path(pytest_arguments) or any(argument.startswith(alone) for argument in pytest_arguments):
         return []
-    return ["-n", "4"]
+    return ["-n", "6"]
 
 
 def run(options: argparse.Namespace, pytest_arguments: Sequence[str]) -> Steps:
