@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import json
 import os
@@ -112,7 +113,7 @@ def talk(url: str, version: int, log: list[str], changed: Path | None = None) ->
             os.utime(changed, (2e9 + time.monotonic(),) * 2)
         try:
             return bool(get(f"{url}/version")["version"] == version)
-        except OSError:  # it is not up yet, or just ending
+        except (OSError, ValueError, http.client.HTTPException):  # it is not up yet, or just ending
             return False
 
     wait_until(runs, lambda: "".join(log), timeout=60)
