@@ -114,7 +114,7 @@ class RateLimiter:
             return max(0.0, self._paused_until - now, self._next - now if self._gap else 0.0)
 
     def pause_left(self) -> float:
-        """Seconds that are left of the pause after a 429; 0.0 if there is none."""
+        """Seconds left of the pause after a 429; 0.0 without a pause."""
         with self._lock:
             return max(0.0, self._paused_until - self._clock())
 

@@ -16,16 +16,16 @@ _SHARED_FOR = 5.0
 
 
 class _LookUp:
-    """One that is under way. No lock: single operations, each whole by itself."""
+    """A look-up that is under way. It has no lock: the operations on its list are atomic."""
 
     def __init__(self) -> None:
         self.joinable = Deadline(_SHARED_FOR)
         self.found: list[Any] | BaseException | None = None
-        self.waiting: list[socket.socket] = []  # closed by whoever takes them out
+        self.waiting: list[socket.socket] = []  # the one who takes a socket out closes it
 
     def end(self, found: list[Any] | BaseException) -> None:
         self.found = found
-        while self.waiting:  # whoever comes from now on sees what was found
+        while self.waiting:  # a request that joins from now on sees ``found``
             # Shut down, not only closed: a process forked meanwhile has a copy of the descriptor. Nothing is sent: that
             # could be a SIGPIPE, which ends programs that do not ignore it.
             with contextlib.suppress(IndexError, OSError), self.waiting.pop() as its:

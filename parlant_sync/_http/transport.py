@@ -172,6 +172,8 @@ class Transport:
 
     def poll_session(self) -> tuple[requests.Session, bool]:
         """The same for a poller: one of ours serves all of them, each with connections of its own."""
+        if self._pid != os.getpid():
+            self.drop_inherited()
         if self.settings.session_factory is not None:
             return self._new_session(connections=1)
         if self._closed:

@@ -69,7 +69,7 @@ class Batch:
         return result
 
     def next(self, timeout: float | None = None) -> Result | None:
-        """The next result; None if there is none after ``timeout`` seconds. Raises StopIteration at the end."""
+        """The next result, or None if none comes within ``timeout`` seconds. Raises StopIteration at the end."""
         if self._seconds is not None:
             raise StopIteration
         try:

@@ -92,7 +92,7 @@ class SessionControls:
         return self._loop.call(lambda: {s.id: s.dto() for s in self._store.sessions.values()})
 
     def create_session(self, agent_id: str, customer_id: str = "guest", *, title: str | None = None) -> str:
-        """Makes a session (and its agent, if there is none of that id) and returns its id."""
+        """Makes a session and returns its id. Makes the agent, too, if the server has none with that id."""
         self.agent(agent_id)
         return self._loop.call(lambda: self._store.create(agent_id, customer_id, title, {}).id)
 

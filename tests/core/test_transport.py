@@ -437,6 +437,14 @@ def test_a_fork_that_ran_no_hook_of_python_uses_no_connection_of_the_parent(
     assert client._transport._pid == os.getpid()
 
 
+def test_a_fork_that_ran_no_hook_of_python_shares_no_poll_session_with_the_parent(client: Client) -> None:
+    """Its adapter has a lock that a thread of the parent may hold."""
+    transport = client._transport
+    parents, _ = transport.poll_session()
+    transport._pid = -1
+    assert transport.poll_session()[0] is not parents
+
+
 def test_an_interrupt_at_the_end_of_a_request(
     mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
