@@ -373,6 +373,8 @@ def test_a_table_its_report_and_what_got_worse(server: FakeServer, command: Comm
     for given in (["report", new, "-o", "json"], ["-o", "json", "report", new]):
         assert json.loads(command(*given)[1])["not_as_expected"] == 1
     assert "<testcase" in command("report", new, "--junit")[1]
+    code, _, err = command("report", new, "--csv", "--html")
+    assert (code, err) == (2, "parlant-sync: --csv and --html are two forms of one report; choose one\n")
     assert command("report", table)[0] == 2
     assert command("report", tmp_path / "none")[0] == 2
 

@@ -336,6 +336,10 @@ def test_the_list_of_sessions(fake: Cli, parlant_server: FakeServer) -> None:
     assert len(fake.run("sessions", "list", "--limit", "0").out.splitlines()) == 60
     assert len(fake.run("sessions", "list", "-o", "json").json_lines) == 60
     assert len(fake.run("sessions", "list", "--search", "T59").out.splitlines()) == 1
+    one_agent = fake.run("sessions", "list", "--limit", "0", env={"PARLANT_AGENT_ID": "a"})
+    assert len(one_agent.out.splitlines()) == 30
+    assert "only sessions of agent 'a', which the environment or the profile names" in one_agent.err
+    assert "only sessions" not in fake.run("sessions", "list", "--agent-id", "a").err
 
 
 # -- tail

@@ -27,7 +27,7 @@ def _load(path: str) -> reports.Report:
 
 
 def _form(name: str, text: str) -> Callable[[_F], _F]:
-    return option(f"--{name}", "form", flag_value=name, from_environment=False, help=text)
+    return option(f"--{name}", is_flag=True, from_environment=False, help=text)
 
 
 @click.command("report", cls=Command, formats=("text", "json", "markdown", "html"))
@@ -37,7 +37,7 @@ def _form(name: str, text: str) -> Callable[[_F], _F]:
 @_form("html", "As one page that needs nothing else.")
 @_form("junit", "As a JUnit report, for CI.")
 @pass_app
-def report(app: App, /, results: str, form: str | None) -> None:
+def report(app: App, /, results: str, **forms: bool) -> None:
     """Report the results of a batch: counts, times, problems.
 
     RESULTS is the file that batch --results has written; the batch may
@@ -47,8 +47,11 @@ def report(app: App, /, results: str, form: str | None) -> None:
       parlant-sync batch report answers.jsonl
       parlant-sync batch report answers.jsonl --html > answers.html
     """
+    chosen = [name for name, given in forms.items() if given]
+    if len(chosen) > 1:
+        raise usage(f"--{chosen[0]} and --{chosen[1]} are two forms of one report; choose one")
     found = _load(results)
-    form = form or app.output
+    form = chosen[0] if chosen else app.output
     if form == "csv":
         output.write(reports.as_csv(found))
     elif form == "html":

@@ -47,6 +47,8 @@ def list_(app: App, /, search: str | None, limit: int | None, **wanted: Any) -> 
     with app.client() as client, waiting_for(client.base_url, client):
         wanted["agent_id"] = known_agent(app, client, wanted["agent_id"])
         found = [info for info in client.list_sessions(**wanted) if search is None or _matches(info, search)]
+    if wanted["agent_id"] is not None and not typed("agent_id"):
+        output.note(f"only sessions of agent {wanted['agent_id']!r}, which the environment or the profile names")
     found.sort(key=_created, reverse=True)
     shown = found[: (0 if app.json else _LIMIT) if limit is None else limit] or found
     if app.json:
