@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from parlant_sync._deadline import Deadline, get_in_time
-from parlant_sync._polling.mailbox import Mailbox
+from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._turns.tracker import TurnTracker
 from parlant_sync.events import Event
 

@@ -8,8 +8,8 @@ import pytest
 from support.waiting import Clock
 
 from parlant_sync._deadline import Deadline
+from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._polling.event_hub import EventHub
-from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync.errors import ForkedProcessError, SessionClosed
 from parlant_sync.events import Event
 

@@ -15,8 +15,8 @@ from support.waiting import Clock, wait_until
 import parlant_sync
 from parlant_sync import Client, Event
 from parlant_sync._polling import poll_log as alarms_module
+from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._polling.event_hub import EventHub
-from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync._polling.poll_log import EMPTIED, FULL, LONG_OUTAGE, PollLog
 from parlant_sync.testing import FakeServer
 

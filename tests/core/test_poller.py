@@ -17,8 +17,8 @@ from parlant_sync import errors
 from parlant_sync._api.rate_limit import RateLimiter
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.interrupt import Interrupted, RunningRequest
+from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._polling.event_hub import EventHub, LogPosition
-from parlant_sync._polling.mailbox import Mailbox
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync.events import Event
 

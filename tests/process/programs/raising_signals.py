@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from parlant_sync._polling.mailbox import Mailbox
+from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync.events import Event
 
 kind, mode, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
