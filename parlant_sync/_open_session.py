@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.connection import RunningRequests
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
 from parlant_sync._settings import Settings

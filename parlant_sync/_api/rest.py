@@ -14,7 +14,7 @@ from parlant_sync._api.retry import LEAST, StopSignal, may_pass, may_repeat, ret
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.auth import GUEST_HEADER
 from parlant_sync._http.codec import decode_json, is_segment, segment
-from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.connection import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer, PollConnection, Transport, unique
 from parlant_sync.events import (
     Agent,

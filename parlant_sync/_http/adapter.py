@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
+import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -15,12 +17,17 @@ from requests.cookies import RequestsCookieJar, get_cookie_header
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPHeaderDict
+from urllib3.util import Retry
 
-from parlant_sync._http import interrupt
-from parlant_sync._http.connection import FreshPool
+from parlant_sync._http.connection import PublishingConnection, here, publishing
 
 MAX_COOKIES = 100
 MAX_COOKIE = 4096
+# Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
+REUSE_WITHIN = 2.0
+# What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
+# copies of a message stored; and nothing could cut the pauses in between short.
+_ONCE = Retry(0, read=False)
 
 
 class CookieJar(RequestsCookieJar):
@@ -148,12 +155,88 @@ class _JsonResponse(requests.Response):
         return RequestsCookieJar()
 
 
+class Idle:
+    """The idle connections of a pool, last in, first out, in place of urllib3's ``queue.LifoQueue``.
+
+    Promise: an exception that a signal handler raises leaves the client usable. In ``Condition.__enter__`` it would
+    leave the queue's lock taken for ever. Single operations on a list need no lock, and a forked child inherits none.
+    If it is full, the connection that was idle for the longest time goes: urllib3 would close the newest one, and log a
+    warning for each.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._maxsize = maxsize
+        self._items: list[Any] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        self._items.append(item)
+        if 0 < self._maxsize < len(self._items):
+            oldest = self._items.pop(0)
+            if oldest is not None:  # urllib3 fills a new pool with None
+                oldest.close()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._items.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+
+class FreshPool:
+    """Mixed into a urllib3 connection pool."""
+
+    QueueCls: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not kwargs.get("block"):  # a caller's adapter with pool_block=True waits for connections, and needs a queue
+            self.QueueCls = Idle
+        super().__init__(*args, **kwargs)
+
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: N802
+        """Looked up each time, because vcrpy and others replace it for a while."""
+        given = self.__dict__.get("_connection_class")
+        return publishing(super().ConnectionCls if given is None else given)  # type: ignore[misc]
+
+    @ConnectionCls.setter
+    def ConnectionCls(self, value: Any) -> None:  # noqa: N802
+        self.__dict__["_connection_class"] = value
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
+        OpenTelemetry) take only keywords."""
+        if here.slot is not None and len(args) < 5:
+            kwargs["retries"] = _ONCE
+        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        """Promise: no request goes out on a connection that is idle for long, or that a parent process uses."""
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        if not isinstance(conn, PublishingConnection):
+            return conn
+        slot = here.slot
+        if slot is not None:
+            slot.seen = True
+        stale = conn.idle_since is not None and time.monotonic() - conn.idle_since > REUSE_WITHIN
+        if stale or not conn.is_of_this_process():
+            conn.close()  # closes the descriptor; the peer hears nothing while the parent has it open
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        if isinstance(conn, PublishingConnection):
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
 @functools.lru_cache(maxsize=32)
 def _fresh(pool: Any) -> Any:
     return pool if issubclass(pool, FreshPool) else type(f"Fresh{pool.__name__}", (FreshPool, pool), {})
 
 
-def _teach(manager: Any) -> None:
+def teach(manager: Any) -> None:
     classes = manager.pool_classes_by_scheme
     if all(issubclass(pool, FreshPool) for pool in classes.values()):
         return
@@ -181,7 +264,7 @@ class Adapter(HTTPAdapter):
         if self._tls is not None:
             kwargs["ssl_context"] = self._tls
         super().init_poolmanager(*args, **kwargs)
-        _teach(self.poolmanager)
+        teach(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         if self._tls is not None:
@@ -189,7 +272,7 @@ class Adapter(HTTPAdapter):
         if self._proxy_tls is not None:
             kwargs["proxy_ssl_context"] = self._proxy_tls
         manager = super().proxy_manager_for(proxy, **kwargs)
-        _teach(manager)
+        teach(manager)
         return manager
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
@@ -199,7 +282,7 @@ class Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # One server, one way to it, one pool: requests would work out which one for each request.
-        owner = interrupt.here.slot if self._for_pollers and interrupt.here.slot is not None else self
+        owner = here.slot if self._for_pollers and here.slot is not None else self
         pool = owner.pool
         if pool is None:
             with self._lock:
@@ -229,70 +312,6 @@ class Adapter(HTTPAdapter):
     def close(self) -> None:
         self.pool = None
         super().close()
-
-
-class _OurRedirects:
-    """In the place of a caller's session's ``get_redirect_target``: none for our requests, all for the caller's own.
-
-    Redirects are refused; asked for their target, requests would also read their body, however long.
-    """
-
-    def __init__(self, given: Any) -> None:
-        self._given = given
-        self.shared = False
-
-    def __call__(self, resp: requests.Response) -> Any:
-        return None if interrupt.here.slot is not None else self._given(resp)
-
-
-def adopt(session: requests.Session, url: str, cookies: CookieJar) -> bool:
-    """Prepare a session that a caller's factory has returned; True if its requests to ``url`` can be woken.
-
-    Its cookies are shared with the client's other sessions; nothing else of it is altered. A session that the factory
-    returns again is shared, and stays the caller's to close.
-    """
-    redirects: Any = session.get_redirect_target
-    if isinstance(redirects, _OurRedirects):
-        redirects.shared = True
-    else:
-        session.get_redirect_target = _OurRedirects(redirects)  # type: ignore[method-assign]
-    if session.cookies is not cookies:
-        cookies.update(session.cookies)
-        session.cookies = cookies
-    return instrument(session, url)
-
-
-def instrument(session: requests.Session, url: str) -> bool:
-    """Make the adapters of a caller's own session publish their sockets; True if the one for ``url`` can."""
-    for adapter in session.adapters.values():
-        manager = getattr(adapter, "poolmanager", None)
-        if hasattr(manager, "pool_classes_by_scheme"):
-            _teach(manager)
-            if not isinstance(adapter, Adapter):
-                _teach_proxies(adapter)
-    try:
-        answering = session.get_adapter(url)
-    except requests.exceptions.InvalidSchema:
-        return False
-    return hasattr(getattr(answering, "poolmanager", None), "pool_classes_by_scheme")
-
-
-def _teach_proxies(adapter: Any) -> None:
-    original = adapter.proxy_manager_for
-    if getattr(original, "publishes", False):
-        return
-    for manager in getattr(adapter, "proxy_manager", {}).values():
-        if hasattr(manager, "pool_classes_by_scheme"):
-            _teach(manager)
-
-    def proxy_manager_for(proxy: str, **kwargs: Any) -> Any:
-        manager = original(proxy, **kwargs)
-        if hasattr(manager, "pool_classes_by_scheme"):
-            _teach(manager)
-        return manager
-
-    proxy_manager_for.publishes = True  # type: ignore[attr-defined]
-    adapter.proxy_manager_for = proxy_manager_for
 
 
 def close(session: requests.Session) -> None:

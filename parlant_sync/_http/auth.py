@@ -16,7 +16,7 @@ from parlant_sync._settings import check_token
 from parlant_sync.errors import TransportError
 
 if TYPE_CHECKING:
-    from parlant_sync._http.interrupt import RunningRequest
+    from parlant_sync._http.connection import RunningRequest
 
 # With which a server gives an anonymous client its token.
 GUEST_HEADER = "X-Parlant-Guest-Token"

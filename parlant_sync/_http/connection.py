@@ -1,35 +1,226 @@
-"""What this library adds to urllib3's connections and pools. With ``adapter.py``, all that knows urllib3's inside.
+"""Connections, and how a poll that waits on one is interrupted: ``kick()`` or ``stop()`` of its ``RunningRequest``.
 
-Each override names the promise (docs/reliability.md) that it keeps.
+There is no response object to close while a long poll waits, and closing the connection object does not wake its
+reader. ``shutdown(2)`` on the live socket does, in about a millisecond, for TLS too. So ``PublishingConnection`` shows
+its socket to the ``RunningRequest`` of the thread that makes the request. To get that thread back, call ``stop()`` or
+``kick()`` on it, or ``stop()`` on the ``RunningRequests`` it is among. Only the reader itself closes anything.
+
+Each override of urllib3 names the promise (docs/reliability.md) that it keeps.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import http.client
 import io
 import os
-import queue
 import socket
 import sys
-import time
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 import urllib3.connection
-from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
-from urllib3.util import Retry
-from urllib3.util import connection as urllib3_connecting
-from urllib3.util.ssl_ import is_ipaddress
+from urllib3.exceptions import ConnectTimeoutError
 
-from parlant_sync._deadline import Deadline
-from parlant_sync._http import resolving
-from parlant_sync._http.interrupt import RunningRequest, here
+from parlant_sync._http import connecting
+from parlant_sync.errors import ParlantSyncError, copy_for_waiter
 
-# Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
-REUSE_WITHIN = 2.0
-# What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
-# copies of a message stored; and nothing could cut the pauses in between short.
-_ONCE = Retry(0, read=False)
+if TYPE_CHECKING:
+    from parlant_sync._deadline import Deadline
+
+_REAL: Any = _socket.socket  # also while gevent or eventlet have replaced ``socket.socket``
+
+# Whether shutdown() wakes a thread in recv(). Not on Windows: polls are kept short there instead.
+CAN_WAKE = sys.platform != "win32"
+
+
+class _Here(threading.local):
+    slot: RunningRequest | None = None
+
+
+# ``here.slot``: the request that this thread makes now, if it makes one.
+here = _Here()
+
+
+def real(sock: Any) -> socket.socket | None:
+    """The socket itself. What urllib3 uses for TLS inside TLS is no socket, but holds one."""
+    while sock is not None and not isinstance(sock, (socket.socket, _REAL)):
+        sock = getattr(sock, "socket", None)
+    found: socket.socket | None = sock
+    return found
+
+
+class Interrupted(OSError):
+    """The request was cut short by this process, on purpose."""
+
+
+class RunningRequest:
+    """Where a thread's running request can be reached. ``stop`` and ``kick`` may be called from any thread."""
+
+    __slots__ = (
+        "_handle",
+        "_kicked",
+        "_lock",
+        "_outer",
+        "_pid",
+        "_sock",
+        "_stopped",
+        "deadline",
+        "for_polls",
+        "pool",
+        "seen",
+        "sent",
+    )
+
+    def __init__(self, *, for_polls: bool = False) -> None:
+        self.for_polls = for_polls
+        # Guards _sock against being closed between a look at it and its shutdown; held for no more than those, and
+        # entered again where a signal handler comes in between.
+        self._lock = threading.RLock()
+        self._sock: socket.socket | None = None
+        self._handle: socket.socket | None = None  # _sock, if it is a duplicate of our own
+        self._kicked = False
+        self._stopped = False
+        self._pid = os.getpid()
+        # The request that this one is made in: a token callable may ask a server, too.
+        self._outer: RunningRequest | None = None
+        self.seen = False  # a pool of ours took the request, and so reports its bytes in ``sent``
+        self.sent = False
+        self.deadline: Deadline | None = None  # of the whole answer, its head and its body
+        self.pool: Any = None  # a poller's own connections (``Adapter``)
+
+    def rearm(self) -> None:
+        """Forget earlier kicks. Look at what a kick would tell you after this: in the other order it is lost."""
+        self._kicked = False
+
+    def __enter__(self) -> RunningRequest:
+        self.seen = self.sent = False
+        self._outer, here.slot = here.slot, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outer, here.slot = None, self._outer
+        self.unpublish(self._sock)
+        self._drop_handle()
+
+    @property
+    def interrupted(self) -> bool:
+        return self._kicked or self._stopped
+
+    def publish(self, sock: Any, *, for_handshake: bool = False) -> None:
+        """``sock`` is what ``stop`` and ``kick`` shut down from now on. Raises Interrupted if one of them came before.
+
+        ``for_handshake``: it is about to be wrapped, which takes its descriptor away: a duplicate is published.
+        """
+        sock = real(sock)
+        handle = sock.dup() if for_handshake and sock is not None else None
+        with self._lock:
+            self._sock = handle or sock
+        self._drop_handle()
+        self._handle = handle
+        self.check()  # after publishing: a stop from before it has found no socket to wake
+
+    def _drop_handle(self) -> None:
+        """The lock is not held: closing may run finalizers."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def check(self) -> None:
+        if self._kicked or self._stopped:
+            raise Interrupted("the request was cut short by this process")
+
+    def unpublish(self, sock: Any) -> socket.socket | None:
+        """``sock`` is about to be closed, without the lock, because closing may run finalizers.
+
+        Returns it; None if it is not the one that is published (a finalizer may close others).
+        """
+        found = self._sock
+        if found is None or found is not real(sock):
+            return None
+        with self._lock:
+            self._sock = None
+        return found
+
+    def kick(self) -> None:
+        """End the request that runs now, if one does."""
+        self._kicked = True
+        self._shut()
+
+    def stop(self) -> None:
+        """End the request that runs now, and every later one at once. One-way."""
+        self._stopped = True
+        self._shut()
+
+    def stop_without_lock(self) -> None:
+        """``stop()`` for finalizers, which may run in any thread, whichever thread holds the lock."""
+        self._stopped = True
+        if self._pid == os.getpid():
+            _shut(self._sock)
+
+    def _shut(self) -> None:
+        # In a forked child this is the parent's connection, which it would cut, and the lock may be another thread's.
+        if self._pid == os.getpid():
+            with self._lock:
+                _shut(self._sock)
+
+    def drop_inherited(self) -> None:
+        """In a forked child: give the descriptor back without a word to the peer, who still talks with the parent."""
+        sock, self._sock, self._handle = self._sock, None, None
+        if sock is not None:
+            sock.close()
+
+
+def _shut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        try:
+            # Unbound: SSLSocket.shutdown would tear down state under its reader. eventlet's sockets have another base.
+            if isinstance(sock, _REAL):
+                _socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            else:
+                sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
+
+
+class RunningRequests:
+    """The requests of one owner that run now, to be ended together.
+
+    No lock: single operations of a set, each whole by itself, so that a signal handler may stop them at any moment.
+    """
+
+    __slots__ = ("cause", "running")
+
+    def __init__(self) -> None:
+        self.running: set[RunningRequest] = set()
+        self.cause: ParlantSyncError | None = None  # why they were ended; what later requests fail with, too
+
+    def enter(self, slot: RunningRequest) -> None:
+        """A request begins. Raises what they were stopped with. The caller takes ``slot`` out of ``running``."""
+        self.running.add(slot)
+        if self.cause is not None:  # after adding: a stop() from now on finds it
+            self.check()
+
+    def check(self) -> None:
+        ended = self.ended()
+        if ended is not None:
+            raise ended
+
+    def ended(self) -> BaseException | None:
+        """A copy of what they were stopped with; None if they were not."""
+        return None if self.cause is None else copy_for_waiter(self.cause)
+
+    def stop(self, cause: ParlantSyncError) -> None:
+        """End those that run, and every later one at once. One-way; the first cause stays."""
+        if self.cause is None:
+            self.cause = cause
+        for slot in self.running.copy():
+            slot.stop()
+
+
+# -- connections
+
 _TLS_RECORD = 16 * 1024
 # Bytes. Each idle session has one. Long bodies do not go through it.
 _BUFFER = 2048
@@ -148,7 +339,7 @@ class PublishingConnection:
             return super()._new_conn()  # type: ignore[misc]
         slot.check()
         self._pid = os.getpid()
-        sock = self._first_that_answers(slot)
+        sock = connecting.connect(self, slot, super()._new_conn)  # type: ignore[misc]
         try:
             if slot.deadline is not None and slot.deadline.expired():
                 raise ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
@@ -163,72 +354,6 @@ class PublishingConnection:
             sock.close()
             raise
         return sock
-
-    def _first_that_answers(self, slot: RunningRequest) -> Any:
-        """Promise: all addresses of a name share one time for connecting. urllib3 gives the whole of it to each."""
-        connect, timeout, deadline = super()._new_conn, self.timeout, slot.deadline  # type: ignore[misc]
-        if deadline is None or getattr(connect, "__func__", None) is not urllib3.connection.HTTPConnection._new_conn:
-            return connect()  # SOCKS resolves by itself
-        if getattr(urllib3_connecting.create_connection, "__globals__", None) is not vars(urllib3_connecting):
-            return connect()  # the caller has replaced it, to find hosts in its own way
-        until = Deadline(deadline.bound(timeout if isinstance(timeout, (int, float)) else None))
-        addresses = self._addresses(slot, until)
-        for number, (*kind, _, address) in enumerate(addresses, 1):
-            left = until.for_socket()
-            # An equal part for each that is left, so that a silent one leaves time for those behind it.
-            share = None if left is None else max(left / (len(addresses) - number + 1), 0.001)
-            try:
-                sock = self._connected(slot, kind, address, share)
-            except OSError as error:
-                slot.check()
-                if number == len(addresses) or until.expired():
-                    raise self._not_connected(error) from error
-            else:
-                sys.audit("http.client.connect", self, self.host, self.port)  # as urllib3 does
-                return sock
-        raise self._not_connected(OSError("the name has no address"))
-
-    def _addresses(self, slot: RunningRequest, until: Deadline) -> list[Any]:
-        """Promise: a slow resolver costs no more than the time for connecting, and a stop does not wait for it."""
-        name = self._dns_host.strip("[]")
-        family = urllib3_connecting.allowed_gai_family()  # callers replace it, to use IPv4 only
-        try:
-            if is_ipaddress(name):
-                found = socket.getaddrinfo(name, self.port, family, socket.SOCK_STREAM)
-            else:
-                found = resolving.addresses(name, self.port, family, slot, until)
-        except UnicodeError:
-            raise LocationParseError(f"'{name}', label empty or too long") from None
-        except OSError as error:
-            slot.check()
-            raise self._not_connected(error) from error
-        return list(dict.fromkeys(found))
-
-    def _connected(self, slot: RunningRequest, kind: list[Any], address: Any, timeout: float | None) -> socket.socket:
-        """Promise: a stop ends connecting, too (on Linux). urllib3 shows no socket before it is connected."""
-        sock = socket.socket(*kind)
-        try:
-            for option in self.socket_options:
-                sock.setsockopt(*option)
-            if self.source_address:
-                sock.bind(self.source_address)
-            sock.settimeout(timeout)
-            slot.publish(sock)
-            sock.connect(address)
-        except BaseException:
-            slot.unpublish(sock)
-            sock.close()
-            raise
-        return sock
-
-    def _not_connected(self, error: OSError) -> Exception:
-        """urllib3's error for it, by which requests and ``error_mapping.py`` know that nothing was sent."""
-        me: Any = self
-        if isinstance(error, socket.gaierror):
-            return NameResolutionError(self.host, me, error)
-        if isinstance(error, TimeoutError):
-            return ConnectTimeoutError(self, f"Connecting to {self.host} took too long.")
-        return NewConnectionError(me, error.strerror or str(error))
 
     def connect(self) -> None:
         """Promise: only bytes of the request itself make its delivery uncertain, not those of a proxy's CONNECT."""
@@ -298,79 +423,3 @@ def publishing(connection: Any) -> Any:
 
 
 _taught: dict[Any, Any] = {}
-
-
-class Idle:
-    """The idle connections of a pool, last in, first out, in place of urllib3's ``queue.LifoQueue``.
-
-    Promise: an exception that a signal handler raises leaves the client usable. In ``Condition.__enter__`` it would
-    leave the queue's lock taken for ever. Single operations on a list need no lock, and a forked child inherits none.
-    If it is full, the connection that was idle for the longest time goes: urllib3 would close the newest one, and log a
-    warning for each.
-    """
-
-    def __init__(self, maxsize: int = 0) -> None:
-        self._maxsize = maxsize
-        self._items: list[Any] = []
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        self._items.append(item)
-        if 0 < self._maxsize < len(self._items):
-            oldest = self._items.pop(0)
-            if oldest is not None:  # urllib3 fills a new pool with None
-                oldest.close()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        try:
-            return self._items.pop()
-        except IndexError:
-            raise queue.Empty from None
-
-    def qsize(self) -> int:
-        return len(self._items)
-
-
-class FreshPool:
-    """Mixed into a urllib3 connection pool."""
-
-    QueueCls: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not kwargs.get("block"):  # a caller's adapter with pool_block=True waits for connections, and needs a queue
-            self.QueueCls = Idle
-        super().__init__(*args, **kwargs)
-
-    @property
-    def ConnectionCls(self) -> Any:  # noqa: N802
-        """Looked up each time, because vcrpy and others replace it for a while."""
-        given = self.__dict__.get("_connection_class")
-        return publishing(super().ConnectionCls if given is None else given)  # type: ignore[misc]
-
-    @ConnectionCls.setter
-    def ConnectionCls(self, value: Any) -> None:  # noqa: N802
-        self.__dict__["_connection_class"] = value
-
-    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
-        """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
-        OpenTelemetry) take only keywords."""
-        if here.slot is not None and len(args) < 5:
-            kwargs["retries"] = _ONCE
-        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        """Promise: no request goes out on a connection that is idle for long, or that a parent process uses."""
-        conn = super()._get_conn(timeout)  # type: ignore[misc]
-        if not isinstance(conn, PublishingConnection):
-            return conn
-        slot = here.slot
-        if slot is not None:
-            slot.seen = True
-        stale = conn.idle_since is not None and time.monotonic() - conn.idle_since > REUSE_WITHIN
-        if stale or not conn.is_of_this_process():
-            conn.close()  # closes the descriptor; the peer hears nothing while the parent has it open
-        return conn
-
-    def _put_conn(self, conn: Any) -> None:
-        if isinstance(conn, PublishingConnection):
-            conn.idle_since = time.monotonic()
-        super()._put_conn(conn)  # type: ignore[misc]

@@ -18,7 +18,7 @@ import requests
 
 from parlant_sync import errors
 from parlant_sync._deadline import SOCKET_MAX, Deadline
-from parlant_sync._http import adapter, error_mapping, interrupt, redaction, tls
+from parlant_sync._http import adapter, callers_session, connection, error_mapping, redaction, tls
 from parlant_sync._http.auth import GuestToken, RequestAuth, TokenSource
 from parlant_sync._http.codec import encode
 from parlant_sync._version import __version__
@@ -95,7 +95,7 @@ class PollConnection:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.session, self.wakeable = transport.poll_session()
-        self.slot = interrupt.RunningRequest(for_polls=True)
+        self.slot = connection.RunningRequest(for_polls=True)
         self._last: dict[str, Any] | None = None
 
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> HttpAnswer:
@@ -162,13 +162,13 @@ class Transport:
         factory = self.settings.session_factory
         if factory is None:
             ours = adapter.Adapter(self._tls, self._proxy_tls, pool_connections=1, pool_maxsize=connections)
-            return adapter.OwnSession(ours, self._common), interrupt.CAN_WAKE
+            return adapter.OwnSession(ours, self._common), connection.CAN_WAKE
         session = factory()
         if not isinstance(session, requests.Session):
             raise errors.ConfigurationError(
                 f"session_factory returned {type(session).__name__}, not a requests.Session"
             )
-        return session, adapter.adopt(session, self.base_url, self._common.cookies) and interrupt.CAN_WAKE
+        return session, callers_session.adopt(session, self.base_url, self._common.cookies) and connection.CAN_WAKE
 
     def poll_session(self) -> tuple[requests.Session, bool]:
         """The same for a poller: one of ours serves all of them, each with connections of its own."""
@@ -182,7 +182,7 @@ class Transport:
         if polls is None:
             ours = adapter.Adapter(self._tls, self._proxy_tls, for_pollers=True, pool_connections=1, pool_maxsize=1)
             polls = self._polls = adapter.OwnSession(ours, self._common)  # two threads at once make two
-        return polls, interrupt.CAN_WAKE
+        return polls, connection.CAN_WAKE
 
     def secrets(self) -> list[str]:
         """What must not show in any text of a server: the caller's headers and the token."""
@@ -234,8 +234,8 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         body: Any = None,
         session: requests.Session | None = None,
-        slot: interrupt.RunningRequest | None = None,
-        calls: interrupt.RunningRequests | None = None,
+        slot: connection.RunningRequest | None = None,
+        calls: connection.RunningRequests | None = None,
         read_timeout: float | None = None,
         failure: Failure | None = None,
         also: int = 0,
@@ -251,7 +251,7 @@ class Transport:
         """
         if self._pid != os.getpid():
             self.drop_inherited()
-        slot = slot or interrupt.RunningRequest()
+        slot = slot or connection.RunningRequest()
         failure = failure or Failure()
         failure.sent = False
         data = None if body is None else encode(body)
@@ -275,8 +275,8 @@ class Transport:
         params: Mapping[str, Any] | None,
         data: bytes | None,
         session: requests.Session | None,
-        slot: interrupt.RunningRequest,
-        calls: interrupt.RunningRequests | None,
+        slot: connection.RunningRequest,
+        calls: connection.RunningRequests | None,
         deadline: Deadline,
         failure: Failure,
         *,
@@ -287,7 +287,7 @@ class Transport:
         headers: dict[str, Any] = {}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        outer = interrupt.here.slot
+        outer = connection.here.slot
         auth: RequestAuth | None = None
         try:
             if calls is not None:
@@ -317,7 +317,7 @@ class Transport:
             failure.sent = auth is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
             if slot.interrupted:
                 ended = None if calls is None else calls.ended()
-                return ended or interrupt.Interrupted("the request was cut short by this process")
+                return ended or connection.Interrupted("the request was cut short by this process")
             return error_mapping.no_answer(
                 method,
                 self.base_url,
@@ -333,7 +333,7 @@ class Transport:
             return error
         finally:
             # Neither can be interrupted, as ``__exit__`` can, which would leave the thread in a request that is over.
-            interrupt.here.slot = outer
+            connection.here.slot = outer
             if calls is not None:
                 calls.running.discard(slot)
         failure.sent = True

@@ -17,7 +17,7 @@ from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import is_final, jittered
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import interrupt
+from parlant_sync._http import connection
 from parlant_sync._http.transport import PollConnection
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poll_log import PollCounts, PollLog
@@ -305,7 +305,7 @@ class Poller:
         self.counts.polls += 1
         try:
             events, size = self._api.poll(line, self.session_id, min_offset=asked.next, wait=wait, slack=POLL_SLACK)
-        except interrupt.Interrupted:
+        except connection.Interrupted:
             return True
         except (Exception, SystemExit) as error:
             if is_final(error):

@@ -16,10 +16,9 @@ import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.util import Retry
 
-from parlant_sync._http import adapter, interrupt
-from parlant_sync._http.adapter import Adapter, CookieJar
-from parlant_sync._http.connection import FreshPool
-from parlant_sync._http.interrupt import RunningRequest
+from parlant_sync._http import adapter, callers_session
+from parlant_sync._http.adapter import Adapter, CookieJar, FreshPool
+from parlant_sync._http.connection import RunningRequest, here
 
 URL = "http://127.0.0.1:9/"
 
@@ -42,13 +41,13 @@ def pool_of(session: requests.Session, **options: Any) -> Any:
 def test_the_adapter_for_the_server_decides(place: str, wakeable: bool) -> None:
     with requests.Session() as session:
         session.mount(place, Other())
-        assert adapter.instrument(session, URL) is wakeable
+        assert callers_session.instrument(session, URL) is wakeable
 
 
 def test_no_adapter_at_all() -> None:
     with requests.Session() as session:
         session.adapters.clear()
-        assert adapter.instrument(session, URL) is False
+        assert callers_session.instrument(session, URL) is False
 
 
 @pytest.mark.parametrize("proxies", [{}, {"http": "http://127.0.0.1:1"}], ids=["direct", "proxy"])
@@ -56,10 +55,10 @@ def test_a_session_that_has_been_used_is_taught(proxies: dict[str, str]) -> None
     """Its pools from before would never tell what they send, nor could they be woken."""
     with requests.Session() as session:
         assert not isinstance(pool_of(session, proxies=proxies), FreshPool)
-        assert adapter.instrument(session, URL)
+        assert callers_session.instrument(session, URL)
         pool = pool_of(session, proxies=proxies)
         assert isinstance(pool, FreshPool)
-        assert adapter.instrument(session, URL)
+        assert callers_session.instrument(session, URL)
         assert pool_of(session, proxies=proxies) is pool  # once is enough: idle connections are not thrown away
 
 
@@ -67,7 +66,7 @@ def test_a_shared_session_is_not_altered() -> None:
     with requests.Session() as session:
         headers, proxies = dict(session.headers), dict(session.proxies)
         for _ in range(3):
-            assert adapter.adopt(session, URL, CookieJar())
+            assert callers_session.adopt(session, URL, CookieJar())
         assert (dict(session.headers), dict(session.proxies)) == (headers, proxies)
         moved = requests.Response()
         moved.status_code, moved.headers["location"] = 302, "http://elsewhere.test/"
@@ -87,7 +86,7 @@ def test_a_session_that_was_returned_twice_is_left_open(times: int) -> None:
 
     session = Session()
     for _ in range(times):
-        adapter.adopt(session, URL, CookieJar())
+        callers_session.adopt(session, URL, CookieJar())
     adapter.close(session)
     assert len(closed) == (times == 1)
 
@@ -127,7 +126,7 @@ def test_retries_of_an_adapter_do_not_count_for_us(ours: bool, monkeypatch: pyte
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=Retry(5, allowed_methods=None, status_forcelist=[502])))
-        adapter.instrument(session, URL)
+        callers_session.instrument(session, URL)
         with RunningRequest() if ours else contextlib.nullcontext(), pytest.raises(requests.ConnectionError):
             session.post(URL)
     assert [(retry.total, retry.read) for retry in given] == [(0, False) if ours else (5, None)]
@@ -136,7 +135,7 @@ def test_retries_of_an_adapter_do_not_count_for_us(ours: bool, monkeypatch: pyte
 
 def test_the_idle_ones_have_no_lock_to_lose() -> None:
     with requests.Session() as session:
-        adapter.instrument(session, URL)
+        callers_session.instrument(session, URL)
         idle = pool_of(session).pool
         assert not isinstance(idle, queue.Queue)
         assert not any(
@@ -148,7 +147,7 @@ def test_a_pool_that_blocks_waits_for_a_connection() -> None:
     """A caller's adapter with ``pool_block=True`` keeps urllib3's own queue."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(pool_block=True, pool_maxsize=1))
-        adapter.instrument(session, URL)
+        callers_session.instrument(session, URL)
         pool = pool_of(session)
         taken = pool._get_conn()
         with pytest.raises(urllib3.exceptions.EmptyPoolError):
@@ -225,7 +224,7 @@ def test_ours_are_taught_from_the_start() -> None:
     for proxies in ({}, {"http": "http://127.0.0.1:1"}):
         assert isinstance(adapter.get_connection_with_tls_context(request, True, proxies=proxies), FreshPool)
         adapter.close()
-    assert interrupt.here.slot is None
+    assert here.slot is None
 
 
 @pytest.mark.parametrize(

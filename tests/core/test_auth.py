@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from parlant_sync._http.auth import RequestAuth
-from parlant_sync._http.interrupt import RunningRequest
+from parlant_sync._http.connection import RunningRequest
 
 
 def authenticated(auth: Any) -> tuple[RequestAuth, Any]:

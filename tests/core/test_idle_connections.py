@@ -13,7 +13,7 @@ import pytest
 from support.raw_api import in_background
 
 from parlant_sync import Client
-from parlant_sync._http.connection import Idle
+from parlant_sync._http.adapter import Idle
 from parlant_sync.testing import FakeServer
 
 

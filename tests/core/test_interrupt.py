@@ -15,9 +15,9 @@ from support.waiting import wait_until
 
 from parlant_sync import SessionClosed
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import adapter, connection, interrupt
+from parlant_sync._http import adapter, callers_session
 from parlant_sync._http.adapter import Adapter
-from parlant_sync._http.interrupt import RunningRequest, RunningRequests
+from parlant_sync._http.connection import RunningRequest, RunningRequests, real
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def ours() -> requests.Session:
 def callers_own() -> requests.Session:
     session = requests.Session()
     session.mount("http://", HTTPAdapter())
-    assert adapter.instrument(session, "http://h")
-    assert adapter.instrument(session, "http://h")  # twice does no harm
+    assert callers_session.instrument(session, "http://h")
+    assert callers_session.instrument(session, "http://h")  # twice does no harm
     return session
 
 
@@ -101,7 +101,7 @@ def test_an_idle_connection_is_not_used_again(answering: RawServer, monkeypatch:
     for _ in range(3):
         session.get(answering.base_url, timeout=5)
     assert len(answering.connections) == 1
-    monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
+    monkeypatch.setattr(adapter, "REUSE_WITHIN", -1.0)
     session.get(answering.base_url, timeout=5)
     assert len(answering.connections) == 2
     session.close()
@@ -155,7 +155,7 @@ def test_nothing_is_held_while_a_connection_is_closed(answering: RawServer, monk
     with slot:
         session.get(answering.base_url, timeout=5)
         monkeypatch.setattr(socket.socket, "close", watching)
-        monkeypatch.setattr(connection, "REUSE_WITHIN", -1.0)
+        monkeypatch.setattr(adapter, "REUSE_WITHIN", -1.0)
         session.get(answering.base_url, timeout=5)
     monkeypatch.undo()
     assert free
@@ -184,7 +184,7 @@ def test_tls_inside_of_tls_is_reached() -> None:
 
     slot = RunningRequest()
     slot.publish(Nested())
-    assert interrupt.real(Nested()) is left
+    assert real(Nested()) is left
     slot.stop()
     assert right.recv(1) == b""  # shut down
     slot.drop_inherited()

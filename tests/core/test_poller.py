@@ -16,7 +16,7 @@ from support.waiting import Clock, must_end, wait_until, within
 from parlant_sync import errors
 from parlant_sync._api.rate_limit import RateLimiter
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.interrupt import Interrupted, RunningRequest
+from parlant_sync._http.connection import Interrupted, RunningRequest
 from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poller import Poller, Use

@@ -16,7 +16,7 @@ from parlant_sync import Client, errors
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, StopSignal, may_repeat, not_taken
 from parlant_sync._deadline import Deadline
-from parlant_sync._http.interrupt import RunningRequests
+from parlant_sync._http.connection import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer
 from parlant_sync.events import Event, read_events
 from parlant_sync.testing import FakeServer, Response

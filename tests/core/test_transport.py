@@ -20,7 +20,7 @@ from support.raw_api import in_background
 from parlant_sync import Client, errors
 from parlant_sync._api import retry
 from parlant_sync._deadline import Deadline
-from parlant_sync._http import interrupt, transport
+from parlant_sync._http import connection, transport
 from parlant_sync._http.transport import Failure
 from parlant_sync.testing import FakeServer
 
@@ -454,9 +454,9 @@ def test_an_interrupt_at_the_end_of_a_request(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(interrupt.RunningRequest, "__exit__", interrupted)
+    monkeypatch.setattr(connection.RunningRequest, "__exit__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         client.agents()
-    assert interrupt.here.slot is None
+    assert connection.here.slot is None
     assert not client._api.calls.running
     monkeypatch.undo()

@@ -19,7 +19,7 @@ import urllib3.util.connection
 from support.waiting import wait_until
 
 from parlant_sync import Client, Session, SessionClosed, TransportError
-from parlant_sync._http import resolving
+from parlant_sync._http import connecting
 from parlant_sync.testing import FakeServer
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere shutdown() does not end a connect()")
@@ -113,7 +113,7 @@ def test_while_a_resolver_is_silent_requests_share_one_thread_and_its_answer(
             with pytest.raises(TransportError, match="no connection in time"):
                 hasty.agents()
     assert resolver.asked == 1
-    (look_up,) = resolving._under_way.values()
+    (look_up,) = connecting._under_way.values()
     assert look_up.waiting == []  # who has given up has left no descriptor there
     with Client(resolver.url, connect_timeout=10) as patient, ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(patient.agents) for _ in range(4)]
@@ -122,14 +122,14 @@ def test_while_a_resolver_is_silent_requests_share_one_thread_and_its_answer(
         resolver.open.set()
         assert [[agent.id for agent in answer.result(10)] for answer in answers] == [["quick"]] * 4
     assert resolver.asked == 1
-    wait_until(lambda: not resolving._under_way)
+    wait_until(lambda: not connecting._under_way)
 
 
 def test_a_name_is_asked_for_again_if_its_look_up_is_old(
     server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The resolver may be back, and the old look-up never end."""
-    monkeypatch.setattr(resolving, "_SHARED_FOR", 0)
+    monkeypatch.setattr(connecting, "_SHARED_FOR", 0)
     resolver.open.clear()
     with Client(resolver.url, connect_timeout=0.05, request_timeout=0.05) as client:
         for _ in range(2):
@@ -286,7 +286,7 @@ def _closed_while(client: Client, session: Session, under_way: Callable[[], bool
 def test_close_does_not_wait_for_a_name(
     server: FakeServer, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolving, "_SHARED_FOR", 0)  # so that each of them asks
+    monkeypatch.setattr(connecting, "_SHARED_FOR", 0)  # so that each of them asks
     client = Client(resolver.url, connect_timeout=30, request_timeout=60)
     session = client.session(server.create_session("quick"), since="beginning")
     client._transport.reconnect()

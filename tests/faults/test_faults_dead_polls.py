@@ -9,7 +9,7 @@ import pytest
 from support.fault_backends import Backend, connected, polling
 
 from parlant_sync import Client
-from parlant_sync._http.interrupt import RunningRequest
+from parlant_sync._http.connection import RunningRequest
 from parlant_sync.testing import FakeServer
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.fault_backends import Backend, connected
 from support.fault_sends import SEED, manual_session
 
-from parlant_sync._http import connection
+from parlant_sync._http import adapter
 
 
 class _Clock:
@@ -30,7 +30,7 @@ def test_500_sends_after_pauses_on_connections_that_are_stale(fake: Backend, mon
     That is the worst moment of the race with a server that closes idle connections: the request is under way.
     """
     clock = _Clock()
-    monkeypatch.setattr(connection, "time", clock)
+    monkeypatch.setattr(adapter, "time", clock)
     chance = random.Random(SEED)
     with connected(fake) as (proxy, client):
         session = manual_session(fake, client)

@@ -10,7 +10,7 @@ import pytest
 from support.fault_backends import Backend, connected, polling, take
 
 from parlant_sync import TransportError
-from parlant_sync._http.interrupt import RunningRequest
+from parlant_sync._http.connection import RunningRequest
 from parlant_sync._polling import poller
 
 pytestmark = pytest.mark.usefixtures("quick_retries")

@@ -18,13 +18,13 @@ from support.process_helpers import run
 
 import parlant_sync
 from parlant_sync import Client, Event, Session
-from parlant_sync._http import adapter, auth, codec, connection, interrupt, transport
+from parlant_sync._http import adapter, auth, codec, connecting, connection, transport
 from parlant_sync.testing import FakeServer
 
 HOME = os.path.dirname(parlant_sync.__file__)
 # An interrupt while urllib3 opens a socket, or while requests hands an answer on, drops that socket: closed at once,
 # but with a warning.
-NOT_HERE = tuple(module.__file__ for module in (adapter, auth, codec, connection, interrupt, transport))
+NOT_HERE = tuple(module.__file__ for module in (adapter, auth, codec, connecting, connection, transport))
 
 
 # After these CPython looks whether a signal has come; nowhere else does a KeyboardInterrupt begin.
