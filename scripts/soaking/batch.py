@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from parlant_sync import Client
-from soaking.faults import FaultProxy, Faults
+from soaking.strikes import Strikes
 
 _ROWS = 24  # of one batch: more than can be done between two kills
 _OPTIONS = "--agent-id quick --concurrency 4 --timeout 120 --settle 2 --quiet".split()
@@ -57,17 +57,17 @@ def run(
     """Kill so many runs of batches at this server, whose agent ``quick`` echoes; each batch is finished in the end."""
     chance = random.Random(seed)
     verdict = Verdict()
-    with FaultProxy(base_url, record=50) as proxy, tempfile.TemporaryDirectory() as folder:
-        # No restart: it loses turns, which is no fault of a batch.
-        faults = Faults(proxy, chance, per_second=per_second, all_every=5)
-        faults.start()
+    # No restart: it loses turns, which is no fault of a batch.
+    strikes = Strikes(base_url, seed, per_second=per_second, all_every=5)
+    with strikes, tempfile.TemporaryDirectory() as folder:
+        strikes.start()
         try:
             while verdict.kills < kills:
-                _one_batch(verdict, Path(folder), proxy.base_url, base_url, kills, chance)
-                verdict.faults = faults.counts
+                _one_batch(verdict, Path(folder), strikes.base_url, base_url, kills, chance)
+                verdict.faults = strikes.counts()
                 say(verdict.line())
         finally:
-            faults.end()
+            strikes.end()
     return verdict
 
 

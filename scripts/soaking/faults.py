@@ -7,12 +7,13 @@ import importlib
 import json
 import random
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from soaking import evidence
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 FaultProxy: Any = importlib.import_module("support.fault_proxy").FaultProxy
@@ -59,27 +60,22 @@ def _body(answer: bytes) -> bytes:
     return body
 
 
-class Faults:
-    """Strikes a ``share`` of the exchanges (at most ``per_second``), and all at once every ``all_every`` seconds.
+RESET, CLOSED = "all connections reset", "all connections closed"
+DOWN, LIMIT = "nobody listens for seconds", "a limit (429)"
 
-    ``count()`` is the number of exchanges that a fault changed, and of faults for all; each of these counts once.
+
+class Faults:
+    """A fault proxy that strikes a ``share`` of the exchanges, at most ``per_second``, and all by ``strike()``.
+
+    ``Strikes`` makes it in a process of its own.
+    ``counts()`` has the exchanges that a fault changed, and the faults for all; each of these counts once.
     """
 
-    def __init__(
-        self,
-        proxy: Any,
-        chance: random.Random,
-        *,
-        per_second: float,
-        share: float = 0.3,
-        all_every: float = 15,
-        restart: Callable[[], None] | None = None,
-        kill: Callable[[], None] | None = None,
-    ) -> None:
-        self._proxy, self._chance = proxy, chance
+    def __init__(self, upstream: str, seed: int, *, per_second: float, share: float) -> None:
+        self._proxy = FaultProxy(upstream, record=1000).__enter__()
+        self._chance = random.Random(seed)
         self._per_second, self._share = per_second, share
         self._allowed, self._filled = 0.0, time.monotonic()
-        self._over = threading.Event()
         self._of_all: Counter[str] = Counter()
         self._kinds: list[tuple[int, Callable[[Any], Any]]] = [
             (10, self._cut_request),
@@ -97,55 +93,45 @@ class Faults:
             (3, self._blackhole),
             (3, self._drip),
         ]
-        self._for_all: list[tuple[int, str, Callable[[], None]]] = [
-            (6, "all connections reset", lambda: proxy.cut_all(reset=True)),
-            (4, "all connections closed", lambda: proxy.cut_all(reset=False)),
-            (3, "nobody listens for seconds", self._down),
-            (2, "a limit (429)", self._limit),
-        ]
-        if restart is not None:
-            self._for_all.append((1, "the server restarted", restart))
-        if kill is not None:
-            self._for_all.append((2, "the server killed (SIGKILL) and started", kill))
-        self._thread = threading.Thread(target=self._strike_all, args=(all_every,), name="faults")
 
-    def start(self) -> None:
+    def base_url(self) -> str:
+        url: str = self._proxy.base_url
+        return url
+
+    def begin(self) -> None:
         self._proxy.choose = self._choose
-        self._thread.start()
 
     def end(self) -> None:
         """No fault any more."""
         self._proxy.choose = None
-        self._over.set()
-        self._thread.join()
         self._proxy.clear()
 
-    @property
     def counts(self) -> Counter[str]:
         found: Counter[str] = self._proxy.faults + self._of_all
         return found
 
-    def count(self) -> int:
-        return self.counts.total()
+    def told(self, session_id: str, since: float) -> str:
+        return evidence.of_exchanges(self._proxy, session_id, since)
 
     # -- all at once
 
-    def _strike_all(self, every: float) -> None:
-        weights = [weight for weight, _, _ in self._for_all]
-        chance = random.Random(self._chance.random())  # the proxy's thread has the other one
-        while not self._over.wait(chance.uniform(0.5, 1.5) * every):
-            _, name, act = chance.choices(self._for_all, weights)[0]
-            self._of_all[name] += 1
-            act()
+    def struck(self, name: str) -> None:
+        """Something outside of the proxy was done to all, as a restart of the server."""
+        self._of_all[name] += 1
 
-    def _down(self) -> None:
-        self._proxy.down()
-        self._over.wait(random.uniform(0.2, 4))
-        self._proxy.up()
-
-    def _limit(self) -> None:
-        wish = random.choice([b"Retry-After: 1", b"Retry-After: nan", b"Retry-After: -1", b"X: y"])
-        self._proxy.answer(_answer(429, b"{}", wish), random.choice(["poll", "post", "list"]), times=1)
+    def strike(self, name: str) -> None:
+        if name == LIMIT:  # counts when it has met a request
+            wish = random.choice([b"Retry-After: 1", b"Retry-After: nan", b"Retry-After: -1", b"X: y"])
+            kind = random.choice(["poll", "post", "list"])
+            self._proxy.order(Order(name, kind, 1, instead=(_answer(429, b"{}", wish), "keep")))
+            return
+        self.struck(name)
+        if name == DOWN:
+            self._proxy.down()
+            time.sleep(random.uniform(0.2, 4))
+            self._proxy.up()
+        else:
+            self._proxy.cut_all(reset=name == RESET)
 
     # -- one exchange; these run in the proxy's thread
 
@@ -159,9 +145,12 @@ class Faults:
         weights = [weight for weight, _ in self._kinds]
         return self._chance.choices([act for _, act in self._kinds], weights)[0](exchange)
 
-    def _instead(self, name: str, answer: bytes, then: str = "keep") -> Any:
-        """Before: the server never sees the request. After: it does its work, and this is what comes of its answer."""
-        if self._chance.random() < 0.5:
+    def _instead(self, exchange: Any, name: str, answer: bytes, then: str = "keep") -> Any:
+        """Before: the server never sees the request. After: it does its work, and this is what comes of its answer.
+
+        Polls mostly before: a poll changes nothing, and costs a real server much.
+        """
+        if self._chance.random() < (0.8 if exchange.kind == "poll" else 0.5):
             return Order(f"{name}, before the server", "any", 1, instead=(answer, then))
         return self._change(f"{name}, after the server", lambda _: (answer, then))
 
@@ -194,24 +183,26 @@ class Faults:
 
         return self._change(f"an answer cut by {'RST' if end == 'reset' else 'FIN'} ({part})", cut)
 
-    def _page(self, _: Any) -> Any:
+    def _page(self, exchange: Any) -> Any:
         status = self._chance.choice(_PAGES)
         body = self._chance.choice([_HTML, b"", b"upstream connect error", b'{"message": "no route"}'])
         return self._instead(
-            f"a page with status {status}", _answer(status, body), self._chance.choice(["keep", "close"])
+            exchange, f"a page with status {status}", _answer(status, body), self._chance.choice(["keep", "close"])
         )
 
-    def _server_error(self, _: Any) -> Any:
+    def _server_error(self, exchange: Any) -> Any:
         status = self._chance.choice([500, 502, 503, 504])
-        return self._instead(f"Parlant's {status}", _answer(status, _JSON, b"Content-Type: application/json"))
+        return self._instead(exchange, f"Parlant's {status}", _answer(status, _JSON, b"Content-Type: application/json"))
 
-    def _redirect(self, _: Any) -> Any:
+    def _redirect(self, exchange: Any) -> Any:
         status, place = self._chance.choice([301, 302, 303, 307, 308]), self._chance.choice(_LOCATIONS)
-        return self._instead(f"a redirect {status}", _answer(status, b"", b"Location: " + place))
+        return self._instead(exchange, f"a redirect {status}", _answer(status, b"", b"Location: " + place))
 
-    def _garbage(self, _: Any) -> Any:
+    def _garbage(self, exchange: Any) -> Any:
         name, status = self._chance.choice(list(_GARBAGE)), self._chance.choice([200, 201])
-        return self._instead(f"{name} for a body", _answer(status, _GARBAGE[name], b"Content-Type: application/json"))
+        return self._instead(
+            exchange, f"{name} for a body", _answer(status, _GARBAGE[name], b"Content-Type: application/json")
+        )
 
     def _packed(self, _: Any) -> Any:
         kind = self._chance.choice(
@@ -319,8 +310,8 @@ class Faults:
         answer = self._chance.choice(old)
         return self._change("an old answer again", lambda _: (answer, "keep"))
 
-    def _blackhole(self, _: Any) -> Any:
-        return self._instead("no answer, and no end of the connection", b"", "hang")
+    def _blackhole(self, exchange: Any) -> Any:
+        return self._instead(exchange, "no answer, and no end of the connection", b"", "hang")
 
     def _drip(self, _: Any) -> Any:
         head = self._chance.random() < 0.5

@@ -46,7 +46,7 @@ class StandIn:
 class Real:
     """The real server, which keeps its sessions in files, so that a restart loses only turns."""
 
-    all_every = 60.0  # a start takes it many seconds
+    all_every = 40.0  # a start takes it some seconds
 
     def __init__(self) -> None:
         self._server = DemoServer(test_agents=True, store="local")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import sys
@@ -12,7 +13,8 @@ import time
 import urllib.error
 import urllib.request
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +23,13 @@ from soaking import evidence
 
 TIMEOUT = 30.0  # of a turn
 REQUEST_TIMEOUT = 5.0
+POLL_WAIT = 4.0  # so that those faults that change an answer meet many
 _LOOK = 3.0  # docs/reliability.md: what an unclear post may take beyond its time
 _LATE = 2.0  # what a busy machine may take beyond a limit
+_AGENTS = ["quick", "quick", "streamer"]
+_OLD = 2  # sessions that live to the end
+_REST = 15.0  # after the last turn of a session: a turn that was cut, or a post that was lost, may still come
+_SETTLE = 90.0  # in which a reader is to have everything, under faults
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,9 @@ class Ledger:
     """Thread-safe."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    posted: dict[tuple[str, str], str] = field(default_factory=dict)  # (session, number of the text) -> what came of it
-    # Of turns without a reply, but not of uncertain ones, which nothing can contradict.
-    evidence: dict[tuple[str, str], str] = field(default_factory=dict)
+    # session -> number of a text -> what came of it, and the evidence of a turn without a reply; until it is judged
+    posted: dict[str, dict[str, tuple[str, str]]] = field(default_factory=lambda: defaultdict(dict))
+    judged: int = 0  # sessions
     events: int = 0
     missed: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)  # events given twice, messages stored twice
@@ -66,9 +73,7 @@ class Ledger:
     def note(self, session_id: str, text: str, outcome: str, evidence: str = "") -> None:
         with self.lock:
             self.outcomes[outcome] += 1
-            self.posted[session_id, _number(text)] = outcome
-            if evidence:
-                self.evidence[session_id, _number(text)] = evidence
+            self.posted[session_id][_number(text)] = outcome, evidence
 
     def took(self, what: str, seconds: float, limit: float) -> None:
         with self.lock:
@@ -94,18 +99,25 @@ class Ledger:
             )
 
     def summary(self) -> str:
-        return f"outcomes: {dict(self.outcomes.most_common())}; events given out: {self.events}"
+        return (
+            f"outcomes: {dict(self.outcomes.most_common())}; events given out: {self.events}; sessions: {self.judged}"
+        )
 
 
-class Reading:
-    """One default reader and what it gave."""
+class Life:
+    """A session from its making to its deletion: its default reader, what that gave, how many turns it is to have."""
 
-    def __init__(self, session: Session, ledger: Ledger) -> None:
+    def __init__(self, session: Session, ledger: Ledger, turns: float) -> None:
         self.session = session
+        self.turns = turns  # left
+        self.rests_since = 0.0
         self.offsets = array("q")
         self._ledger = ledger
+        # Daemon: a reader that does not end must not hold up the verdict that says so.
+        self.reader = threading.Thread(target=self._read, name=f"reader-{session.id}", daemon=True)
+        self.reader.start()
 
-    def run(self) -> None:
+    def _read(self) -> None:
         for event in self.session.iter_events():
             last = self.offsets[-1] if self.offsets else -1
             with self._ledger.lock:
@@ -116,52 +128,94 @@ class Reading:
 
 
 class World:
-    """The sessions, those who converse in them, and those who read."""
+    """The sessions, those who converse in them, and those who read. ``told``: of ``Strikes``.
 
-    def __init__(self, client: Client, proxy: Any, direct_url: str, sessions: int, workers: int, seed: int) -> None:
+    Sessions come and go, as those of real users do: after some turns each rests, is compared with the server's list, is
+    deleted there, and a new one takes its place. A few stay to the end.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        told: Callable[[str, float], str],
+        direct_url: str,
+        *,
+        sessions: int,
+        workers: int,
+        seed: int,
+    ) -> None:
         self.ledger = Ledger()
         self._looks = evidence.Looks()
         logger = logging.getLogger(evidence.Looks.LOGGER)
         logger.setLevel(logging.DEBUG)
         logger.addHandler(self._looks)
         self._client = client
-        self._proxy = proxy
+        self._told = told
         self._direct = direct_url
         self._seed = seed
         self._workers = workers
-        agents = ["quick", "quick", "streamer"]
-        self._sessions = [client.create_session(agents[number % 3]) for number in range(sessions)]
-        self._readings = [Reading(session, self.ledger) for session in self._sessions]
-        self._readers = [
-            # Daemon: a reader that does not end must not hold up the verdict that says so.
-            threading.Thread(target=reading.run, name=f"reader-{number}", daemon=True)
-            for number, reading in enumerate(self._readings)
-        ]
+        self._chance = random.Random(seed)
+        self._made: set[str] = set()
+        self.lives = [self._begin(turns=math.inf if number < _OLD else 1) for number in range(sessions)]
+        self._resting: deque[Life] = deque()
 
     def start(self, over: threading.Event) -> list[threading.Thread]:
-        """Starts the readers; gives the threads that converse until ``over``."""
-        for reader in self._readers:
-            reader.start()
+        """Gives the threads that converse, and the one that ends sessions, until ``over``."""
         return [
-            threading.Thread(target=self._converse, args=(number, over), name=f"worker-{number}")
-            for number in range(self._workers)
+            threading.Thread(target=self._end_lives, args=(over,), name="ends"),
+            *(
+                threading.Thread(target=self._converse, args=(number, over), name=f"worker-{number}")
+                for number in range(self._workers)
+            ),
         ]
 
     def client_line(self) -> str:
         stats = self._client.stats()
         return f"failures {stats.failures}  reconnects {stats.reconnects}  backlog {stats.backlog}"
 
+    # -- lives
+
+    def _begin(self, turns: float) -> Life:
+        """Through the faults, and therefore again and again."""
+        until = time.monotonic() + 300
+        while True:
+            try:
+                session = self._client.create_session(self._chance.choice(_AGENTS))
+                break
+            except ParlantSyncError:
+                if time.monotonic() > until:
+                    raise
+        with self.ledger.lock:
+            if session.id in self._made:
+                self.ledger.wrong.append(f"{session.id} was made before")
+            self._made.add(session.id)
+        return Life(session, self.ledger, turns)
+
+    def _end_lives(self, over: threading.Event) -> None:
+        while not over.wait(0.2):
+            if self._resting and time.monotonic() > self._resting[0].rests_since + _REST:
+                life = self._resting.popleft()
+                self._settle(life, life.rests_since + _SETTLE)
+                self._judge(life)
+
     # -- conversations
 
     def _converse(self, number: int, over: threading.Event) -> None:
         chance = random.Random(self._seed * 1000 + number)
         # Each has sessions of its own: with two writers a cancelled turn's reply is that of the other's message.
-        mine = self._sessions[number :: self._workers]
+        mine = list(range(number, len(self.lives), self._workers))
         count = 0
         while not over.is_set():
-            session = chance.choice(mine)
+            # Most of the time in one of them; the others have a turn now and then, and are polled.
+            place = mine[-1] if chance.random() < 0.8 else chance.choice(mine)
+            life = self.lives[place]
             count += 1
-            self._turn(session, f"{number}-{count}-{'x' * chance.randint(0, 200)}", chance)
+            self._turn(life.session, f"{number}-{count}-{'x' * chance.randint(0, 200)}", chance)
+            life.turns -= 1
+            if life.turns <= 0:
+                life.rests_since = time.monotonic()
+                self._resting.append(life)
+                self.lives[place] = self._begin(turns=chance.randint(2, 8) if place == mine[-1] else 1)
             over.wait(chance.uniform(0, 0.4))
 
     def _turn(self, session: Session, text: str, chance: random.Random) -> None:
@@ -172,7 +226,7 @@ class World:
         self._looks.clear()
 
         def told(error: ParlantSyncError) -> str:
-            exchanges = evidence.of_exchanges(self._proxy, session.id, since)
+            exchanges = self._told(session.id, since)
             return f"{evidence.of_error(error)} | looks: {self._looks.lines} | exchanges: {exchanges}"
 
         try:
@@ -218,36 +272,56 @@ class World:
     # -- the end
 
     def held(self, session_id: str) -> list[dict[str, Any]]:
-        """What the server holds, asked past the SDK and past the faults."""
-        url = f"{self._direct}/sessions/{session_id}/events?min_offset=0&wait_for_data=0"
-        for _ in range(20):
+        """What the server holds."""
+        found: list[dict[str, Any]] = json.loads(
+            self._ask(f"{self._direct}/sessions/{session_id}/events?min_offset=0&wait_for_data=0")
+        )
+        return found
+
+    def _ask(self, request: str | urllib.request.Request) -> bytes:
+        """Past the SDK and past the faults."""
+        for _ in range(120):
             try:
-                with urllib.request.urlopen(url, timeout=30) as answer:
-                    found: list[dict[str, Any]] = json.load(answer)
-                    return found
-            except urllib.error.URLError:
-                time.sleep(0.5)  # it is being restarted
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    body: bytes = answer.read()
+                    return body
+            except OSError as error:  # it is being restarted
+                if isinstance(error, urllib.error.HTTPError) and error.code == 404:
+                    return b"[]"  # deleted, and the answer was lost
+                time.sleep(0.5)
         raise SystemExit("the server does not answer any more")
 
-    def settle(self, seconds: float) -> None:
-        """Until every reader has what the server holds, so many seconds at most."""
-        until = time.monotonic() + seconds
-        for reading in self._readings:
-            while time.monotonic() < until:
-                held = self.held(reading.session.id)
-                if len(reading.offsets) >= len(held):
-                    break
-                time.sleep(0.2)
+    def _settle(self, life: Life, until: float) -> None:
+        """Until the reader has what the server holds, or so late by the monotonic clock."""
+        while len(life.offsets) < len(self.held(life.session.id)) and time.monotonic() < until:
+            time.sleep(0.2)
 
-    def judge(self) -> None:
-        """Compare the server's lists with what the readers and the calls got; the ledger has the findings."""
-        for reading in self._readings:
-            held = self.held(reading.session.id)
-            lost = {event["offset"] for event in held} - set(reading.offsets)
-            self.ledger.missed += [f"{reading.session.id} ({reading.session.health}): {n}" for n in sorted(lost)]
-            self._judge_posts(reading.session.id, held)
+    def end(self) -> None:
+        """All that are left, after the faults."""
+        lives = [*self._resting, *self.lives]
+        until = time.monotonic() + _SETTLE
+        for life in lives:
+            self._settle(life, until)
+            self._judge(life)
         if not self.ledger.outcomes["reply"]:
             self.ledger.wrong.append("not one turn was answered")
+
+    def _judge(self, life: Life) -> None:
+        """Compare the server's list with what the reader and the calls got; then end the session, here and there."""
+        session = life.session
+        held = self.held(session.id)
+        lost = {event["offset"] for event in held} - set(life.offsets)
+        missed = [f"{session.id} ({session.health}): {n}" for n in sorted(lost)]
+        with self.ledger.lock:
+            self.ledger.missed += missed
+            self.ledger.judged += 1
+            self._judge_posts(session.id, held)
+        session.close()
+        life.reader.join(10)
+        if life.reader.is_alive():
+            self.ledger.found(self.ledger.late, f"the reader of {session.id} did not end with it")
+        request = urllib.request.Request(f"{self._direct}/sessions/{session.id}", method="DELETE")
+        self._ask(request)
 
     def _judge_posts(self, session_id: str, held: list[dict[str, Any]]) -> None:
         texts = Counter(e["data"]["message"] for e in held if e["kind"] == "message" and e["source"] == "customer")
@@ -255,12 +329,9 @@ class World:
             f"{session_id}: {count} copies of {text!r}" for text, count in texts.items() if count > 1
         ]
         numbers = {_number(text) for text in texts}
-        for (owner, number), outcome in self.ledger.posted.items():
-            if owner != session_id or outcome == "uncertain":
-                continue
+        for number, (outcome, why) in self.ledger.posted.pop(session_id, {}).items():
             stored = outcome in ("reply", "timeout")
-            if stored is not (number in numbers):
-                why = self.ledger.evidence.get((owner, number), "none is kept")
+            if outcome != "uncertain" and stored is not (number in numbers):
                 self.ledger.false.append(f"{session_id}: {number}: {outcome}, but stored is {not stored}: {why}")
 
 

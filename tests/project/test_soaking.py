@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import random
@@ -34,13 +35,15 @@ def soaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_false_outcome_shows_the_status_the_body_and_what_the_last_look_said(soaking: Any) -> None:
     with FakeServer() as server, FaultProxy(server.base_url) as proxy, Client(proxy.base_url) as client:
         backend = fake_backend(server)
+        server.agent("quick").echoes()
         server.agent("streamer").echoes()
-        world = soaking.World(client, proxy, server.base_url, sessions=1, workers=1, seed=1)
-        session = client.session(world._sessions[0].id)
+        told = functools.partial(importlib.import_module("soaking.evidence").of_exchanges, proxy)
+        world = soaking.World(client, told, server.base_url, sessions=1, workers=1, seed=1)
+        (life,) = world.lives
         proxy.answer(answer(b"no such teapot", b"418 I'm a teapot"), "post")
-        world._turn(session, "1-1-", random.Random(1))
-        backend.say(session.id, "1-1-")  # so that the outcome becomes a false one
-        world.judge()
+        world._turn(life.session, "1-1-", random.Random(1))
+        backend.say(life.session.id, "1-1-")  # so that the outcome becomes a false one
+        world.end()
     (false,) = world.ledger.false
     assert "not sent: ApiError, but stored is True" in false
     assert "status 418, body 'no such teapot'" in false

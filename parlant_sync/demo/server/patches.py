@@ -26,7 +26,7 @@ def make_json_files_survive_a_kill() -> None:
     async def save(database: Any, data: Mapping[str, Any]) -> None:
         path = database.file_path
         new = path.with_name(path.name + ".new")
-        text = json.dumps({**database._raw_data, **data}, ensure_ascii=False, indent=2)
+        text = json.dumps({**database._raw_data, **data}, ensure_ascii=False)
         new.write_text(text, encoding="utf-8")
         os.replace(new, path)
 

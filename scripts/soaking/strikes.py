@@ -1,0 +1,89 @@
+"""The faults of a soak from outside: their process, and the thread that strikes all at once."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.managers import BaseManager
+from typing import Any
+
+from soaking.faults import CLOSED, DOWN, LIMIT, RESET, Faults
+
+
+class _Manager(BaseManager):
+    pass
+
+
+_Manager.register("Faults", Faults)
+
+
+class Strikes:
+    """``Faults`` in a process of their own, so that what is measured in this one is the client's. A context manager.
+
+    ``all_every``: seconds between two faults for all. ``restart`` and ``kill`` are done to the server, in this process.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        seed: int,
+        *,
+        per_second: float,
+        share: float = 0.3,
+        all_every: float = 15,
+        restart: Callable[[], None] | None = None,
+        kill: Callable[[], None] | None = None,
+    ) -> None:
+        self._manager = _Manager(ctx=get_context("spawn"))
+        self._manager.start()
+        made: Any = self._manager
+        self._faults = made.Faults(upstream, seed, per_second=per_second, share=share)
+        self.base_url: str = self._faults.base_url()
+        self._over = threading.Event()
+        self._chance, self._every = random.Random(seed), all_every
+        self._weights = {RESET: 6, CLOSED: 4, DOWN: 3, LIMIT: 2}
+        self._to_server: dict[str, Callable[[], None]] = {}
+        if restart is not None:
+            self._weights["the server restarted"] = 1
+            self._to_server["the server restarted"] = restart
+        if kill is not None:
+            self._weights["the server killed (SIGKILL) and started"] = 2
+            self._to_server["the server killed (SIGKILL) and started"] = kill
+        self._thread = threading.Thread(target=self._strike_all, name="faults")
+
+    def start(self) -> None:
+        self._faults.begin()
+        self._thread.start()
+
+    def end(self) -> None:
+        """No fault any more."""
+        self._over.set()
+        self._thread.join()
+        self._faults.end()
+
+    def counts(self) -> Counter[str]:
+        found: Counter[str] = self._faults.counts()
+        return found
+
+    def told(self, session_id: str, since: float) -> str:
+        """What went through for this session since then, and which faults struck it."""
+        said: str = self._faults.told(session_id, since)
+        return said
+
+    def _strike_all(self) -> None:
+        while not self._over.wait(self._chance.uniform(0.5, 1.5) * self._every):
+            (name,) = self._chance.choices(list(self._weights), list(self._weights.values()))
+            if name in self._to_server:
+                self._to_server[name]()
+                self._faults.struck(name)
+            else:
+                self._faults.strike(name)
+
+    def __enter__(self) -> Strikes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.shutdown()
