@@ -17,9 +17,8 @@ from parlant_sync._http.connection import RunningRequests
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
 from parlant_sync._settings import Settings
-from parlant_sync._turns.finder import NextTurns
+from parlant_sync._turns.other_turns import OtherTurns
 from parlant_sync._turns.starter import TurnStarter
-from parlant_sync._turns.turn_queue import TurnQueue
 from parlant_sync.events import SessionInfo, Since
 from parlant_sync.reader import Position
 
@@ -59,7 +58,7 @@ class OpenSession:
         self._lock = threading.RLock()
         self._entered = 0
         self._session: weakref.ref[Session] | None = None
-        turn_queue, calls = TurnQueue(), RunningRequests()
+        calls = RunningRequests()
         self.hub = EventHub(start, self.where)
         self.poller = Poller(
             info.id,
@@ -73,16 +72,8 @@ class OpenSession:
         self.api = api.scoped(calls, self.hub.stop_signal)
         # A request that runs while the server refuses another one gets its own answer, which says what became of it.
         self.hub.on_end(lambda cause: None if isinstance(cause, errors.ApiError) else calls.stop(cause))
-        self.hub.on_end(lambda _: turn_queue.close())
-        self.starter = TurnStarter(
-            info,
-            api=self.api,
-            settings=settings,
-            hub=self.hub,
-            poller=self.poller,
-            turn_queue=turn_queue,
-        )
-        self.next_turns = NextTurns(self.starter)
+        self.starter = TurnStarter(info, api=self.api, settings=settings, hub=self.hub, poller=self.poller)
+        self.other_turns = OtherTurns(self.starter, info.id, api=self.api, settings=settings, hub=self.hub)
         self.position = Position(self.hub.first)
         self._finalizer = weakref.finalize(self, self.poller.abandon)
         self._finalizer.atexit = False  # type: ignore[misc]

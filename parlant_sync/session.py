@@ -13,6 +13,7 @@ from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.transport import Failure
 from parlant_sync._open_session import OpenSession
+from parlant_sync._turns.driver import TurnDriver
 from parlant_sync.events import (
     Event,
     EventKind,
@@ -163,17 +164,10 @@ class Session:
         Raises TurnTimeout (the session stays usable), AgentError, DeliveryUncertain, TransportError if the server was
         not reached, the ApiError of a refusal, SessionClosed.
         """
-        with self.stream(
-            message,
-            timeout=timeout,
-            key=key,
-            once=once,
-            interrupt=interrupt,
-            metadata=metadata,
-            moderation=moderation,
-            participant=participant,
-        ) as turn:
-            return turn.reply()
+        arguments = self._arguments(message, key, metadata, moderation, participant)
+        deadline = self._deadline(timeout)
+        with self._starter.using():
+            return self._begin(message, arguments, deadline, once, interrupt).run()
 
     def stream(
         self,
@@ -192,16 +186,25 @@ class Session:
         The message is posted before this returns.
         """
         arguments = self._arguments(message, key, metadata, moderation, participant)
-        deadline = self._deadline(timeout)
+        deadline, starter = self._deadline(timeout), self._starter
+        with starter.using():
+            driver = self._begin(message, arguments, deadline, once, interrupt)
+        return Turn(driver, owner=self, use=starter.using_also_closed, cancel=starter.cancel)
+
+    def _begin(
+        self, message: str, arguments: dict[str, Any], deadline: Deadline, once: bool, interrupt: bool
+    ) -> TurnDriver:
+        """Post, unless ``once`` is set and the message is there already, and follow the turn that answers."""
         if not once:
-            return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
+            return self._starter.begin(message, arguments, deadline, interrupt=interrupt)
+        key = arguments["key"]
         if key is None:
             raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
         with self._starter.alone_with(key, deadline):  # of two calls with one key at the same time, one posts
             posted = self._posted_once(key, deadline)
             if posted is not None:
-                return self._starter.follow(posted, deadline)
-            return self._starter.stream(message, arguments, deadline, interrupt=interrupt)
+                return self._opened.other_turns.follow(posted, deadline)
+            return self._starter.begin(message, arguments, deadline, interrupt=interrupt)
 
     def post(
         self,
@@ -262,8 +265,9 @@ class Session:
         this session does not hold the message.
         """
         check.customer_message(event)
-        with self._starter.follow(event, self._deadline(timeout)) as turn:
-            return turn.reply()
+        driver = self._opened.other_turns.follow(event, self._deadline(timeout))
+        with self._starter.using():
+            return driver.run()
 
     def trigger(
         self, guidelines: str | Iterable[str | Mapping[str, Any]] | None = None, *, timeout: Timeout = DEFAULT
@@ -274,8 +278,9 @@ class Session:
         ``"buy_time"``, ``"follow_up"`` or ``"unspecified"``. Without guidelines, servers may answer 500 although the
         turn runs, so the events decide. Raises as ``send()``.
         """
-        with self._starter.trigger(check.guidelines(guidelines), self._deadline(timeout)) as turn:
-            return turn.reply()
+        wanted, deadline = check.guidelines(guidelines), self._deadline(timeout)
+        with self._starter.using():
+            return self._opened.other_turns.trigger(wanted, deadline).run()
 
     def cancel(self) -> None:
         """Stop the agent's running turn (Parlant 4.0). Does nothing if no turn is running.
@@ -295,7 +300,7 @@ class Session:
         deadline = self._deadline(timeout)
         with self._starter.using():
             start = self._opened.hub.start
-            return self._opened.next_turns.wait(self._starter.latest(deadline) if start is None else start, deadline)
+            return self._opened.other_turns.next(self._starter.latest(deadline) if start is None else start, deadline)
 
     def find(self, key: str) -> Event | None:
         """Return the message posted under this key, from the server's list; None if it holds none now.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 from parlant_sync import errors
 from parlant_sync._deadline import Deadline, seconds
+from parlant_sync._polling.poller import Use
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
-from parlant_sync._turns.transcript import Update
+from parlant_sync._turns.tracker import Update
 from parlant_sync.events import Event, Reply
 
 __all__ = ["Turn", "Update", "as_sse"]
@@ -28,13 +29,17 @@ class Turn:
     SessionClosed, or what ended the session.
     """
 
-    def __init__(self, driver: TurnDriver, *, check: Callable[[], None], cancel: Callable[[bool], None]) -> None:
+    def __init__(
+        self, driver: TurnDriver, *, owner: object, use: Callable[[], Use], cancel: Callable[[bool], None]
+    ) -> None:
+        """``owner``: the session, which lives as long as one of its turns."""
         self._driver = driver
-        self._check = check
+        self._owner = owner
+        self._use = use
         self._cancel = cancel
         self._pid = os.getpid()
         self._claim = SingleOwner()  # of the thread that drives
-        self._owner: object = None  # the session, which lives as long as one of its turns
+        driver.leave_unattended()
 
     def __repr__(self) -> str:
         driver = self._driver
@@ -84,7 +89,7 @@ class Turn:
                 yield log[given - 1]
             elif not self._drive(text=False):
                 break
-        self._raise_if_failed()
+        self._driver.result()  # raises what has failed
 
     @property
     def text(self) -> Iterator[str]:
@@ -106,7 +111,7 @@ class Turn:
                 yield pieces[given - 1]
             elif not self._drive(text=True):
                 break
-        self._raise_if_failed()
+        self._driver.result()  # raises what has failed
 
     def updates(self, heartbeat: float | None = None) -> Iterator[Update]:
         """Everything that a chat page shows, in one loop.
@@ -134,32 +139,26 @@ class Turn:
             elif beat.expired() and given >= len(self._driver.transcript.updates) and self._driver.outcome is None:
                 yield Update("heartbeat")
                 beat = Deadline(heartbeat)
-        self._raise_if_failed()
+        self._driver.result()  # raises what has failed
         yield Update("end", self.reply().text)
 
     def reply(self) -> Reply:
         """Block until the turn is over, and return what it said."""
         if self._driver.outcome is None:
             self._drive(text=False, to_end=True)
-        self._raise_if_failed()
-        assert isinstance(self._driver.outcome, Reply)
-        return self._driver.outcome
-
-    def _raise_if_failed(self) -> None:
-        if isinstance(self._driver.outcome, errors.ParlantSyncError):
-            raise errors.copy_for_waiter(self._driver.outcome)
+        return self._driver.result()
 
     def _drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> bool:
         """Take one step, or all of them if ``to_end``; False if the outcome was known already."""
         if self._driver.outcome is not None:
             return False
-        self._check()
         if not self._claim.take():
             raise errors.ConcurrencyError(
                 f"{self._driver.where}: another thread reads this turn; let one thread read it, or give each its own"
             )
         try:
-            self._driver.drive(text=text, until=until, to_end=to_end)
+            with self._use():
+                self._driver.drive(text=text, until=until, to_end=to_end)
         finally:
             self._claim.let_go()
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
@@ -10,26 +11,29 @@ from parlant_sync._api.retry import unread
 from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.poller import Poller, Use
+from parlant_sync._polling.poller import Poller
 from parlant_sync._tracing import Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
 from parlant_sync._turns.streaming import MessageReader, StreamedMessage
-from parlant_sync._turns.tracker import TurnTracker
-from parlant_sync._turns.transcript import Transcript
-from parlant_sync._turns.turn_queue import TurnTicket
+from parlant_sync._turns.tracker import Transcript, TurnTracker
 from parlant_sync.events import Event, Reply
+
+if TYPE_CHECKING:
+    from parlant_sync._turns.starter import TurnTicket
 
 # The engine's error follows the end of its turn. If that looks unfinished, the server is asked again after so long.
 SECOND_LOOK = 0.5
 # A request at the end of the caller's time may take so long.
 _LAST_LOOK = 1.0
+# If a trigger's POST has failed, its turn must begin within so many seconds.
+_TRIGGER_BEGIN = 10.0
 
 
 class TurnDriver:
     """One turn, from its first event to its outcome. For one thread at a time, except ``leave()``.
 
     ``request`` is the message that it answers, if there is one. ``ticket`` is given back at the end. ``post_error`` is
-    the error of a trigger's POST: it counts only if no turn begins until ``begin_by``.
+    the error of a trigger's POST: it counts only if no turn begins soon.
     """
 
     def __init__(
@@ -45,7 +49,6 @@ class TurnDriver:
         request: Event | None = None,
         ticket: TurnTicket | None = None,
         post_error: errors.ParlantSyncError | None = None,
-        begin_by: Deadline | None = None,
         posted_here: bool = False,
     ) -> None:
         self.request = request
@@ -61,7 +64,7 @@ class TurnDriver:
         self._deadline = deadline
         self._ticket = ticket
         self._post_error = post_error
-        self._begin_by = begin_by or NEVER
+        self._begin_by = NEVER if post_error is None else Deadline(_TRIGGER_BEGIN)
         self._begin = feed.offset
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
@@ -69,7 +72,6 @@ class TurnDriver:
         self._span = Span("turn", session_id=session_id)
         if ticket is not None:
             ticket.running = (tracker, feed.offset)
-            ticket.leave_unattended()
 
     @property
     def tracker(self) -> TurnTracker:
@@ -87,28 +89,48 @@ class TurnDriver:
             self._span.end()
             self._let_go()
 
+    def leave_unattended(self) -> None:
+        """No thread waits in the turn for now."""
+        if self._ticket is not None and not self._ticket.released:
+            self._ticket.leave_unattended()
+
+    def run(self) -> Reply:
+        """Drive to the end, for a caller who does nothing else with this turn; return what it said, or raise."""
+        try:
+            self.drive(text=False, to_end=True)
+        except BaseException:
+            self.leave()
+            raise
+        return self.result()
+
+    def result(self) -> Reply:
+        """The reply of a turn that is over. Raises a copy of its error, so that several threads can ask."""
+        outcome = self.outcome
+        if isinstance(outcome, Reply):
+            return outcome
+        assert outcome is not None
+        raise errors.copy_for_waiter(outcome)
+
     def drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> None:
         """Take one step towards the outcome, which is not known yet, or all of them if ``to_end``.
 
-        ``text``: read a streamed message as it grows. Otherwise it is read once, when it is complete. ``until``: end a
-        step at this time, also if nothing has come.
+        The caller has the session in use. ``text``: read a streamed message as it grows. Otherwise it is read once,
+        when it is complete. ``until``: end a step at this time, also if nothing has come.
         """
         ticket = self._ticket
         try:
             if ticket is not None:
                 ticket.attended = True
-            with Use(self._poller):
+            self._step(text, until)
+            while to_end and self.outcome is None:
                 self._step(text, until)
-                while to_end and self.outcome is None:
-                    self._step(text, until)
         except errors.ParlantSyncError as error:
             self._finish(error)
         except BaseException:
             self._start_over()
             raise
         finally:
-            if ticket is not None and not ticket.released:
-                ticket.leave_unattended()
+            self.leave_unattended()
 
     def _was_left(self) -> errors.SessionClosed:
         return errors.SessionClosed(

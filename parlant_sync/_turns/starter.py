@@ -1,13 +1,18 @@
-"""Starting turns: post and follow, trigger and follow, follow only; and the feeds that readers and turns begin with."""
+"""Starting a turn: the queue of one session, in which one turn runs at a time, the post, and the feed of its events.
+
+What readers begin with is here as well. ``other_turns.py`` has the turns that no post of the same call begins.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,34 +20,189 @@ from parlant_sync import errors
 from parlant_sync._api.posting import MessagePoster
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, unread
-from parlant_sync._deadline import Deadline
-from parlant_sync._http.transport import Failure
-from parlant_sync._polling.event_feed import EventFeed
+from parlant_sync._deadline import Deadline, get_in_time
+from parlant_sync._polling.event_feed import EventFeed, Mailbox
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._settings import Settings
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.streaming import MessageReader
 from parlant_sync._turns.tracker import TurnFacts, TurnTracker
-from parlant_sync._turns.transcript import Transcript
-from parlant_sync._turns.turn_queue import UNATTENDED, TurnQueue, TurnTicket, TurnWatch, Wake
 from parlant_sync.events import Event, Reply, ServerAbilities, SessionInfo
-from parlant_sync.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-# A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
-_TRIGGER_ANSWER = 2.0
-_TRIGGER_BEGIN = 10.0
+# A turn that no thread has waited in for this many seconds can be replaced, although it still runs at the server.
+UNATTENDED = 2.0
+# What wakes a waiting call: events of the session, or None if something else has changed.
+Wake = queue.SimpleQueue[Sequence[Event] | None]
 # If the agent cannot be read within this time, its turns need a quiet period to be over.
 _READ_AGENT = 5.0
+
+
+class TurnTicket:
+    """A place in the queue; the first one may run a turn.
+
+    It ends with ``release()``, when it is collected, or when its time is over. So the queue always goes on, even if
+    the thread that holds the ticket is interrupted.
+    """
+
+    __slots__ = ("__weakref__", "_queue", "attended", "deadline", "patience", "released", "running", "wake")
+
+    def __init__(self, waiting: list[weakref.ref[TurnTicket]], deadline: Deadline) -> None:
+        self.deadline = deadline
+        self.released = False
+        self.attended = True  # a thread waits in the turn, or for it
+        self.patience = deadline  # how long the turn is kept for its caller while no thread waits in it
+        self.running: tuple[TurnTracker, int] | None = None  # the turn's tracker, and the offset that it begins at
+        self.wake: Wake = queue.SimpleQueue()
+        self._queue = waiting
+
+    def release(self) -> None:
+        """Idempotent. Takes no lock, so that a finalizer may call it."""
+        if not self.released:
+            self.released = True
+            if len(self._queue) > 1:
+                _nudge(self._queue)
+
+    def leave_unattended(self) -> None:
+        """No thread waits in the turn for now."""
+        self.patience = Deadline(UNATTENDED)
+        self.attended = False
+        if len(self._queue) > 1:
+            _nudge(self._queue)
+
+
+class _WakeMailbox(Mailbox):
+    """Passes what the poller delivers to a waiting call."""
+
+    def __init__(self, wake: Wake) -> None:
+        super().__init__(1)
+        self._wake = wake
+
+    def offer(self, batch: Sequence[Event]) -> None:
+        self._wake.put(batch)
+
+
+class TurnWatch:
+    """What a waiting call sees of an unattended turn before its own."""
+
+    def __init__(self, tracker: TurnTracker, offset: int, wake: Wake) -> None:
+        self.mailbox = _WakeMailbox(wake)  # to be joined to the hub, which holds it weakly
+        self._tracker = tracker
+        self._next = offset
+        self._quiet = Deadline(None)
+
+    def feed(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.offset >= self._next:
+                self._next = event.offset + 1
+                if self._tracker.feed(event):
+                    self._quiet = Deadline(self._tracker.quiet_for)
+
+    def is_over(self) -> bool:
+        return self._tracker.over or self._quiet.expired()
+
+    def bound(self, until: Deadline) -> float | None:
+        return self._quiet.bound(until.bound(None))
+
+
+# Starts to watch the turn of a ticket, and puts its events into the queue; None if it cannot be watched.
+Watch = Callable[[TurnTicket, Wake], TurnWatch | None]
+
+
+class TurnQueue:
+    """Lets one ``TurnTicket`` be first at a time, in the order in which they came. Thread-safe.
+
+    It has no lock, because an interrupt could leave a lock taken: a list's append(), insert() and remove() are atomic.
+    """
+
+    def __init__(self) -> None:
+        # Weak references: a ticket belongs to its turn, and nothing else must keep it from being collected.
+        self._queue: list[weakref.ref[TurnTicket]] = []
+        self._closed = False
+
+    def enter(self, deadline: Deadline, watch: Watch | None = None) -> TurnTicket | None:
+        """Wait until the turn before is over, or has no caller any more; return the ticket for the next turn.
+
+        None if ``deadline`` passed first, or if the queue was closed. ``watch`` shows when a turn
+        in which no thread waits is over; after ``UNATTENDED`` seconds it is replaced in any case.
+        """
+        mine = TurnTicket(self._queue, deadline)
+        self._queue.append(self._reference(mine))
+        watching: TurnWatch | None = None
+        watched: weakref.ref[TurnTicket] | None = None
+        try:
+            while not self._closed:
+                first = self._first(mine)
+                if first is mine:
+                    return mine
+                if deadline.expired():
+                    break
+                until = deadline.bound(None if first is None else first.deadline.bound(None))
+                if first is not None and not first.attended:
+                    if watched is None or watched() is not first:
+                        watched = weakref.ref(first)
+                        watching = None if watch is None else watch(first, mine.wake)
+                    if first.patience.expired() or (watching is not None and watching.is_over()):
+                        first.release()
+                        continue
+                    until = first.patience.bound(until)
+                    if watching is not None:
+                        until = watching.bound(Deadline(until))
+                del first  # a waiting call must not keep the ticket alive that it waits for
+                try:
+                    events = get_in_time(mine.wake, until)
+                except queue.Empty:
+                    continue
+                if events and watching is not None:
+                    watching.feed(events)
+        except BaseException:
+            mine.release()
+            raise
+        mine.release()
+        return None
+
+    def interrupt(self, deadline: Deadline) -> TurnTicket:
+        """A ticket before all others, at once: its turn interrupts the one that runs."""
+        mine = TurnTicket(self._queue, deadline)
+        self._queue.insert(0, self._reference(mine))
+        return mine
+
+    def _reference(self, ticket: TurnTicket) -> weakref.ref[TurnTicket]:
+        return weakref.ref(ticket, functools.partial(_nudge, self._queue))
+
+    def _first(self, mine: TurnTicket) -> TurnTicket | None:
+        """The first ticket that still counts. ``mine`` counts until another thread has seen that its time is over."""
+        for ref in list(self._queue):
+            first = ref()
+            if first is mine or (first is not None and not first.released and not first.deadline.expired()):
+                return first
+            try:
+                self._queue.remove(ref)
+            except ValueError:
+                pass  # another thread was faster
+        return None
+
+    def close(self) -> None:
+        """All calls that wait, now or later, get None. Takes no lock."""
+        self._closed = True
+        _nudge(self._queue)
+
+
+def _nudge(waiting: list[weakref.ref[TurnTicket]], _: object = None) -> None:
+    """Make all waiting calls look again."""
+    for ref in list(waiting):
+        waiter = ref()
+        if waiter is not None:
+            waiter.wake.put(None)
 
 
 def _created(text: object) -> datetime | None:
     return Event({"offset": 0, "creation_utc": text}).created
 
 
-def _give_up(ticket: TurnTicket | None, feed: EventFeed | None) -> None:
+def give_up(ticket: TurnTicket | None, feed: EventFeed | None) -> None:
     """The turn does not start: let the next one run, and take no more events."""
     if ticket is not None:
         ticket.release()
@@ -61,7 +221,6 @@ class TurnStarter:
         settings: Settings,
         hub: EventHub,
         poller: Poller,
-        turn_queue: TurnQueue,
     ) -> None:
         self._session_id = session_id = info.id
         self._agent_id = info.agent_id
@@ -74,14 +233,19 @@ class TurnStarter:
         self._hub = hub
         self._poller = poller
         self._posting_once: dict[str, threading.Event] = {}  # the calls with once=True that post now, by key
-        self._turn_queue = turn_queue
+        self._turn_queue = turn_queue = TurnQueue()
+        hub.on_end(lambda _: turn_queue.close())  # refers to the queue alone: the hub outlives this object
         # Raises what has ended the session, if anything has; also in a forked child.
         self.check: Callable[[], None] = hub.check
-        self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
 
     def using(self) -> Use:
         """For turns and readers, which need the poller."""
         self.check()
+        return Use(self._poller)
+
+    def using_also_closed(self) -> Use:
+        """For turns that have begun: after the end of the session, they give what has come before it."""
+        self._hub.check_process()
         return Use(self._poller)
 
     def visiting(self) -> Use:
@@ -187,47 +351,39 @@ class TurnStarter:
         try:
             while (other := self._posting_once.setdefault(key, mine)) is not mine:  # setdefault() is atomic
                 if not other.wait(deadline.bound(None)):
-                    raise self._nothing_posted("another call with this key was still posting", started)
+                    raise self.nothing_posted("another call with this key was still posting", started)
             yield
         finally:
             if self._posting_once.get(key) is mine:
                 del self._posting_once[key]
             mine.set()
 
-    def stream(
+    def begin(
         self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, interrupt: bool = False
-    ) -> Turn:
-        """Post, and follow the turn that answers. ``interrupt``: without waiting for the turn that runs."""
+    ) -> TurnDriver:
+        """Post, and follow the turn that answers. The caller has the session in use.
+
+        ``interrupt``: without waiting for the turn that runs.
+        """
         ticket: TurnTicket | None = None
         feed: EventFeed | None = None
         try:
-            with self.using():
-                ticket = self._enter(deadline, interrupt=interrupt)
-                place = self._hub.place
-                feed = self.feed(None, deadline)  # before the post, so that no event is missed
-                event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
-                self.note_posted(event, place, deadline, found=found)
-                feed.start_at(event.offset + 1)
-                if found or (self._hub.start or 0) > event.offset + 1:
-                    feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
-                # If the session was closed meanwhile: the message is stored, and the turn says the rest.
-                tracker = TurnTracker(event, self.facts(deadline))
-                return self.turn(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
+            ticket = self.enter(deadline, interrupt=interrupt)
+            place = self._hub.place
+            feed = self.feed(None, deadline)  # before the post, so that no event is missed
+            event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
+            self.note_posted(event, place, deadline, found=found)
+            feed.start_at(event.offset + 1)
+            if found or (self._hub.start or 0) > event.offset + 1:
+                feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
+            # If the session was closed meanwhile: the message is stored, and the turn says the rest.
+            tracker = TurnTracker(event, self.facts(deadline))
+            return self.driver(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
         except BaseException as error:
-            _give_up(ticket, feed)
+            give_up(ticket, feed)
             if isinstance(error, errors.TransportError | errors.ApiError):
                 self.check()  # if close() has cut the post short, that is the reason
             raise
-
-    def follow(self, event: Event, deadline: Deadline) -> Turn:
-        """The turn that answers a message posted before; takes no place in the queue."""
-        self.check()
-        self._check_held(event, deadline)
-        tracker = TurnTracker(event, self.facts(deadline))
-        self._hub.begin(event.offset)
-        feed = self.feed(event.offset, deadline)
-        feed.start_at(event.offset + 1)
-        return self.turn(feed, tracker, deadline, request=event)
 
     def cancel(self, running: bool = True) -> None:
         """Stop the agent's turn, if one is ``running``."""
@@ -249,66 +405,7 @@ class TurnStarter:
         limit = Deadline(deadline.between(LEAST, _READ_AGENT))
         return TurnFacts(staged=False, fluid=self._api.is_fluid(self._agent_id, deadline=limit))
 
-    def _check_held(self, event: Event, deadline: Deadline) -> None:
-        """An offset alone would follow a turn of this session that answers another message."""
-        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
-        try:
-            held = self._api.held(self._session_id, event, deadline=limit)
-        except errors.ParlantSyncError as error:
-            if not unread(error):
-                raise
-            logger.debug("session %s: cannot look for the message to follow: %s", self._session_id, error)
-            return  # an outage passes, and is no reason not to wait
-        if held is None or held.offset != event.offset:
-            raise errors.ConfigurationError(
-                f"{self.where} does not hold the message {event.id!r} at offset {event.offset}: call reply_to() of the "
-                "session that it was posted to (or send it again, if the server has lost it)"
-            )
-
-    def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> Turn:
-        """Ask the agent to speak, and follow that turn. If the answer is a failure, the events decide."""
-        body: dict[str, Any] = {"kind": "message", "source": "ai_agent"}
-        if guidelines:
-            body["guidelines"] = body["rules"] = guidelines  # 4.0 calls them rules; each version ignores the other name
-        started = time.monotonic()
-        ticket: TurnTicket | None = None
-        feed: EventFeed | None = None
-        try:
-            with self.using():
-                ticket = self._enter(deadline)
-                place = self._hub.place
-                feed = self.feed(None, deadline)
-                feed.start_at(self._latest_in_time(deadline, started))
-                failure = Failure()
-                post_error: errors.ParlantSyncError | None = None
-                trace: str | None = None
-                limit = deadline.bound(None if guidelines else _TRIGGER_ANSWER)
-                try:
-                    event = self._api.create_event(
-                        self._session_id,
-                        body,
-                        failure=failure,
-                        read_timeout=None if limit is None else max(limit, 0.001),
-                    )
-                    if guidelines:
-                        trace = event.trace_id
-                        self.note_posted(event, place, deadline)
-                        if event.offset < feed.offset:
-                            feed.start_at(event.offset)  # of a new numbering
-                except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
-                    if not failure.sent:
-                        raise
-                    post_error = error
-                facts = self.facts(deadline)
-                tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
-                turn = self.turn(feed, tracker, deadline, ticket=ticket, post_error=post_error)
-                self._triggered.append(turn._driver.transcript)
-                return turn
-        except BaseException:
-            _give_up(ticket, feed)
-            raise
-
-    def _enter(self, deadline: Deadline, *, interrupt: bool = False) -> TurnTicket:
+    def enter(self, deadline: Deadline, *, interrupt: bool = False) -> TurnTicket:
         """Wait until the turn may begin. Raises what has ended the session meanwhile, and TurnTimeout."""
         if interrupt:
             return self._turn_queue.interrupt(deadline)
@@ -322,7 +419,7 @@ class TurnStarter:
             raise
         if ticket is None:
             why = "nothing was posted, because another turn was running all the time (interrupt=True does not wait)"
-            raise self._nothing_posted(why, started)
+            raise self.nothing_posted(why, started)
         return ticket
 
     def _watch(self, ticket: TurnTicket, wake: Wake) -> TurnWatch | None:
@@ -339,22 +436,13 @@ class TurnStarter:
             logger.debug("session %s: cannot see whether the turn before is over: %s", self._session_id, error)
         return watch
 
-    def _nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
+    def nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
         return errors.TurnTimeout(
             f"{self.where}: {why}; wait longer, or use a session for each conversation",
             partial=Reply("", "empty", duration=time.monotonic() - started),
         )
 
-    def _latest_in_time(self, deadline: Deadline, started: float) -> int:
-        try:
-            return self.latest(deadline)
-        except errors.ParlantSyncError as error:
-            if deadline.remaining() > LEAST or not unread(error):
-                raise
-            why = "nothing was posted, because the server did not answer in time where its events end"
-            raise self._nothing_posted(why, started) from error
-
-    def turn(
+    def driver(
         self,
         feed: EventFeed,
         tracker: TurnTracker,
@@ -364,9 +452,9 @@ class TurnStarter:
         ticket: TurnTicket | None = None,
         post_error: errors.ParlantSyncError | None = None,
         posted_here: bool = False,
-    ) -> Turn:
-        """A turn that is not over, to be driven by its caller."""
-        driver = TurnDriver(
+    ) -> TurnDriver:
+        """The driver of a turn that is not over."""
+        return TurnDriver(
             api=self._api,
             session_id=self._session_id,
             poller=self._poller,
@@ -377,14 +465,5 @@ class TurnStarter:
             request=request,
             ticket=ticket,
             post_error=post_error,
-            begin_by=Deadline(_TRIGGER_BEGIN) if post_error is not None else None,
             posted_here=posted_here,
         )
-        return Turn(driver, check=self._hub.check_process, cancel=self.cancel)
-
-    def is_ours(self, event: Event) -> bool:
-        """Whether a call of this object posted this message, or triggered the turn that begins with this event."""
-        if event.kind == "message" and event.source != "ai_agent":
-            return self.delivery.has_sent(event)
-        begun = [transcript.tracker for transcript in self._triggered]
-        return any(t.trace == event.trace_id or (t.trace is None and not t.over) for t in begun)

@@ -139,7 +139,7 @@ def test_a_trigger_that_was_never_sent_is_not_followed(session: Session, monkeyp
 
     starter = session._starter
     monkeypatch.setattr(starter._api, "create_event", unsent)
-    monkeypatch.setattr(starter, "turn", None)
+    monkeypatch.setattr(starter, "driver", None)
     with pytest.raises(TransportError, match="refused"):
         session.trigger("speak")
 
@@ -160,7 +160,7 @@ def test_following_needs_an_open_session(session: Session) -> None:
     event = session.post("q")
     session.close()
     with pytest.raises(SessionClosed):
-        session._starter.follow(event, Deadline(5))
+        session._opened.other_turns.follow(event, Deadline(5))
 
 
 def test_a_numbering_that_went_back_is_polled_at_once(server: FakeServer, session: Session) -> None:
@@ -224,11 +224,11 @@ def test_a_followed_message_that_was_deleted_is_not_answered_by_what_stands_in_i
 ) -> None:
     server.agent("a").ignores()
     server.fill(session.id, 10)
-    turn = session._starter.follow(session.post("lost"), Deadline(0.3))
+    turn = session._opened.other_turns.follow(session.post("lost"), Deadline(0.3))
     server.agent("a").forget().replies("to another message")
     server.wipe(session.id)
     session.post("another")
     server.wait_idle()
     wait_until(lambda: 0 < session.health.next_offset == len(server.events(session.id)))
     with pytest.raises(TurnTimeout):
-        turn.reply()
+        turn.run()

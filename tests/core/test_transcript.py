@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync._turns.tracker import TurnTracker
-from parlant_sync._turns.transcript import Transcript
+from parlant_sync._turns.tracker import Transcript, TurnTracker
 from parlant_sync.events import Event
 
 

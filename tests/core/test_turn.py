@@ -29,7 +29,7 @@ from parlant_sync import (
     TurnTimeout,
     as_sse,
 )
-from parlant_sync._turns import tracker, turn_queue
+from parlant_sync._turns import starter, tracker
 from parlant_sync.testing import FakeServer, Response
 
 
@@ -115,7 +115,7 @@ def test_a_second_send_waits_its_turn_within_its_own_time(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not replace a turn that a thread waits in, however long that takes."""
-    monkeypatch.setattr(turn_queue, "UNATTENDED", 0.1)
+    monkeypatch.setattr(starter, "UNATTENDED", 0.1)
     server.agent("a").replies("first").waits("g")
     server.agent("a").replies("second")
     first = in_background(session.send, "one")
@@ -261,7 +261,7 @@ def test_all_who_queue_are_told_of_the_end(
     server: FakeServer, session: Session, ended: str, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, also those who queue behind a turn that nobody drives."""
-    monkeypatch.setattr(turn_queue, "UNATTENDED", 60.0)
+    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
     server.agent("a").replies("x").waits("g")
     kept = session.stream("kept") if first == "kept" else None
     sending = [in_background(session.send, f"m{n}", timeout=None) for n in range(4)]
@@ -347,7 +347,7 @@ def test_a_turn_that_no_thread_waits_in_is_replaced(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A visitor left in the middle of his turn, and now sends again. Both get the reply that answers both."""
-    monkeypatch.setattr(turn_queue, "UNATTENDED", 0.3)
+    monkeypatch.setattr(starter, "UNATTENDED", 0.3)
     server.agent("a").replies("first").waits("g")
     server.agent("a").replies("to both")
     left = session.stream("one")

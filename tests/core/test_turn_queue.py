@@ -9,7 +9,7 @@ from support.raw_api import in_background
 from support.waiting import wait_until
 
 from parlant_sync._deadline import Deadline
-from parlant_sync._turns.turn_queue import TurnQueue
+from parlant_sync._turns.starter import TurnQueue
 
 SOON = 0.01
 
@@ -124,7 +124,7 @@ def test_an_interrupt_anywhere_leaves_it_usable(name: str, event: str) -> None:
 
         def trace(frame: FrameType, what: str, arg: Any, stop_at: int = stop_at) -> Any:
             nonlocal count
-            if not frame.f_code.co_filename.endswith("turn_queue.py"):
+            if not frame.f_code.co_filename.endswith("_turns/starter.py"):
                 return None
             if frame.f_code.co_name == name and what == event:
                 count += 1
