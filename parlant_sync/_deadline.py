@@ -1,4 +1,4 @@
-"""One monotonic deadline that all steps of a call share."""
+"""How waits end: by a deadline that all steps of a call share, or by the stop signal of their owner."""
 
 from __future__ import annotations
 
@@ -96,3 +96,58 @@ class Deadline:
 NEVER = Deadline(None)
 
 _AT = operator.attrgetter("_at")
+
+
+class StopSignal:
+    """Ends every wait of one owner (a session, a client), now and later. Thread-safe.
+
+    Neither ``set()`` nor ``cut()`` takes a lock, so a finalizer or a signal handler may call them at any moment. (A
+    ``threading.Event`` has a lock: a handler that comes while its own thread holds it would hang.)
+    """
+
+    __slots__ = ("_cuttable", "_set", "_waits")
+
+    def __init__(self) -> None:
+        self._set = False
+        # One queue per wait that is under way. Changed by single list operations only, which are atomic.
+        self._waits: list[queue.SimpleQueue[None]] = []
+        self._cuttable: list[queue.SimpleQueue[None]] = []
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        """End all waits, now and later. One-way."""
+        self._set = True
+        _wake(self._waits)
+        _wake(self._cuttable)
+
+    def cut(self) -> None:
+        """End the ``cuttable`` waits that are under way; stop nothing."""
+        _wake(self._cuttable)
+
+    def wait(
+        self, timeout: float | None = None, *, cuttable: bool = False, unless: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Wait until the signal is set, for at most ``timeout`` seconds. Return whether it is set.
+
+        ``cuttable``: ``cut()`` ends this wait, too. Does not wait if ``unless()`` is true already.
+        """
+        waits = self._cuttable if cuttable else self._waits
+        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            waits.append(wake)
+            # Checked after the append: a set() or cut() from before has not woken this wait.
+            if not self._set and not unless():
+                get_in_time(wake, timeout)
+        except queue.Empty:
+            pass
+        finally:
+            if wake in waits:
+                waits.remove(wake)
+        return self._set
+
+
+def _wake(waits: list[queue.SimpleQueue[None]]) -> None:
+    for wake in list(waits):
+        wake.put(None)

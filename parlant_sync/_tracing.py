@@ -11,29 +11,23 @@ from typing import Any
 
 from parlant_sync._version import __version__
 
+# Whoever starts a span asks first whether this is in ``sys.modules``: then the application uses OpenTelemetry.
+OPENTELEMETRY = "opentelemetry.trace"
+
 
 class Span:
-    """A running span, or nothing if OpenTelemetry is not in use. For one thread at a time."""
+    """A running span, or nothing if the tracer has raised. For one thread at a time."""
 
     __slots__ = ("_span",)
 
     def __init__(self, name: str, **attributes: Any) -> None:
         """Start the span ``parlant_sync.NAME`` as a child of the caller's current span."""
         self._span: Any = None
-        trace = sys.modules.get("opentelemetry.trace")
-        if trace is None:
-            return
         try:
-            tracer = trace.get_tracer("parlant_sync", __version__)
+            tracer = sys.modules[OPENTELEMETRY].get_tracer("parlant_sync", __version__)
             self._span = tracer.start_span(f"parlant_sync.{name}", attributes=_named(attributes))
         except Exception:
             self._span = None
-
-    def __enter__(self) -> Span:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.end(error)
 
     def end(self, error: BaseException | None = None, **attributes: Any) -> None:
         """End the span, as failed if there is an ``error``. Idempotent."""
@@ -43,10 +37,9 @@ class Span:
         try:
             span.set_attributes(_named(attributes))
             if error is not None:
-                status = sys.modules["opentelemetry.trace"].Status
-                code = sys.modules["opentelemetry.trace"].StatusCode.ERROR
+                trace = sys.modules[OPENTELEMETRY]
                 # The type alone: the text of an error may quote a message.
-                span.set_status(status(code, type(error).__name__))
+                span.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
                 span.set_attribute("error.type", type(error).__name__)
             span.end()
         except Exception:

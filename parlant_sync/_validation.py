@@ -9,13 +9,6 @@ from parlant_sync.errors import ConfigurationError
 from parlant_sync.events import Event, EventKind, EventSource, Mode, Moderation, PostSource, SessionInfo
 
 
-def message(value: object) -> None:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"the message must be a string, not {type(value).__name__}")
-    if not value.strip():
-        raise ConfigurationError("the message is blank; give it some text")
-
-
 def customer_message(value: object) -> None:
     if value is None:
         raise ConfigurationError("no message to wait for was given (TurnTimeout.event is None if nothing was posted)")
@@ -35,10 +28,11 @@ def mapping(what: str, value: object) -> None:
         raise ConfigurationError(f"the names in {what} must be strings, not {list(value)!r}")
 
 
-def participant(value: Mapping[str, Any] | None, source: str) -> None:
-    """Who speaks. A human agent needs a name: servers answer 422 without one."""
-    mapping("participant", value)
-    name = (value or {}).get("display_name")
+def speaker(source: str, participant: Mapping[str, Any] | None) -> None:
+    """Who posts a message. A human agent needs a name: servers answer 422 without one."""
+    one_of("source", source, get_args(PostSource))
+    mapping("participant", participant)
+    name = (participant or {}).get("display_name")
     if source != "customer" and (not isinstance(name, str) or not name):
         raise ConfigurationError(f'source={source!r} needs participant={{"display_name": ...}}, the name to show')
 
@@ -81,12 +75,7 @@ def mode(value: object) -> None:
 
 
 def moderation(value: object) -> None:
-    if value is not None:
-        one_of("moderation", value, get_args(Moderation))
-
-
-def post_source(value: object) -> None:
-    one_of("source", value, get_args(PostSource))
+    one_of("moderation", value, get_args(Moderation))
 
 
 def event_kind(value: object) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from parlant_sync import _validation as check
 from parlant_sync import errors
+from parlant_sync._api.posting import Draft
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.transport import Failure
@@ -164,10 +165,10 @@ class Session:
         Raises TurnTimeout (the session stays usable), AgentError, DeliveryUncertain, TransportError if the server was
         not reached, the ApiError of a refusal, SessionClosed.
         """
-        arguments = self._arguments(message, key, metadata, moderation, participant)
+        draft = Draft(message, key, metadata, moderation, participant, once=once)
         deadline = self._deadline(timeout)
         with self._starter.using():
-            return self._begin(message, arguments, deadline, once, interrupt).run()
+            return self._begin(draft, deadline, interrupt).run()
 
     def stream(
         self,
@@ -185,26 +186,21 @@ class Session:
 
         The message is posted before this returns.
         """
-        arguments = self._arguments(message, key, metadata, moderation, participant)
+        draft = Draft(message, key, metadata, moderation, participant, once=once)
         deadline, starter = self._deadline(timeout), self._starter
         with starter.using():
-            driver = self._begin(message, arguments, deadline, once, interrupt)
+            driver = self._begin(draft, deadline, interrupt)
         return Turn(driver, owner=self, use=starter.using_also_closed, cancel=starter.cancel)
 
-    def _begin(
-        self, message: str, arguments: dict[str, Any], deadline: Deadline, once: bool, interrupt: bool
-    ) -> TurnDriver:
-        """Post, unless ``once`` is set and the message is there already, and follow the turn that answers."""
-        if not once:
-            return self._starter.begin(message, arguments, deadline, interrupt=interrupt)
-        key = arguments["key"]
-        if key is None:
-            raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
-        with self._starter.alone_with(key, deadline):  # of two calls with one key at the same time, one posts
-            posted = self._posted_once(key, deadline)
+    def _begin(self, draft: Draft, deadline: Deadline, interrupt: bool) -> TurnDriver:
+        """Post, unless it is to be there ``once`` and is there already, and follow the turn that answers."""
+        if not draft.once:
+            return self._starter.begin(draft, deadline, interrupt=interrupt)
+        with self._starter.alone_with(draft.key, deadline):  # of two calls with one key at the same time, one posts
+            posted = self._posted_once(draft.key, deadline)
             if posted is not None:
                 return self._opened.other_turns.follow(posted, deadline)
-            return self._starter.begin(message, arguments, deadline, interrupt=interrupt)
+            return self._starter.begin(draft, deadline, interrupt=interrupt)
 
     def post(
         self,
@@ -222,33 +218,7 @@ class Session:
         ``"human_agent_on_behalf_of_ai_agent"``, which need ``participant={"display_name": ...}``. Raises as
         ``send()``, but never TurnTimeout or AgentError. Takes at most ``request_timeout`` seconds.
         """
-        check.post_source(source)
-        arguments = self._arguments(message, key, metadata, moderation, participant, source)
-        return self._starter.post(message, arguments)
-
-    def _arguments(
-        self,
-        message: object,
-        key: str | None,
-        metadata: Mapping[str, Any] | None,
-        moderation: Moderation | None,
-        participant: Mapping[str, Any] | None,
-        source: PostSource = "customer",
-    ) -> dict[str, Any]:
-        """What a post takes, checked."""
-        check.message(message)
-        if key is not None:
-            check.key(key)
-        check.mapping("metadata", metadata)
-        check.moderation(moderation)
-        check.participant(participant, source)
-        return {
-            "key": key,
-            "metadata": metadata,
-            "moderation": moderation,
-            "participant": participant,
-            "source": source,
-        }
+        return self._starter.post(Draft(message, key, metadata, moderation, participant, source))
 
     def _posted_once(self, key: str, deadline: Deadline) -> Event | None:
         """What the session already holds under ``key``."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from parlant_sync import _validation as check
 from parlant_sync import errors
 from parlant_sync._api.rest import RestApi, events_path
-from parlant_sync._api.retry import LEAST, StopSignal, may_repeat, not_stored, refuses, retrying, unread
+from parlant_sync._api.retry import LEAST, may_repeat, not_stored, refuses, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
-from parlant_sync._tracing import Span
-from parlant_sync.events import Event
+from parlant_sync._tracing import OPENTELEMETRY, Span
+from parlant_sync.events import Event, Moderation, PostSource
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,63 @@ class _OthersAnswer(errors.TransportError):
     """The answer to a post is that of another request, which a proxy delivered twice."""
 
 
+class Draft:
+    """A message that is to be posted, and what goes with it. Its key stays the same however often it is tried."""
+
+    __slots__ = ("key", "message", "metadata", "moderation", "once", "participant", "source")
+
+    def __init__(
+        self,
+        message: str,
+        key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        moderation: Moderation | None = None,
+        participant: Mapping[str, Any] | None = None,
+        source: PostSource = "customer",
+        *,
+        once: bool = False,
+    ) -> None:
+        """``once``: only if the session does not hold a message with this ``key``. The default is a new key.
+
+        Raises ConfigurationError for what cannot be posted.
+        """
+        if not isinstance(message, str):
+            raise errors.ConfigurationError(f"the message must be a string, not {type(message).__name__}")
+        if not message.strip():
+            raise errors.ConfigurationError("the message is blank; give it some text")
+        if key is not None:
+            check.key(key)
+        elif once:
+            raise errors.ConfigurationError("once=True needs key=: the message is recognised by its key")
+        if metadata is not None:
+            check.mapping("metadata", metadata)
+        if moderation is not None:
+            check.moderation(moderation)
+        if participant is not None or source != "customer":
+            check.speaker(source, participant)
+        self.message = message
+        self.key = os.urandom(16).hex() if key is None else key
+        self.metadata = metadata
+        self.moderation = moderation
+        self.participant = participant
+        self.source = source
+        self.once = once
+
+    def body(self) -> dict[str, Any]:
+        """The body of the request."""
+        found: dict[str, Any] = {"kind": "message", "source": self.source, "message": self.message}
+        found["metadata"] = {**(self.metadata or {}), KEY: self.key}
+        if self.participant is not None:
+            found["participant"] = dict(self.participant)
+        return found
+
+
 class MessagePoster:
     """The posts of one session. Thread-safe."""
 
-    def __init__(self, session_id: str, api: RestApi, stop: StopSignal) -> None:
+    def __init__(self, session_id: str, api: RestApi) -> None:
         self._session_id = session_id
         self._api = api
-        self._stop = stop
         self._lock = threading.RLock()  # guards _sent and _doubtful; reentrant for signal handlers that use the session
         # Ids of messages that posts of this object returned: none of them is another post's lost message.
         self._sent: OrderedDict[str, str] = OrderedDict()
@@ -53,17 +105,7 @@ class MessagePoster:
         self._doubtful: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
     def post(
-        self,
-        message: str,
-        *,
-        key: str | None,
-        metadata: Mapping[str, Any] | None,
-        moderation: str | None,
-        participant: Mapping[str, Any] | None,
-        source: str = "customer",
-        since: int,
-        deadline: Deadline,
-        attempts: float = float("inf"),
+        self, draft: Draft, *, since: int, deadline: Deadline, attempts: float = float("inf")
     ) -> tuple[Event, bool]:
         """Post; return the stored event, and whether it was found by looking because no answer came.
 
@@ -71,24 +113,38 @@ class MessagePoster:
         not take is repeated. ``since`` is an offset that the message cannot be below. Raises DeliveryUncertain if it
         is not known whether the server has it.
         """
-        if key is None:
-            key = os.urandom(16).hex()
-        body: dict[str, Any] = {"kind": "message", "source": source, "message": message}
-        body["metadata"] = {**(metadata or {}), KEY: key}
-        if participant is not None:
-            body["participant"] = dict(participant)
-        params = {"moderation": moderation} if moderation is not None else None
+        span = Span("post", session_id=self._session_id, key=draft.key) if OPENTELEMETRY in sys.modules else None
+        try:
+            event, found = self._post(draft, since, deadline, attempts)
+        except BaseException as error:
+            if span is not None:
+                span.end(error)
+            raise
+        if span is not None:
+            span.end(offset=event.offset)
+        with self._lock:
+            _remember(self._sent, event.id, draft.key)
+            self._doubtful.pop(draft.key, None)
+        if draft.metadata and not _keeps_metadata(event):
+            self._warn("the metadata of messages")
+        return event, found
+
+    def _post(self, draft: Draft, since: int, deadline: Deadline, attempts: float) -> tuple[Event, bool]:
+        key, body = draft.key, draft.body()
+        params = {"moderation": draft.moderation} if draft.moderation is not None else None
         failure = Failure()
         started, tries = time.monotonic(), 0
         limit = self._api.transport.settings.request_timeout
         posting = Deadline(min(deadline.remaining(), limit))
-        limiter = self._api.post_limiter
+        limiter, stop = self._api.post_limiter, self._api.stop_signal
         limited: list[errors.RateLimitedError] = []
 
         def once() -> Event:
             nonlocal tries
             # After a 429 all posts of the client pause together, and then take turns.
-            if not limiter.wait(self._stop, posting) and not self._stop.is_set():
+            if not limiter.limiting:
+                limiter.went.append(time.monotonic())
+            elif not limiter.wait(stop, posting) and not stop.is_set():
                 raise limited[-1] if limited else self._not_its_turn(limiter.delay())
             tries += 1
             try:
@@ -111,36 +167,20 @@ class MessagePoster:
                 )
             return event
 
-        with Span("post", session_id=self._session_id, key=key) as span:
-            try:
-                event = retrying(
-                    once,
-                    deadline=posting,
-                    attempts=attempts,
-                    may_retry=lambda error: may_repeat(error, failure),
-                    stop=self._stop,
-                )
-                found = False
-            except errors.ParlantSyncError as error:
-                if not_stored(error, failure):
-                    if tries > 1 and type(error) is errors.TransportError:
-                        took = time.monotonic() - started
-                        tried = errors.TransportError(
-                            f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)"
-                        )
-                        raise tried from error
-                    raise
-                with self._lock:
-                    _remember(self._doubtful, key, (message, since))
-                event = self._look_for(key, deadline, error)
-                found = True
-            span.end(offset=event.offset)
-        with self._lock:
-            _remember(self._sent, event.id, key)
-            self._doubtful.pop(key, None)
-        if metadata and not _keeps_metadata(event):
-            self._warn("the metadata of messages")
-        return event, found
+        try:
+            return self._api.again(
+                once, lambda error: may_repeat(error, failure), deadline=posting, attempts=attempts
+            ), False
+        except errors.ParlantSyncError as error:
+            if not_stored(error, failure):
+                if tries > 1 and type(error) is errors.TransportError:
+                    took = time.monotonic() - started
+                    tried = errors.TransportError(f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)")
+                    raise tried from error
+                raise
+            with self._lock:
+                _remember(self._doubtful, key, (draft.message, since))
+            return self._look_for(key, deadline, error), True
 
     def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
         return errors.RateLimitedError(
@@ -228,11 +268,14 @@ class MessagePoster:
         redirected = 0  # those that were redirected
 
         def look() -> Event:
-            nonlocal looks
+            nonlocal looks, redirected
             try:
                 event = self.find(key, deadline=Deadline(until.between(LEAST, 5.0)), attempts=1)
-            except errors.RateLimitedError as error:
-                self._api.list_limiter.limited(error.retry_after)  # the pollers pause, too
+            except errors.ParlantSyncError as error:
+                logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
+                redirected += _redirects(error)
+                if isinstance(error, errors.RateLimitedError):
+                    self._api.list_limiter.limited(error.retry_after)  # the pollers pause, too
                 raise
             looks += 1
             if event is None:
@@ -240,27 +283,20 @@ class MessagePoster:
                 raise _NotListed
             return event
 
-        def again(error: BaseException) -> bool:
+        def may_look_again(error: BaseException) -> bool:
             if isinstance(error, _NotListed):
                 return looks < len(LOOKS)
-            logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
-            nonlocal redirected
-            redirected += _redirects(error)
             return unread(error) and not wrong_address(_REDIRECTS)
 
         def wrong_address(least: int) -> bool:
             """One redirect of a look may be another fault of the same kind (found by the soak)."""
             return _redirects(cause) and looks == 0 and redirected >= least
 
+        def pause(failures: int) -> float:
+            return LOOKS[looks] if looks == failures else max(LOOKS[looks], 0.5)
+
         try:
-            return retrying(
-                look,
-                deadline=until,
-                attempts=float("inf"),
-                may_retry=again,
-                stop=self._stop,
-                pauses=lambda failures: LOOKS[looks] if looks == failures else max(LOOKS[looks], 0.5),
-            )
+            return self._api.again(look, may_look_again, deadline=until, attempts=float("inf"), pauses=pause)
         except (_NotListed, errors.ParlantSyncError):
             if wrong_address(2):  # there may have been no time for more
                 raise cause from None  # nothing behind the address has seen the message

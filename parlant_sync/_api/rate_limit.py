@@ -1,4 +1,7 @@
-"""The rate limit of a client: after a 429, its requests of one kind pause together and then go one by one."""
+"""The rate limit of a client: after a 429, its requests of one kind pause together and then go one by one.
+
+Before that, they go without asking: their times are noted in ``went``, for the gap that a 429 causes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from parlant_sync._api.retry import LONGEST_RETRY_AFTER, StopSignal
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import LONGEST_RETRY_AFTER
+from parlant_sync._deadline import Deadline, StopSignal
 
 # The pause in seconds after a first 429 without Retry-After, and the longest after further ones.
 FIRST_RATE_PAUSE = 2.0
@@ -26,11 +29,12 @@ CALM = 5.0
 
 
 class RateLimiter:
-    """Hands out the times at which requests of one kind may go: at once, until the server answers 429. Thread-safe.
+    """Hands out the times at which requests of one kind may go, while it is ``limiting``. Thread-safe.
 
-    A 429 pauses all of them, then spaces them out. The gap follows from how many went in the minute before the first
-    429, which were too many; minutes without a 429 shorten it again. A caller that gives up returns its time, so it
-    costs the others nothing. WIRE.md lists what a production server allows per address and minute.
+    Otherwise a request goes at once, and its time on the clock is appended to ``went``. A 429 pauses all requests, then
+    spaces them out. The gap follows from how many went in the minute before the first 429, which were too many; minutes
+    without a 429 shorten it again. A caller that gives up returns its time, so it costs the others nothing. WIRE.md
+    lists what a production server allows per address and minute.
     """
 
     def __init__(self, *, first_gap: float = FIRST_GAP, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +45,8 @@ class RateLimiter:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()  # guards everything below; held for arithmetic only, and innermost
-        self._times: deque[float] = deque(maxlen=5000)  # when the latest went, while nothing limited them
+        self.limiting = False  # from a 429 on, until enough minutes went by without another; read without the lock
+        self.went: deque[float] = deque(maxlen=5000)  # when the latest went while nothing limited them
         self._paused_until = -math.inf
         self._next = -math.inf  # the first time that was not handed out yet
         self._returned: list[float] = []  # a heap of times before it that callers gave back
@@ -85,7 +90,8 @@ class RateLimiter:
             now = self._clock()
             self._ease(now)
             if not self._gap and self._paused_until <= now:
-                self._times.append(now)
+                self.limiting = False
+                self.went.append(now)
                 return now
             start = max(now, self._paused_until)
             while self._returned and self._returned[0] < start:
@@ -121,6 +127,7 @@ class RateLimiter:
     def limited(self, wish: float | None) -> None:
         """A 429 came, with this Retry-After in seconds or None. A longer one than a minute counts as a minute."""
         with self._lock:
+            self.limiting = True
             now = self._clock()
             if now < self._paused_until and wish is None:
                 return  # one of a volley: all were under way when the first was refused
@@ -140,9 +147,9 @@ class RateLimiter:
         if self._gap:
             self._gap = min(self._gap * 1.25, LONGEST_GAP)
         else:
-            recent = sum(1 for at in self._times if now - WINDOW < at)
+            recent = sum(1 for at in self.went.copy() if now - WINDOW < at)  # others append meanwhile
             self._gap = min(WINDOW / (0.9 * max(recent, 1)), self._first_gap)
-            self._times.clear()
+            self.went.clear()
 
     def _ease(self, now: float) -> None:
         """After a minute without a 429 the server's window has passed: go a little faster. The lock is held."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from parlant_sync import errors
 from parlant_sync._api.rate_limit import FIRST_POST_GAP, RateLimiter
-from parlant_sync._api.retry import LEAST, StopSignal, may_pass, may_repeat, retrying
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import LEAST, may_pass, may_repeat, pause_after
+from parlant_sync._deadline import Deadline, StopSignal
 from parlant_sync._http.auth import GUEST_HEADER
 from parlant_sync._http.codec import decode_json, is_segment, segment
 from parlant_sync._http.connection import RunningRequests
@@ -50,7 +50,7 @@ class RestApi:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.calls = RunningRequests()
-        self._stop = StopSignal()
+        self.stop_signal = StopSignal()
         # All owners of one client share what follows, because the server is the same.
         self.list_limiter = RateLimiter()  # of event lists, polls among them
         self.post_limiter = RateLimiter(first_gap=FIRST_POST_GAP)
@@ -59,13 +59,13 @@ class RestApi:
     def scoped(self, calls: RunningRequests, stop: StopSignal) -> RestApi:
         """The same for another owner: its requests are among ``calls``, and ``stop`` ends their pauses."""
         other = copy.copy(self)
-        other.calls, other._stop = calls, stop
+        other.calls, other.stop_signal = calls, stop
         return other
 
     def stop(self, cause: errors.ParlantSyncError) -> None:
         """End what runs and refuse what comes: all of it raises a copy of ``cause``. One-way."""
         self.calls.stop(cause)
-        self._stop.set()
+        self.stop_signal.set()
 
     def drop_inherited(self) -> None:
         """In a forked child: forget the parent's connections without telling their peers, and its 429s."""
@@ -88,10 +88,6 @@ class RestApi:
         other = self._server.limited_until - time.monotonic()
         return max(0.0, other, self.list_limiter.pause_left(), self.post_limiter.pause_left())
 
-    def _note_pause(self, error: BaseException, seconds: float) -> None:
-        if isinstance(error, errors.RateLimitedError):
-            self._server.limited_until = time.monotonic() + seconds
-
     # -- one request, with its retries
 
     def request(self, method: str, path: str, **options: Any) -> HttpAnswer:
@@ -104,21 +100,55 @@ class RestApi:
         may_retry: Callable[[BaseException], bool],
         *,
         deadline: Deadline,
-        attempts: int = ATTEMPTS,
+        attempts: float = ATTEMPTS,
+        pauses: Callable[[int], float] | None = None,
     ) -> _T:
+        """``once()``, repeated after failures that ``may_retry`` until ``deadline`` or ``attempts`` end it.
+
+        Raises the last failure, or what ended the owner if it would have been repeated otherwise. ``pauses`` gives the
+        seconds to wait after the n-th failure (default: ``jittered``); a longer ``retry_after`` of the failure counts
+        instead. If the owner ends in a pause, one last call follows.
+        """
+
+        def repeatable(error: BaseException) -> bool:
+            if not may_retry(error):
+                return False
+            self.calls.check()
+            return True
+
+        def over(failures: int) -> bool:
+            return failures >= attempts or deadline.remaining() <= LEAST or self.stop_signal.is_set()
+
+        def pause(error: Any, failures: int) -> float:
+            seconds = min(pause_after(error, failures, pauses), deadline.remaining() - LEAST)
+            if isinstance(error, errors.RateLimitedError):
+                self._server.limited_until = time.monotonic() + seconds
+            return seconds
+
+        # The first call needs no tenacity, whose import takes longer than a request.
         try:
-            return retrying(
-                once,
-                deadline=deadline,
-                attempts=attempts,
-                may_retry=may_retry,
-                stop=self._stop,
-                on_pause=self._note_pause,
-            )
+            return once()
         except Exception as error:
-            if self.calls.cause is not None and may_retry(error):
-                self.calls.check()  # ended in a pause: there would have been another attempt
-            raise
+            if not repeatable(error) or over(1):
+                raise
+            try:
+                import tenacity
+            except Exception:  # the failure may be that this process can open no file
+                raise error from None
+            first_pause = pause(error, 1)
+        self.stop_signal.wait(first_pause)
+        runner = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(repeatable),
+            stop=lambda state: over(state.attempt_number + 1),
+            wait=lambda state: pause(state.outcome and state.outcome.exception(), state.attempt_number + 1),
+            sleep=tenacity.sleep_using_event(self.stop_signal),  # type: ignore[arg-type]
+            reraise=True,
+        )
+        try:
+            result: _T = runner(once)
+        except Exception as error:
+            raise error.with_traceback(None)  # without the frames of tenacity  # noqa: B904
+        return result
 
     def read(self, answer: HttpAnswer, method: str, path: str, parse: Callable[[Any], _T]) -> _T:
         """The value of an answer. Raises TransportError if it is empty, ProtocolError if it is not what it must be."""

@@ -13,8 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from parlant_sync._api.retry import StopSignal
-from parlant_sync._deadline import NEVER, Deadline
+from parlant_sync._deadline import NEVER, Deadline, StopSignal
 from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync.errors import ForkedProcessError, NotFoundError, ParlantSyncError, copy_for_waiter
 from parlant_sync.events import Event, Mode

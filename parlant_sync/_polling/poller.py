@@ -242,10 +242,13 @@ class Poller:
                 if self._hub.start is None:
                     stop.wait(wait, cuttable=True, unless=lambda: self._hub.start is not None)
                     continue
-                self._pausing = limiter.delay() > 0
-                if not limiter.wait(stop):
-                    return
-                self._pausing = False
+                if limiter.limiting:
+                    self._pausing = limiter.delay() > 0
+                    if not limiter.wait(stop):
+                        return
+                    self._pausing = False
+                else:
+                    limiter.went.append(self._clock())
                 if self._step(line, wait):
                     failures = 0
                 elif not stop.is_set():

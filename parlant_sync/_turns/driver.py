@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.poller import Poller
-from parlant_sync._tracing import Span
+from parlant_sync._tracing import OPENTELEMETRY, Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
 from parlant_sync._turns.streaming import MessageReader, StreamedMessage
 from parlant_sync._turns.tracker import Transcript, TurnTracker
@@ -69,7 +70,7 @@ class TurnDriver:
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
         self._quiet = NEVER
-        self._span = Span("turn", session_id=session_id)
+        self._span = Span("turn", session_id=session_id) if OPENTELEMETRY in sys.modules else None
         if ticket is not None:
             ticket.running = (tracker, feed.offset)
 
@@ -86,7 +87,8 @@ class TurnDriver:
         """Give up waiting. From any thread."""
         self.left = True
         if self.outcome is None:
-            self._span.end()
+            if self._span is not None:
+                self._span.end()
             self._let_go()
 
     def leave_unattended(self) -> None:
@@ -226,7 +228,7 @@ class TurnDriver:
     def _read_to_end(self, growing: StreamedMessage, event: Event) -> bool:
         """``event`` follows the message. Return False if the session was closed, which the feed reports next."""
         try:
-            self._messages.finish(growing, self._deadline, self._poller.stop_signal)
+            self._messages.finish(growing, self._deadline)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
@@ -334,11 +336,12 @@ class TurnDriver:
 
     def _finish(self, outcome: Reply | errors.ParlantSyncError) -> None:
         self.outcome = outcome
-        if isinstance(outcome, Reply):
-            calls = len(outcome.tool_calls)
-            self._span.end(trace_id=outcome.trace_id, outcome=outcome.outcome, tool_calls=calls)
-        else:
-            self._span.end(outcome)
+        if self._span is not None:
+            if isinstance(outcome, Reply):
+                calls = len(outcome.tool_calls)
+                self._span.end(trace_id=outcome.trace_id, outcome=outcome.outcome, tool_calls=calls)
+            else:
+                self._span.end(outcome)
         self._let_go()
 
     def _let_go(self) -> None:

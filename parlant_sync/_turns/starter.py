@@ -12,12 +12,11 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from parlant_sync import errors
-from parlant_sync._api.posting import MessagePoster
+from parlant_sync._api.posting import Draft, MessagePoster
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline, get_in_time
@@ -225,7 +224,7 @@ class TurnStarter:
         self._session_id = session_id = info.id
         self._agent_id = info.agent_id
         self.abilities = ServerAbilities.of(info.raw)
-        self.delivery = MessagePoster(session_id, api, poller.stop_signal)
+        self.delivery = MessagePoster(session_id, api)
         self.where = f"session {session_id} on {settings.base_url}"
         self.messages = MessageReader(api, session_id)
         self._api = api
@@ -334,12 +333,12 @@ class TurnStarter:
         newer = [e.offset for e in held if before is not None and (e.created or before) > before]
         return min([event.offset, *newer])
 
-    def post(self, message: str, arguments: Mapping[str, Any]) -> Event:
+    def post(self, draft: Draft) -> Event:
         """Post, and follow nothing."""
         with self.visiting():
             place = self._hub.place
             deadline = Deadline(self._settings.request_timeout)
-            event, found = self.delivery.post(message, since=place.next, deadline=deadline, attempts=3, **arguments)
+            event, found = self.delivery.post(draft, since=place.next, deadline=deadline, attempts=3)
             self.note_posted(event, place, deadline, found=found)
             return event
 
@@ -358,9 +357,7 @@ class TurnStarter:
                 del self._posting_once[key]
             mine.set()
 
-    def begin(
-        self, message: str, arguments: Mapping[str, Any], deadline: Deadline, *, interrupt: bool = False
-    ) -> TurnDriver:
+    def begin(self, draft: Draft, deadline: Deadline, *, interrupt: bool = False) -> TurnDriver:
         """Post, and follow the turn that answers. The caller has the session in use.
 
         ``interrupt``: without waiting for the turn that runs.
@@ -371,7 +368,7 @@ class TurnStarter:
             ticket = self.enter(deadline, interrupt=interrupt)
             place = self._hub.place
             feed = self.feed(None, deadline)  # before the post, so that no event is missed
-            event, found = self.delivery.post(message, since=place.next, deadline=deadline, **arguments)
+            event, found = self.delivery.post(draft, since=place.next, deadline=deadline)
             self.note_posted(event, place, deadline, found=found)
             feed.start_at(event.offset + 1)
             if found or (self._hub.start or 0) > event.offset + 1:

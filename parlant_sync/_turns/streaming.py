@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, StopSignal, retrying, unread
+from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync.events import Event
 
@@ -93,18 +93,12 @@ class MessageReader:
             return None
         return message.store(fresh, self.every() if every is None else every)
 
-    def finish(self, message: StreamedMessage, deadline: Deadline, stop: StopSignal) -> None:
-        """Read ``message``, which will not grow any more, to its last word. Repeated until ``deadline`` or ``stop``.
+    def finish(self, message: StreamedMessage, deadline: Deadline) -> None:
+        """Read ``message``, which will not grow any more, to its last word. Repeated until ``deadline``.
 
         Raises what kept it from being read.
         """
-        fresh = retrying(
-            lambda: self._read(message, deadline),
-            deadline=deadline,
-            attempts=float("inf"),
-            may_retry=unread,
-            stop=stop,
-        )
+        fresh = self._api.again(lambda: self._read(message, deadline), unread, deadline=deadline, attempts=float("inf"))
         message.store(fresh, self.every())
 
     def _read(self, message: StreamedMessage, deadline: Deadline) -> Event:

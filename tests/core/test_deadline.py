@@ -3,13 +3,16 @@ from __future__ import annotations
 import math
 import queue
 import socket
+import sys
 import threading
+import types
+from typing import Any
 
 import pytest
 from support.raw_api import in_background
-from support.waiting import Clock, must_end
+from support.waiting import Clock, must_end, wait_until
 
-from parlant_sync._deadline import SOCKET_MAX, Deadline, get_in_time, seconds
+from parlant_sync._deadline import SOCKET_MAX, Deadline, StopSignal, get_in_time, seconds
 from parlant_sync.errors import ConfigurationError
 
 
@@ -90,3 +93,64 @@ def test_what_is_in_a_queue_is_given() -> None:
     waiting = in_background(get_in_time, items, 5)
     items.put(3)
     assert waiting.result() == 3
+
+
+class TestStopSignal:
+    def test_ends_all_waits_now_and_later(self) -> None:
+        stop = StopSignal()
+        assert not stop.wait(0.001)
+        assert not stop.wait(-1)
+        waits = [in_background(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
+        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
+        stop.set()
+        assert [wait.result(5) for wait in waits] == [True] * 4
+        assert stop.is_set()
+        assert stop.wait(30)
+        assert (stop._waits, stop._cuttable) == ([], [])
+
+    def test_cut_ends_the_cuttable_waits_alone(self) -> None:
+        stop = StopSignal()
+        stop.cut()  # nothing waits: nothing is remembered
+        assert not stop.wait(0.001, cuttable=True)
+        plain, cuttable = in_background(stop.wait, 30), in_background(stop.wait, 30, cuttable=True)
+        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
+        stop.cut()
+        assert not cuttable.result(5)
+        assert plain.running
+        stop.set()
+        assert plain.result(5)
+
+    def test_a_wait_that_begins_while_it_is_set(self) -> None:
+        """It is not among those that are woken, so it checks."""
+        stop = StopSignal()
+
+        class Late(list):  # type: ignore[type-arg]
+            def append(self, wait: object) -> None:
+                stop.set()
+                super().append(wait)
+
+        stop._waits = Late()
+        assert stop.wait(30)
+
+    def test_a_signal_handler_may_set_it_anywhere(self) -> None:
+        """The handler runs at every line of a wait of its own thread."""
+
+        def interrupted_at(line: int) -> StopSignal:
+            stop = StopSignal()
+
+            def handler(frame: types.FrameType, event: str, _: object) -> Any:
+                if event == "line" and frame.f_lineno == line:
+                    stop.set()
+                return handler
+
+            sys.settrace(handler)
+            try:
+                stop.wait(0.01)
+            finally:
+                sys.settrace(None)
+            return stop
+
+        first = StopSignal.wait.__code__.co_firstlineno
+        stops = [interrupted_at(line) for line in range(first, first + 25)]
+        assert sum(stop.is_set() for stop in stops) >= 6
+        assert not any(stop._waits for stop in stops)

@@ -180,6 +180,13 @@ def test_a_429_is_repeated_and_pauses_all_posts(
     assert posted(server, session) == ["patience"]
 
 
+def test_what_goes_without_a_limit_is_counted_for_the_first_429(server: FakeServer, session: Session) -> None:
+    for text in "abc":
+        session.send(text)
+    assert len(session._api.post_limiter.went) == 3
+    assert len(session._api.list_limiter.went) >= 3  # a poll for each turn
+
+
 def test_out_of_time_over_a_held_post(server: FakeServer, session: Session) -> None:
     server.agent("a").ignores()
     hold = server.hold_next(POST)

@@ -11,8 +11,8 @@ from support.raw_api import in_background
 from support.waiting import Clock, wait_until, within
 
 from parlant_sync._api.rate_limit import CALM, FIRST_POST_GAP, FIRST_RATE_PAUSE, LONGEST_RATE_PAUSE, RateLimiter
-from parlant_sync._api.retry import LONGEST_RETRY_AFTER, StopSignal
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import LONGEST_RETRY_AFTER
+from parlant_sync._deadline import Deadline, StopSignal
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ class TestTimes:
         limiter = RateLimiter(clock=clock)
         assert [reserve(limiter) for _ in range(100)] == [0.0] * 100
         assert limiter.delay() == 0.0
+        assert not limiter.limiting
 
     def test_a_429_pauses_all_and_spreads_them(self, limiter: RateLimiter) -> None:
         times = [reserve(limiter) for _ in range(20)]
@@ -87,6 +88,7 @@ class TestTimes:
         assert gaps == sorted(gaps, reverse=True)
         assert gaps[0] > 0.1
         assert gaps[-1] == 0.0
+        assert not limiter.limiting
 
 
 class TestGivingUp:

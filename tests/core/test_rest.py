@@ -14,8 +14,8 @@ from support.waiting import within
 
 from parlant_sync import Client, errors
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, StopSignal, may_repeat, not_taken
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.retry import LEAST, may_repeat, not_taken
+from parlant_sync._deadline import Deadline, StopSignal
 from parlant_sync._http.connection import RunningRequests
 from parlant_sync._http.transport import Failure, HttpAnswer
 from parlant_sync.events import Event, read_events

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from support.raw_api import in_background
-from support.waiting import wait_until
 
 from parlant_sync import errors
-from parlant_sync._api.retry import LEAST, LONGEST_PAUSE, StopSignal, jittered, retrying
-from parlant_sync._deadline import Deadline
+from parlant_sync._api.rest import RestApi
+from parlant_sync._api.retry import LEAST, LONGEST_PAUSE, jittered
+from parlant_sync._deadline import Deadline, StopSignal
+from parlant_sync._http.connection import RunningRequests
 from parlant_sync._http.error_mapping import retry_after
 
 
@@ -29,67 +27,6 @@ class TestJitter:
         assert pauses[900] > 7.5
 
 
-class TestStopSignal:
-    def test_ends_all_waits_now_and_later(self) -> None:
-        stop = StopSignal()
-        assert not stop.wait(0.001)
-        assert not stop.wait(-1)
-        waits = [in_background(stop.wait, 30, cuttable=n % 2 == 0) for n in range(4)]
-        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 2)
-        stop.set()
-        assert [wait.result(5) for wait in waits] == [True] * 4
-        assert stop.is_set()
-        assert stop.wait(30)
-        assert (stop._waits, stop._cuttable) == ([], [])
-
-    def test_cut_ends_the_cuttable_waits_alone(self) -> None:
-        stop = StopSignal()
-        stop.cut()  # nothing waits: nothing is remembered
-        assert not stop.wait(0.001, cuttable=True)
-        plain, cuttable = in_background(stop.wait, 30), in_background(stop.wait, 30, cuttable=True)
-        wait_until(lambda: len(stop._waits) == len(stop._cuttable) == 1)
-        stop.cut()
-        assert not cuttable.result(5)
-        assert plain.running
-        stop.set()
-        assert plain.result(5)
-
-    def test_a_wait_that_begins_while_it_is_set(self) -> None:
-        """It is not among those that are woken, so it checks."""
-        stop = StopSignal()
-
-        class Late(list):  # type: ignore[type-arg]
-            def append(self, wait: object) -> None:
-                stop.set()
-                super().append(wait)
-
-        stop._waits = Late()
-        assert stop.wait(30)
-
-    def test_a_signal_handler_may_set_it_anywhere(self) -> None:
-        """The handler runs at every line of a wait of its own thread."""
-
-        def interrupted_at(line: int) -> StopSignal:
-            stop = StopSignal()
-
-            def handler(frame: types.FrameType, event: str, _: object) -> Any:
-                if event == "line" and frame.f_lineno == line:
-                    stop.set()
-                return handler
-
-            sys.settrace(handler)
-            try:
-                stop.wait(0.01)
-            finally:
-                sys.settrace(None)
-            return stop
-
-        first = StopSignal.wait.__code__.co_firstlineno
-        stops = [interrupted_at(line) for line in range(first, first + 25)]
-        assert sum(stop.is_set() for stop in stops) >= 6
-        assert not any(stop._waits for stop in stops)
-
-
 class _Waiting(StopSignal):
     """Its waits are seen."""
 
@@ -105,8 +42,12 @@ class _Waiting(StopSignal):
         return self.is_set()
 
 
+def an_owner(stop: StopSignal | None = None) -> RestApi:
+    return RestApi(None).scoped(RunningRequests(), stop or StopSignal())  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("no_pauses")
-class TestRetrying:
+class TestAgain:
     def run(
         self, outcomes: list[object], *, attempts: float = 5, stop: StopSignal | None = None, timeout: float = 30
     ) -> object:
@@ -120,12 +61,11 @@ class TestRetrying:
                 raise outcome
             return outcome
 
-        return retrying(
+        return an_owner(stop).again(
             call,
+            lambda e: isinstance(e, (OSError, errors.RateLimitedError)),
             deadline=Deadline(timeout),
             attempts=attempts,
-            may_retry=lambda e: isinstance(e, (OSError, errors.RateLimitedError)),
-            stop=stop or StopSignal(),
         )
 
     def test_success_after_failures(self) -> None:
@@ -169,6 +109,22 @@ class TestRetrying:
         with pytest.raises(OSError, match="1"):
             self.run([OSError("1"), "never"], stop=stop)
 
+    @pytest.mark.parametrize("failures", [1, 2])
+    def test_what_has_ended_the_owner_is_raised_if_there_would_have_been_another_call(self, failures: int) -> None:
+        api = an_owner()
+        calls = []
+
+        def call() -> None:
+            calls.append(1)
+            if len(calls) == failures:
+                api.stop(errors.SessionClosed("closed"))
+            raise OSError("reset")
+
+        with pytest.raises(errors.SessionClosed, match="closed"):
+            api.again(call, lambda error: True, deadline=Deadline(30))
+        with pytest.raises(OSError, match="reset"):
+            api.again(call, lambda error: False, deadline=Deadline(30))
+
     @pytest.mark.parametrize("pause", [1, 2])
     def test_a_stop_in_a_pause_leaves_one_last_call(self, pause: int) -> None:
         pauses = iter(range(1, 9))
@@ -200,10 +156,8 @@ def test_without_tenacity_the_failure_is_raised(monkeypatch: pytest.MonkeyPatch)
     """Its import fails if the process can open no more files."""
     monkeypatch.setitem(sys.modules, "tenacity", None)
     with pytest.raises(OSError, match="the first"):
-        retrying(
+        an_owner().again(
             lambda: (_ for _ in ()).throw(OSError("the first")),
+            lambda error: True,
             deadline=Deadline(5),
-            attempts=3,
-            may_retry=lambda error: True,
-            stop=StopSignal(),
         )

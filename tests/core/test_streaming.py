@@ -10,7 +10,7 @@ import pytest
 from support.waiting import Clock
 
 from parlant_sync import NotFoundError, SessionClosed, TransportError, _deadline
-from parlant_sync._api.retry import StopSignal
+from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline
 from parlant_sync._turns import streaming
 from parlant_sync._turns.streaming import MessageReader, StreamedMessage
@@ -106,16 +106,14 @@ def test_trouble_does_not_make_it_any_younger(clock: Clock) -> None:
     assert message.stale.expired()
 
 
-class Api:
+class Api(RestApi):
     """Answers each read with the next of ``answers``, or raises it."""
 
-    transport = SimpleNamespace(settings=SimpleNamespace(request_timeout=30.0))
-    single_reads = True
-
     def __init__(self, *answers: Event | Exception) -> None:
+        super().__init__(SimpleNamespace(settings=SimpleNamespace(request_timeout=30.0)))  # type: ignore[arg-type]
         self.answers = list(answers)
 
-    def reread(self, session_id: str, event: Event, *, deadline: Deadline) -> Event:
+    def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -123,7 +121,7 @@ class Api:
 
 
 def reader_of(*answers: Event | Exception) -> MessageReader:
-    return MessageReader(Api(*answers), "s")  # type: ignore[arg-type]
+    return MessageReader(Api(*answers), "s")
 
 
 @pytest.mark.parametrize("trouble", [TransportError("reset"), SessionClosed("closed")])
@@ -145,7 +143,7 @@ def test_what_ends_the_session_is_raised() -> None:
 
 def test_a_message_is_read_to_its_end_in_spite_of_trouble(no_pauses: None) -> None:
     message = StreamedMessage(half(), 1.0)
-    reader_of(TransportError("reset"), TransportError("reset"), half("a b ")).finish(message, Deadline(5), StopSignal())
+    reader_of(TransportError("reset"), TransportError("reset"), half("a b ")).finish(message, Deadline(5))
     assert message.event.message == "a b "
     with pytest.raises(TransportError):  # no time for another attempt
-        reader_of(TransportError("reset"), half("c")).finish(message, Deadline(0), StopSignal())
+        reader_of(TransportError("reset"), half("c")).finish(message, Deadline(0))

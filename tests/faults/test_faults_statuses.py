@@ -14,7 +14,7 @@ from support.fault_backends import Backend, connected, polling, take
 from parlant_sync import Client, RateLimitedError, ServerError, SessionClosed
 from parlant_sync._api import rate_limit, retry
 from parlant_sync._api.rate_limit import RateLimiter
-from parlant_sync._api.retry import StopSignal
+from parlant_sync._deadline import StopSignal
 from parlant_sync._http import error_mapping
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._polling.poller import Poller
