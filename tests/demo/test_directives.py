@@ -52,10 +52,3 @@ def test_reading_stops_at_the_first_word_that_is_no_directive() -> None:
     script = parse("[echo][nonsense][silent] x")
     assert script.directives == {"echo": ""}
     assert script.text == "[nonsense][silent] x"
-
-
-def test_fail_has_a_stage_of_its_own() -> None:
-    assert parse("[fail] x").fails("preamble")
-    assert parse("[fail=answer] x").fails("answer")
-    assert not parse("[fail=answer] x").fails("preamble")
-    assert not parse("x").fails("preamble")

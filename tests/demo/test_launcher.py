@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support.demo_wire import Wire
-from support.shared_servers import SharedServer, need_a_server
+from support.shared_servers import need_a_server
 from support.waiting import wait_until
 
+from parlant_sync import Client, NotFoundError
 from parlant_sync.demo import launcher
 from parlant_sync.demo.launcher import DemoServer, DemoServerError
 
@@ -118,12 +118,12 @@ def test_in_memory_it_forgets_and_leaves_nothing_behind(own_temporary_files: Pat
         assert set(server.agents) == {"research", "welfare"}
         with pytest.raises(DemoServerError, match="running already"):
             server.start()
-        talk = Wire(server).session("research")
-        server.restart()
-        assert (server.home, server.port) == (home, port)
-        status, detail = talk.wire.request("GET", f"/sessions/{talk.id}/events?wait_for_data=0")
-        assert status == 404  # in memory only
-        assert "Session not found" in detail
+        with Client(server.base_url) as client:
+            session = client.create_session(server.agents["research"])
+            server.restart()
+            assert (server.home, server.port) == (home, port)
+            with pytest.raises(NotFoundError, match="Session not found"):  # in memory only
+                client.history(session.id)
         pid = server.pid
     assert not server.running
     assert server.pid is None
@@ -139,40 +139,32 @@ def test_in_memory_it_forgets_and_leaves_nothing_behind(own_temporary_files: Pat
 @pytest.mark.real
 def test_killed_and_restarted_with_a_local_store_it_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
-    with DemoServer(python=need_a_server(), store="local", home=home, test_agents=True) as server:
-        wire = Wire(server)
+    local = DemoServer(python=need_a_server(), store="local", home=home, test_agents=True)
+    with local as server, Client(server.base_url) as client:
         told = dict(server.agents)
         assert {"research", "welfare", "quick", "streamer", "hesitant", "rest-natural-block"} <= set(told)
         minor = tuple(int(number) for number in server.version.split(".")[:2])
         assert server.streaming == (minor >= (3, 2))
         if minor >= (3, 1):
             assert all(name == agent for name, agent in told.items() if not name.startswith("rest-"))
-        status, agents = wire.request("GET", "/agents")
-        assert (status, {agent["id"] for agent in agents}) == (200, set(told.values()))
-        talk = wire.session("quick")
-        talk.turn("one")
+        assert {agent.id for agent in client.agents()} == set(told.values())
+        session = client.create_session(told["quick"])
+        session.send("one")
         url = server.base_url
         # In the middle of a turn: the files must be whole all the same.
-        talk.post("[gate=never] two")
+        session.post("[gate=never] two")
         server.kill()
         assert not server.running
         server.restart()
         assert (server.base_url, server.agents) == (url, told)
-        said = [event["data"].get("message") for event in talk.events()]
-        assert [text for text in said if text] == ["one", "echo: one", "[gate=never] two"]
-        assert talk.answer("three") == "echo: three"
+        said = [event.message for event in session.history(kinds="message")]
+        assert said == ["one", "echo: one", "[gate=never] two"]
+        assert session.send("three").text == "echo: three"
         server.restart()
-        assert talk.answer("four") == "echo: four"
-        offsets = [event["offset"] for event in talk.events()]
+        assert session.send("four").text == "echo: four"
+        offsets = [event.offset for event in session.history()]
         assert offsets == list(range(len(offsets)))
     assert (home / "sessions.json").exists()  # a home of one's own stays
-
-
-@pytest.mark.real
-def test_a_production_server_refuses_what_it_should(production: SharedServer) -> None:
-    wire = Wire(production)
-    assert wire.request("GET", "/agents")[0] == 403
-    assert wire.session("quick").answer("hi") == "echo: hi"
 
 
 @pytest.mark.real

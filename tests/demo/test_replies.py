@@ -36,11 +36,6 @@ def conversation(*lines: tuple[str, str], requests: tuple[str, ...] = ()) -> Con
     return Conversation("Quick", tuple(Line(who, text) for who, text in lines), requests)
 
 
-def test_a_prompt_tells_the_agent_and_the_conversation() -> None:
-    found = read(prompt(("user", "hi"), ("ai_agent", "hello"), ("human_service_agent", "me too"), ("user", "x\ny")))
-    assert found == conversation(("customer", "hi"), ("agent", "hello"), ("human", "me too"), ("customer", "x\ny"))
-
-
 def test_a_prompt_tells_what_the_agent_was_asked_to_say() -> None:
     guidelines = """When crafting your reply, ...
 Guideline #1) [slow=1] offer help
@@ -81,35 +76,9 @@ def test_a_streamed_answer_of_several_parts_was_given_as_one() -> None:
     assert Voice().answer(conversation(asked, ("agent", "echo: hi"), ("agent", "second part"))) == "proactive message"
 
 
-def test_a_test_agent_echoes() -> None:
-    assert Voice().answer(conversation(("customer", "[slow=1] hi"))) == "echo: hi"
-    assert Voice(echo="streamed echo of: ").answer(conversation(("customer", "hi"))) == "streamed echo of: hi"
-
-
-def test_several_parts_are_separated_by_blank_lines() -> None:
-    answer = Voice().answer(conversation(("customer", "[parts=12] hi")))
-    parts = answer.split("\n\n")
-    assert parts[:3] == ["echo: hi", "second part", "third part"]
-    assert parts[9:] == ["tenth part", "part 11", "part 12"]
-
-
-def test_silence_is_an_empty_answer() -> None:
-    assert Voice().answer(conversation(("customer", "[silent] hi"))) == ""
-
-
 def test_speaking_by_itself() -> None:
     assert Voice().answer(conversation()) == "echo: (greeting)"
     assert Voice().answer(conversation(("agent", "Let me see."))) == "echo: (greeting)"
     assert Voice().answer(conversation(("customer", "a"), ("agent", "echo: a"))) == "proactive message"
     asked = conversation(("customer", "[silent] a"), requests=("say hi", "[parts=2] and bye"))
     assert Voice().answer(asked) == "as asked: say hi; and bye\n\nsecond part"
-
-
-def test_an_agent_with_a_collection_answers_from_it_unless_directed() -> None:
-    voice = Voice(collection="research")
-    asked = conversation(("customer", "What is peer review?"), ("agent", "Let me look that up."))
-    assert voice.answer(asked).startswith("Peer review is ")
-    assert voice.relevant(asked)
-    assert voice.answer(conversation(("customer", "[echo] What is peer review?"))) == "echo: What is peer review?"
-    assert not voice.relevant(conversation(("customer", "hi")))
-    assert not Voice().relevant(asked)
