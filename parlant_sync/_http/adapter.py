@@ -85,8 +85,7 @@ class OwnSession(requests.Session):
         steady = common.prepared
         if steady is None:
             # Checks the headers, and gives the address the form it has on the wire.
-            base = requests.Request("GET", common.base_url, auth=lambda prepared: prepared)
-            steady = common.prepared = super().prepare_request(base)
+            steady = common.prepared = super().prepare_request(requests.Request("GET", common.base_url))
             steady.headers.pop("Cookie", None)
         url = str(request.url)
         prepared = PreparedRequest()
@@ -107,8 +106,11 @@ class OwnSession(requests.Session):
             prepared.prepare_body(request.data, None)
         elif request.method != "GET":
             prepared.headers["Content-Length"] = "0"
-        # Asked each time: tokens rotate.
-        prepared.prepare_auth(request.auth, prepared.url)
+        if request.auth is not None:  # asked each time: tokens rotate
+            prepared.prepare_auth(request.auth, prepared.url)
+        slot = here.slot
+        if slot is not None:
+            slot.request = prepared
         return prepared
 
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -1,4 +1,4 @@
-"""Puts the credentials on each request, and knows afterwards which secrets travelled with it."""
+"""Credentials: puts them on a request that needs some, and finds the secrets of one that failed."""
 
 from __future__ import annotations
 
@@ -48,13 +48,14 @@ class TokenSource(AuthBase):
 
 
 class GuestToken(AuthBase):
-    """The token that a Parlant 4.0 server in production gives an anonymous client. False until then.
+    """The token that a Parlant 4.0 server in production gives an anonymous client.
 
     Thread-safe; its repr hides the token.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, str] = {}  # at most one entry, written by single dict operations
+        # Empty, or the header that brought it and the token. Changed by single dict operations.
+        self.kept: dict[str, str] = {}
 
     def __call__(self, request: Any) -> Any:
         token = self.value
@@ -62,26 +63,23 @@ class GuestToken(AuthBase):
             request.headers["Authorization"] = f"Bearer {token}"
         return request
 
-    def __bool__(self) -> bool:
-        return bool(self._kept)
-
     def __repr__(self) -> str:
-        return "GuestToken([redacted])" if self else "GuestToken()"
+        return "GuestToken([redacted])" if self.kept else "GuestToken()"
 
     @property
     def value(self) -> str | None:
-        return self._kept.get(GUEST_HEADER)
+        return self.kept.get(GUEST_HEADER)
 
     def keep(self, token: str) -> bool:
         """Keep the first token. False if another one is kept already. One that cannot be sent is ignored."""
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             return True
-        return self._kept.setdefault(GUEST_HEADER, token) == token
+        return self.kept.setdefault(GUEST_HEADER, token) == token
 
     def forget(self, token: str) -> None:
         """The server does not accept this token any more."""
         if self.value == token:
-            self._kept.pop(GUEST_HEADER, None)
+            self.kept.pop(GUEST_HEADER, None)
 
 
 def _no_auth(request: Any) -> Any:
@@ -90,14 +88,13 @@ def _no_auth(request: Any) -> Any:
 
 
 class RequestAuth(AuthBase):
-    """Authenticates one request, as the last step before it goes, so it knows all headers that went along."""
+    """Authenticates one request, as the last step before it goes, and notes it in its slot with all its headers."""
 
     def __init__(self, auth: Any, slot: RunningRequest, base_url: str) -> None:
         """``auth``: a callable, ``(user, password)``, or None."""
         self._auth = _no_auth if auth is None else auth if callable(auth) else HTTPBasicAuth(*auth)
         self._slot = slot
         self._base_url = base_url
-        self._request: Any = None
 
     def __call__(self, request: Any) -> Any:
         try:
@@ -111,13 +108,14 @@ class RequestAuth(AuthBase):
                 f"nothing was sent to {self._base_url}: the time was over when the token (or the auth object) was "
                 "ready; give the call more time, or let the callable keep its token"
             )
-        self._request = request
+        self._slot.request = request
         return request
 
-    def secrets(self, proxy: str | None) -> list[str]:
-        """All that may be secret of what went to the server, and to ``proxy`` on the way."""
-        sent: Mapping[str, str | bytes] = {} if self._request is None else self._request.headers
-        return redaction.secrets_of({**sent, **_credentials(proxy or "")})
+
+def secrets(request: Any, proxy: str | None) -> list[str]:
+    """All that may be secret of what went to the server in ``request``, if there was one, and to ``proxy``."""
+    sent: Mapping[str, str | bytes] = {} if request is None else request.headers
+    return redaction.secrets_of({**sent, **_credentials(proxy or "")})
 
 
 def _credentials(proxy: str) -> dict[str, str]:

@@ -69,6 +69,7 @@ class RunningRequest:
         "deadline",
         "for_polls",
         "pool",
+        "request",
         "seen",
         "sent",
     )
@@ -85,6 +86,7 @@ class RunningRequest:
         self._pid = os.getpid()
         # The request that this one is made in: a token callable may ask a server, too.
         self._outer: RunningRequest | None = None
+        self.request: Any = None  # what goes, as requests has prepared it
         self.seen = False  # a pool of ours took the request, and so reports its bytes in ``sent``
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
@@ -96,6 +98,7 @@ class RunningRequest:
 
     def __enter__(self) -> RunningRequest:
         self.seen = self.sent = False
+        self.request = None
         self._outer, here.slot = here.slot, self
         return self
 

@@ -18,8 +18,7 @@ import requests
 
 from parlant_sync import errors
 from parlant_sync._deadline import SOCKET_MAX, Deadline
-from parlant_sync._http import adapter, callers_session, connection, error_mapping, redaction, tls
-from parlant_sync._http.auth import GuestToken, RequestAuth, TokenSource
+from parlant_sync._http import adapter, auth, callers_session, connection, error_mapping, redaction, tls
 from parlant_sync._http.codec import encode
 from parlant_sync._version import __version__
 
@@ -142,9 +141,9 @@ class Transport:
         self._tls = tls.server_context(settings)
         self._proxy_tls = tls.proxy_context(settings, self._proxy, self._tls)
         self._tls_arguments = tls.arguments(settings)
-        self._token = TokenSource(settings.token, self.base_url) if settings.token is not None else None
+        self._token = auth.TokenSource(settings.token, self.base_url) if settings.token is not None else None
         # The token that the server gives an anonymous client; None for all other clients.
-        self.guest = GuestToken() if settings.anonymous else None
+        self.guest = auth.GuestToken() if settings.anonymous else None
         # Guards _calls and _closed: one is kept, none after the end. Reentrant: a signal handler may close the client.
         self._lock = threading.RLock()
         self._calls: requests.Session | None = None
@@ -217,6 +216,16 @@ class Transport:
             raise self._ended()
         return kept
 
+    def _auth(self, session: requests.Session, slot: connection.RunningRequest) -> auth.RequestAuth | None:
+        """What authenticates the next request; None if nothing does. On a caller's session, something always does:
+        requests would look into netrc."""
+        given = self._token or self.settings.auth or session.auth
+        if self.guest is not None and self.guest.kept:
+            given = self.guest
+        if given is None and self.settings.session_factory is None:
+            return None
+        return auth.RequestAuth(given, slot, self.base_url)
+
     def _arguments(self, session: requests.Session, headers: dict[str, Any]) -> dict[str, Any]:
         """The arguments of each request. A caller's session is not altered: it may be in other use as well."""
         found: dict[str, Any] = dict(self._tls_arguments)
@@ -288,7 +297,6 @@ class Transport:
         if data is not None:
             headers["Content-Type"] = "application/json"
         outer = connection.here.slot
-        auth: RequestAuth | None = None
         try:
             if calls is not None:
                 calls.enter(slot)
@@ -296,13 +304,12 @@ class Transport:
             left = min(deadline.remaining(), SOCKET_MAX)
             with slot:
                 slot.deadline = deadline
-                auth = RequestAuth(self._token or self.guest or self.settings.auth or session.auth, slot, self.base_url)
                 response = session.request(
                     method,
                     self.base_url + path,
                     params=params,
                     data=data,
-                    auth=auth,
+                    auth=self._auth(session, slot),
                     timeout=(max(min(self.settings.connect_timeout, left), 0.001), max(left, 0.001)),
                     allow_redirects=False,
                     stream=True,
@@ -313,8 +320,8 @@ class Transport:
                         raise requests.exceptions.ConnectionError(f"{response.status_code} came, which ends no request")
                     content = read_body(response, deadline)
         except error_mapping.NETWORK_ERRORS as error:
-            # Without ``auth`` there was no request: the session factory failed.
-            failure.sent = auth is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
+            # Without a session there was no request: the session factory failed.
+            failure.sent = session is not None and (slot.sent if slot.seen else not error_mapping.unsent(error))
             if slot.interrupted:
                 ended = None if calls is None else calls.ended()
                 return ended or connection.Interrupted("the request was cut short by this process")
@@ -325,7 +332,7 @@ class Transport:
                 error,
                 self._proxy,
                 sent=failure.sent,
-                secrets=[] if auth is None else auth.secrets(self._proxy),
+                secrets=auth.secrets(slot.request, self._proxy),
             )
         except errors.ParlantSyncError as error:
             # A ProtocolError is about an answer; others (of a token callable, of ``calls``) came before the request.

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import requests
 
-from parlant_sync._http.auth import RequestAuth
+from parlant_sync._http.auth import RequestAuth, secrets
 from parlant_sync._http.connection import RunningRequest
 
 
-def authenticated(auth: Any) -> tuple[RequestAuth, Any]:
-    made = RequestAuth(auth, RunningRequest(), "http://h")
-    request = requests.Request("GET", "http://h/", headers={"X-Vault": "v4lue-of-it"}).prepare()
-    return made, made(request)
+def authenticated(auth: Any) -> Any:
+    """What goes, as its slot knows it."""
+    slot = RunningRequest()
+    RequestAuth(auth, slot, "http://h")(
+        requests.Request("GET", "http://h/", headers={"X-Vault": "v4lue-of-it"}).prepare()
+    )
+    return slot.request
 
 
 def bearer(request: Any) -> Any:
@@ -23,14 +26,13 @@ def bearer(request: Any) -> Any:
 
 
 def test_what_went_is_known_whoever_put_it_there() -> None:
-    secrets = authenticated(bearer)[0].secrets(None)
-    assert {"v4lue-of-it", "t0ken-of-it"} <= set(secrets)
+    assert {"v4lue-of-it", "t0ken-of-it"} <= set(secrets(authenticated(bearer), None))
 
 
 def test_a_pair_is_user_and_password() -> None:
-    auth, request = authenticated(("user", "pa55word"))
+    request = authenticated(("user", "pa55word"))
     assert request.headers["Authorization"] == "Basic dXNlcjpwYTU1d29yZA=="
-    assert "dXNlcjpwYTU1d29yZA" in auth.secrets(None)
+    assert "dXNlcjpwYTU1d29yZA" in secrets(request, None)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,6 @@ def test_a_pair_is_user_and_password() -> None:
     ],
 )
 def test_a_proxy_s_password_is_one_too(proxy: str | None, found: set[str]) -> None:
-    before = set(authenticated(bearer)[0].secrets(None))
-    assert set(authenticated(bearer)[0].secrets(proxy)) >= found | before
-    assert bool(set(authenticated(bearer)[0].secrets(proxy)) - before) is bool(found)
+    before = set(secrets(authenticated(bearer), None))
+    assert set(secrets(authenticated(bearer), proxy)) >= found | before
+    assert bool(set(secrets(authenticated(bearer), proxy)) - before) is bool(found)

@@ -112,7 +112,7 @@ def test_the_token_is_in_no_text(server: FakeServer, caplog: pytest.LogCaptureFi
 
 def test_what_cannot_be_sent_is_not_kept() -> None:
     guest = GuestToken()
-    assert not guest
+    assert guest.value is None
     assert guest.keep("a b")
     assert guest.value is None
     assert guest.keep("one")

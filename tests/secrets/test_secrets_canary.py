@@ -123,9 +123,10 @@ def echoing(place: bytes) -> Callable[[bytes, bytes, int], bytes]:
 
 
 @pytest.mark.parametrize("place", ODD_PLACES)
-def test_echoes_in_odd_places(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("token", [TOKEN, None], ids=["token", "no-token"])
+def test_echoes_in_odd_places(place: str, token: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parlant_sync._api.retry.jittered", lambda attempt: 0.0)
-    with RawServer(echoing(ODD_PLACES[place])) as raw, canary_client(raw.base_url) as client:
+    with RawServer(echoing(ODD_PLACES[place])) as raw, Client(raw.base_url, token=token, headers=HEADERS) as client:
         try:
             client.agents()
         except ParlantSyncError as error:
