@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from support.fault_backends import fake_backend
 from support.fault_proxy import FaultProxy
 from support.raw_server import answer
@@ -49,3 +50,37 @@ def test_a_false_outcome_shows_the_status_the_body_and_what_the_last_look_said(s
     assert "status 418, body 'no such teapot'" in false
     assert "is not in the list (look 5)" in false
     assert "post 418 answered by the proxy" in false
+
+
+def test_a_session_that_was_compared_is_deleted_and_forgotten(soaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soaking, "_SETTLE", 1)
+    with FakeServer() as server, Client(server.base_url) as client:
+        server.agent("quick").echoes()
+        server.agent("streamer").replies(lambda message: f"streamed echo of: {message}")
+        world = soaking.World(client, lambda *_: "", server.base_url, sessions=3, workers=1, seed=1)
+        for life in world.lives:
+            world._turn(life.session, "1-1-", random.Random(1))
+        first, second, third = world.lives
+        world.ledger.posted[second.session.id]["1-2"] = "reply", ""
+        third.offsets.pop(0)  # as if its reader had missed an event
+        world.end()
+        assert list(client.list_sessions()) == []
+    assert world.ledger.posted == {}
+    assert [found.split(":")[0] for found in world.ledger.false] == [second.session.id]
+    assert [found.split(" ")[0] for found in world.ledger.missed] == [third.session.id]
+    assert not first.reader.is_alive()
+
+
+def test_a_fault_counts_once_and_when_it_has_met_a_request(soaking: Any) -> None:
+    strikes = importlib.import_module("soaking.strikes")
+    with FakeServer() as server, strikes.Strikes(server.base_url, 1, per_second=1000) as faults:
+        server.agent("quick").echoes()
+        faults._faults.strike(strikes.LIMIT)
+        assert faults.counts() == {}
+        with Client(server.base_url) as client:
+            session = client.create_session("quick")
+            session.send("hello")
+        for _ in range(2):  # whichever kind of request it waits for
+            for method, query in [("GET", "wait_for_data=0"), ("GET", "wait_for_data=9"), ("POST", "")]:
+                requests.request(method, f"{faults.base_url}/sessions/{session.id}/events?{query}", timeout=10)
+        assert faults.counts() == {strikes.LIMIT: 1}
