@@ -77,7 +77,7 @@ class Turn:
     @property
     def trace_id(self) -> str | None:
         """The trace ID of the turn, once it has begun."""
-        return self._driver.tracker.trace
+        return self._driver.transcript.tracker.trace
 
     def __iter__(self) -> Iterator[Event]:
         """The turn's events as they come. A streamed message is given when it is complete."""

@@ -65,23 +65,14 @@ class TurnDriver:
         self._deadline = deadline
         self._ticket = ticket
         self._post_error = post_error
-        self._begin_by = NEVER if post_error is None else Deadline(_TRIGGER_BEGIN)
+        # When to decide without another event of the turn: whether it is over, or has not begun.
+        self._quiet = NEVER if post_error is None else Deadline(_TRIGGER_BEGIN)
         self._begin = feed.offset
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
-        self._quiet = NEVER
         self._span = Span("turn", session_id=session_id) if OPENTELEMETRY in sys.modules else None
         if ticket is not None:
             ticket.running = (tracker, feed.offset)
-
-    @property
-    def tracker(self) -> TurnTracker:
-        return self.transcript.tracker
-
-    @property
-    def _failed_begin(self) -> errors.ParlantSyncError | None:
-        """Why the trigger may not have reached the server; None once its turn has begun."""
-        return self._post_error if self.tracker.trace is None and self.tracker.restarts == 0 else None
 
     def leave(self) -> None:
         """Give up waiting. From any thread."""
@@ -143,56 +134,39 @@ class TurnDriver:
         """Read the turn again from its first event: the interrupt may have lost one."""
         if self.outcome is None:
             self.transcript.start_over()
-            self._quiet = NEVER
+            if self._post_error is None:
+                self._quiet = NEVER
             self._feed.back_to(self._begin)
 
     def _step(self, text: bool, until: Deadline | None) -> None:
         if self.left:
             raise self._was_left()
         transcript = self.transcript
-        tracker = transcript.tracker
-        waits_for_begin = self._failed_begin is not None
         growing = transcript.growing if text else None
-        ends = [self._deadline]
+        end = self._deadline
         if self._quiet is not NEVER:
-            ends.append(self._quiet)
+            end = Deadline.earliest(end, self._quiet)
         if until is not None:
-            ends.append(until)
+            end = Deadline.earliest(end, until)
         if growing is not None:
-            ends.append(growing.due)
-        elif waits_for_begin:
-            ends.append(self._begin_by)
+            end = Deadline.earliest(end, growing.due)
         try:
-            event = self._feed.get(ends[0] if len(ends) == 1 else Deadline.earliest(*ends))
-        except FeedEnded as end:
+            event = self._feed.get(end)
+        except FeedEnded as ended:
             if self.left:
                 raise self._was_left() from None
-            raise errors.copy_for_waiter(end.cause) from end.cause
-        if event is not None:
-            self._take(event)
-        elif self._deadline.expired():
-            raise self._out_of_time() from self._failed_begin
-        elif waits_for_begin and self._begin_by.expired():
-            assert self._post_error is not None
-            raise self._post_error
-        elif self._quiet.expired():
-            self._end_quiet()
-        if growing is not None and growing is transcript.growing and growing.due.expired():
-            self._refresh(growing)
-        if tracker.over:
-            self._conclude()
-
-    def _take(self, event: Event) -> None:
-        transcript = self.transcript
-        growing = transcript.growing
-        if growing is not None and growing.is_followed_by(event) and event.status != "cancelled":
-            if not self._read_to_end(growing, event):
-                return
-            transcript.end_growth()
-        if transcript.take(event):
+            raise errors.copy_for_waiter(ended.cause) from ended.cause
+        if event is None:
+            self._nothing_came()
+        elif (transcript.growing is None or self._read_before(event)) and transcript.take(event):
+            self._post_error = None  # the trigger has reached the server
             self._last_event_at = time.monotonic()
             quiet_for = transcript.tracker.quiet_for
             self._quiet = NEVER if quiet_for is None else Deadline(quiet_for - self._age(event))
+        if growing is not None and growing is transcript.growing and growing.due.expired():
+            self._refresh(growing)
+        if transcript.tracker.over:
+            self._conclude()
 
     def _age(self, event: Event) -> float:
         """For how many seconds the server has had ``event``, as far as that is known."""
@@ -203,9 +177,18 @@ class TurnDriver:
         since_post = time.monotonic() - self._started
         return max(0.0, since_post - (event.created - posted).total_seconds())
 
+    def _nothing_came(self) -> None:
+        if self._deadline.expired():
+            raise self._out_of_time() from self._post_error
+        if self._quiet.expired():
+            if self._post_error is not None:
+                raise self._post_error
+            self._end_quiet()
+
     def _end_quiet(self) -> None:
         """The quiet period has passed. The poller may have been in trouble meanwhile, so the server itself decides."""
-        last = self.tracker.events[-1].offset
+        tracker = self.transcript.tracker
+        last = tracker.events[-1].offset
         try:
             newer = self._api.list_events(self.session_id, last + 1, deadline=self._step_deadline(), attempts=1)
         except errors.ParlantSyncError as error:
@@ -214,10 +197,10 @@ class TurnDriver:
             self._quiet = Deadline(SECOND_LOOK)  # ask again
             return
         self._quiet = NEVER
-        if any(event.trace_id == self.tracker.trace for event in newer):
+        if any(event.trace_id == tracker.trace for event in newer):
             self._feed.back_to(last + 1)
         else:
-            self.tracker.end_quiet()
+            tracker.end_quiet()
 
     # -- streamed messages
 
@@ -225,8 +208,14 @@ class TurnDriver:
         self._messages.refresh(growing, self._deadline)
         self.transcript.show_growth()
 
-    def _read_to_end(self, growing: StreamedMessage, event: Event) -> bool:
-        """``event`` follows the message. Return False if the session was closed, which the feed reports next."""
+    def _read_before(self, event: Event) -> bool:
+        """If ``event`` shows that the growing message has ended, read it to its last word first.
+
+        Return False if the session was closed meanwhile, which the feed reports next.
+        """
+        growing = self.transcript.growing
+        if growing is None or not growing.is_followed_by(event) or event.status == "cancelled":
+            return True
         try:
             self._messages.finish(growing, self._deadline)
         except errors.ParlantSyncError as error:
@@ -236,6 +225,7 @@ class TurnDriver:
             if self._poller.stop_signal.is_set():
                 return False
             raise self._out_of_time() from error
+        self.transcript.end_growth()
         return True
 
     def _step_deadline(self) -> Deadline:
@@ -244,7 +234,7 @@ class TurnDriver:
     # -- the end
 
     def _conclude(self) -> None:
-        tracker, transcript = self.tracker, self.transcript
+        transcript, tracker = self.transcript, self.transcript.tracker
         if transcript.growing is not None:  # the turn was stopped in the middle of a message
             self._refresh(transcript.growing)
             transcript.end_growth()
@@ -264,8 +254,9 @@ class TurnDriver:
         self._finish(self._reply())
 
     def _refused(self) -> errors.AgentUnavailable:
-        refusal = dict(self.tracker.refusal or {})
-        now = self.tracker.events[-1].created
+        tracker = self.transcript.tracker
+        refusal = dict(tracker.refusal or {})
+        now = tracker.events[-1].created
         until = Event({"offset": 0, "creation_utc": refusal.get("retry_after_utc")}).created
         retry_after = max(0.0, (until - now).total_seconds()) if until is not None and now is not None else None
         reason = refusal.get("reason")
@@ -282,7 +273,7 @@ class TurnDriver:
 
     def _look_again(self) -> None:
         """An ``error`` may follow: wait for it a moment, then list once. Events of later times make both needless."""
-        tracker = self.tracker
+        tracker = self.transcript.tracker
         pause = Deadline(min(SECOND_LOOK, self._deadline.remaining()))
         end = tracker.events[-1].created
         try:
@@ -307,8 +298,8 @@ class TurnDriver:
             self._refresh(transcript.growing)
         then = "session.reply_to(error.event) continues to wait" if self.request is not None else "give it more time"
         why = self._why_not_over()
-        if self._failed_begin is not None:
-            why += f"; its request had failed: {self._failed_begin}"
+        if self._post_error is not None:
+            why += f"; its request had failed: {self._post_error}"
         return errors.TurnTimeout(
             f"{self.where}: the turn was not over in time ({why}); {then}",
             partial=self._reply(),
@@ -319,7 +310,7 @@ class TurnDriver:
         counts = self._poller.counts
         if counts.consecutive_failures and counts.last_error is not None:
             return f"the session cannot be read: {counts.last_error}"
-        if self.tracker.trace is not None:
+        if self.transcript.tracker.trace is not None:
             return "the agent was still working"
         try:
             info = self._api.read_session(self.session_id, deadline=Deadline(_LAST_LOOK), attempts=1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from parlant_sync._turns.streaming import BY_LIST, StreamedMessage
-from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event, Reply, Value
+from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event, Outcome, Reply, Value
 
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:
 # after a `ready` that may end the turn, or only the part for a preamble, which this turn left out; and after a
@@ -37,6 +37,9 @@ class TurnFacts(NamedTuple):
 
 
 STAGED = TurnFacts()
+
+# What an event is in its turn. "message": the agent's, or a human's answer. "other": all that says nothing to a caller.
+Part = Literal["status", "message", "preamble", "tool", "other"]
 
 
 class TurnTracker:
@@ -77,11 +80,13 @@ class TurnTracker:
     def _begin_trace(self, trace: str | None) -> None:
         self.trace = trace
         self.events: list[Event] = []
+        self.ready: Event | None = None  # the last one
         self._working = self._prompted  # the engine has begun: no hook speaks before it any more
         self._answering = self._prompted  # the part of the answer has begun
         self._answered = False
         self._stopped = False  # this may be an older message's turn, and ours is about to begin
         self._message_since_ready = False
+        self._last: Part | None = None
         self._in_tools = False  # tools run, which may send any status themselves
         self._looks_done = False
 
@@ -95,27 +100,52 @@ class TurnTracker:
         """Whether an ``error`` may follow the end, as 3.x sends it: the turn did not end in the usual way."""
         return self.over and self.error is None and not self._looks_done
 
-    def feed(self, event: Event) -> bool:
-        """Take the next event; return whether it belongs to the turn. After the end, only an ``error`` does."""
+    def feed(self, event: Event) -> Part | None:
+        """Take the next event; return what it is in the turn, or None if it is not of it.
+
+        After the end, only the engine's ``error`` is.
+        """
+        trace, status = event.trace_id, event.status
+        kind = event.kind if status is None else "status"
+        source = event.source if kind == "message" else ""
         if self.over:
-            return self._feed_late(event)
-        kind = event.kind
+            return self._feed_late(event, status, trace)
         if self.trace is None:
-            return self._feed_waiting(event, kind)
-        if kind == "message" and event.source == "customer":
-            self._newer.append(event.trace_id)
-        elif event.trace_id == self.trace:
-            return self._feed_own(event, kind)
-        if self._is_quiet_at(event):
-            self.end_quiet()
-        elif self.events and not self._prompted and self._is_new_turn(event):
-            # A prompted turn runs beside those of messages, and no message stops it.
-            if self.quiet_for is not None and self._answered and not self._stopped:
-                self.end_quiet()  # a turn that still ran would have sent `cancelled` first
-            else:
-                self._leave()  # 3.0 may stop a turn silently between two of its messages
-                return self._begin(event)
-        return False
+            return self._feed_waiting(event, status, trace, source)
+        if trace != self.trace or source == "customer":
+            return self._feed_foreign(event, status, trace, source)
+        self.events.append(event)
+        if source in _NOT_THE_AGENT:
+            return "other"  # 4.0: a summary of the session, not a part of the answer
+        self.quiet_for = None
+        part: Part = "status" if kind == "status" else "other"
+        if kind == "message":
+            part = self._feed_message(event)
+        elif kind == "tool":
+            part = "tool"
+            self._in_tools = False  # results come when all tools have run
+        elif status == "ready":
+            self.ready = event
+            if not self._stopped:
+                self._feed_ready(event)
+        elif status in ("typing", "processing"):
+            stage = event.stage if status == "processing" else None
+            self._working = True
+            self._looks_done = False  # the agent meant to say more
+            self._in_tools = stage in _TOOL_STAGES
+            self._answering = self._answering or stage == "Interpreting"
+        elif status == "error":
+            if self._is_engine_error(event):
+                self.error = event
+                self.over = True
+        elif status == "cancelled":
+            self._feed_cancelled()
+        self._last = part
+        if self._stopped:
+            self.quiet_for = EMPTY_QUIET
+        elif self._answered and not self._working and not self.over:
+            self.quiet_for = HOOK_QUIET
+        return part
 
     def end_quiet(self) -> None:
         """The quiet period has passed, and the server has nothing more on this trace."""
@@ -130,39 +160,56 @@ class TurnTracker:
         last, now = self.events[-1].created, event.created
         return last is not None and now is not None and (now - last).total_seconds() >= self.quiet_for
 
-    def _is_new_turn(self, event: Event) -> bool:
+    def _feed_foreign(self, event: Event, status: str | None, trace: str, source: str) -> Part | None:
+        """An event of another trace, or another customer's message."""
+        if source == "customer":
+            self._newer.append(trace)
+        if self._is_quiet_at(event):
+            self.end_quiet()
+        elif self.events and not self._prompted and self._is_new_turn(event, status, trace):
+            # A prompted turn runs beside those of messages, and no message stops it.
+            if self.quiet_for is not None and self._answered and not self._stopped:
+                self.end_quiet()  # a turn that still ran would have sent `cancelled` first
+            else:
+                self._leave()  # 3.0 may stop a turn silently between two of its messages
+                return self._begin(event, trace)
+        return None
+
+    def _is_new_turn(self, event: Event, status: str | None, trace: str) -> bool:
         return (
-            event.status == "acknowledged"
+            status == "acknowledged"
+            and trace not in (self.trace, ANONYMOUS_TRACE)
+            and trace not in self._left
             and event.source == "ai_agent"
-            and event.trace_id not in {self.trace, *self._left}
-            and event.trace_id != ANONYMOUS_TRACE
         )
 
-    def _feed_waiting(self, event: Event, kind: str) -> bool:
-        if kind == "message" and event.source in HUMAN_SOURCES:
+    def _feed_waiting(self, event: Event, status: str | None, trace: str, source: str) -> Part | None:
+        if source in HUMAN_SOURCES:
             self.human = event
             self.over = self._looks_done = True
             self.events.append(event)
-            return True
-        if self._unannounced and event.source == "ai_agent" and event.trace_id != ANONYMOUS_TRACE:
-            self._begin_trace(event.trace_id)
-            return self._feed_own(event, kind)
-        if self._is_new_turn(event):
+            return "message"
+        if self._unannounced and trace != ANONYMOUS_TRACE and event.source == "ai_agent":
+            self._begin_trace(trace)
+            return self.feed(event)
+        if self._is_new_turn(event, status, trace):
             any_trace = not self._own_trace or bool(self._newer or self._left)
-            if any_trace or _is_trace_of(self._own_trace, event.trace_id):
-                return self._begin(event)
-        if kind == "message" and event.source == "customer":
-            self._newer.append(event.trace_id)
-        return False
+            if any_trace or _is_trace_of(self._own_trace, trace):
+                return self._begin(event, trace)
+        if source == "customer":
+            self._newer.append(trace)
+        return None
 
-    def _begin(self, event: Event) -> bool:
+    def _begin(self, event: Event, trace: str) -> Part:
         self._prompted = False
-        self._begin_trace(event.trace_id)
+        self._begin_trace(trace)
         self.events.append(event)
         # Without traces of their own, messages and turns are matched by their order.
-        own = [number for number, trace in enumerate(self._newer, 1) if _is_trace_of(trace, event.trace_id)]
-        self._newer_answered = own[-1] if own else len(self._left)
-        return True
+        self._newer_answered = len(self._left)
+        for number, newer in enumerate(self._newer, 1):
+            if _is_trace_of(newer, trace):
+                self._newer_answered = number
+        return "status"
 
     def _leave(self) -> None:
         if self.trace is not None:
@@ -171,55 +218,29 @@ class TurnTracker:
         self.quiet_for = None
         self.restarts += 1
 
-    def _feed_own(self, event: Event, kind: str) -> bool:
-        self.events.append(event)
-        if kind == "message" and event.source == "system":
-            return True  # 4.0: a summary of the session, not a part of the answer
-        self.quiet_for = None
-        status = event.status if kind == "status" else None
-        if kind == "message":
-            self._feed_message(event)
-        elif kind == "tool":
-            self._in_tools = False  # results come when all tools have run
-        elif status in ("typing", "processing"):
-            self._working = True
-            self._looks_done = False  # the agent meant to say more
-            self._in_tools = status == "processing" and event.stage in _TOOL_STAGES
-            self._answering = self._answering or (status == "processing" and event.stage == "Interpreting")
-        elif status == "ready":
-            if not self._stopped:
-                self._feed_ready(event)
-        elif status == "error":
-            if self._is_engine_error(event):
-                self.error = event
-                self.over = True
-        elif status == "cancelled":
-            if len(self._newer) > self._newer_answered:
-                self._leave()
-                return True
-            # Without traces of its own, a message that was posted right after another one may have met the beginning
-            # of the older one's turn.
-            self._stopped = not self._own_trace and not self._facts.bare_errors
-            if not self._stopped:
-                self.over = self.cancelled = self._looks_done = True
-        if self._stopped:
-            self.quiet_for = EMPTY_QUIET
-        elif self._answered and not self._working and not self.over:
-            self.quiet_for = HOOK_QUIET
-        return True
-
-    def _feed_message(self, event: Event) -> None:
-        if event.source in _NOT_THE_AGENT:
-            return
+    def _feed_message(self, event: Event) -> Part:
         self._message_since_ready = True
         if event.is_preamble:
-            return
-        streamed = _is_streamed(event)
+            return "preamble"
+        # A streamed one has chunks; hooks send whole messages. If a stream breaks, an error follows its end. A bare
+        # `ready` after it says that it did not break.
+        data = event.raw.get("data")
+        streamed = isinstance(data, dict) and isinstance(data.get("chunks"), list)
         self._answered = True
-        self._working = self._working or streamed  # hooks send whole messages
+        self._working = self._working or streamed
         self._answering = self._answering or self._working
-        # If a stream breaks, an error follows its end. A bare `ready` after it says that it did not break.
         self._looks_done = not streamed
+        return "message"
+
+    def _feed_cancelled(self) -> None:
+        if len(self._newer) > self._newer_answered:
+            self._leave()
+            return
+        # Without traces of its own, a message that was posted right after another one may have met the beginning
+        # of the older one's turn.
+        self._stopped = not self._own_trace and not self._facts.bare_errors
+        if not self._stopped:
+            self.over = self.cancelled = self._looks_done = True
 
     def _feed_ready(self, event: Event) -> None:
         data = _status_data(event) or {}
@@ -228,7 +249,7 @@ class TurnTracker:
             self.refusal = refusal
             self.over = self._looks_done = True
             return
-        if event.stage == "completed":
+        if data.get("stage") == "completed":
             self.over = True
             # Of the two engines of 4.0, only the one that tells what has matched sends an error after the end.
             self._looks_done = self._looks_done or (self._facts.bare_errors and "matched_guidelines" not in data)
@@ -241,13 +262,13 @@ class TurnTracker:
                 self.quiet_for = TOOL_QUIET
             return
         said, self._message_since_ready = self._message_since_ready, False
-        if said and self._answered and _is_message(self.events[-2]):
+        if said and self._last == "message":
             self._looks_done = True
         if self._facts.staged:
             return
         if self._answering and (self._facts.fluid or not said):
             self.over = True
-        elif not (said and self.events[-2].kind == "message") or (self._answering and self._facts.fluid is None):
+        elif self._last not in ("message", "preamble") or (self._answering and self._facts.fluid is None):
             # The `ready` of a message comes right after it. Any other may be the end of a turn in which only a hook or
             # a tool spoke.
             self.quiet_for = EMPTY_QUIET
@@ -259,27 +280,17 @@ class TurnTracker:
         # A tool that calls `emit_status("error")` sends null; on 3.x, it may also send nothing.
         return self._facts.bare_errors and "data" not in event.raw["data"]
 
-    def _feed_late(self, event: Event) -> bool:
-        if self.error is not None or event.trace_id != self.trace or event.status != "error":
-            return False
-        if not self._is_engine_error(event):
-            return False
+    def _feed_late(self, event: Event, status: str | None, trace: str) -> Part | None:
+        if status != "error" or trace != self.trace or self.error is not None or not self._is_engine_error(event):
+            return None
         self.error = event
         self.events.append(event)
-        return True
+        return "status"
 
 
 def _is_trace_of(message: str, turn: str) -> bool:
     """Whether a customer's message and a turn have one trace. 3.0 adds a suffix: "abc" and "abc::process"."""
     return turn == message or turn.startswith(message + "::")
-
-
-def _is_message(event: Event) -> bool:
-    return event.kind == "message" and not event.is_preamble
-
-
-def _is_streamed(event: Event) -> bool:
-    return isinstance(event.data, dict) and isinstance(event.data.get("chunks"), list)
 
 
 def _status_data(event: Event) -> dict[str, Any] | None:
@@ -294,12 +305,15 @@ def matched(ready: Event | None) -> list[tuple[str, ...]]:
 
     Empty before Parlant 3.2.
     """
-    data = None if ready is None else _status_data(ready)
+    data = (None if ready is None else _status_data(ready)) or {}
     found: list[tuple[str, ...]] = []
     for name in ("matched_guidelines", "matched_journeys", "matched_journey_states"):
-        items = None if data is None else data.get(name)
-        ids = [i.get("id") for i in items if isinstance(i, dict)] if isinstance(items, list) else []
-        found.append(tuple(i for i in ids if isinstance(i, str)) if ids else ())
+        items = data.get(name)
+        ids: list[str] = []
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
+                ids.append(item["id"])
+        found.append(tuple(ids))
     return found
 
 
@@ -329,9 +343,9 @@ class Transcript:
         self.restarts = 0  # how often the pieces began again
         self.growing: StreamedMessage | None = None
         self._shown = ""  # of the growing message's text
-        self._messages: list[Event] = []  # of this turn, preambles among them
+        self._messages: list[Event] = []  # of the answer
+        self._preambles: list[Event] = []
         self._tool_calls: list[dict[str, Any]] = []
-        self._final: dict[int, Event] = {}  # streamed messages of this turn, as last read
 
     def start_over(self) -> None:
         """Forget everything; all events are fed again."""
@@ -343,31 +357,32 @@ class Transcript:
     def take(self, event: Event) -> bool:
         """Take the next event; return whether it belongs to the turn."""
         restarts = self.tracker.restarts
-        belongs = self.tracker.feed(event)
+        part = self.tracker.feed(event)
         if restarts != self.tracker.restarts:
             self._restart()
-        if not belongs:
+        if part is None:
             return False
-        kind = event.kind
-        if kind == "status":
+        if part == "status":
             self.updates.append(Update("status", event.status or "", event))
-        elif kind == "tool":
+        elif part == "tool":
             calls = event.tool_calls
             self._tool_calls += calls
             self.updates.append(Update("tool", ", ".join(str(call.get("tool_id")) for call in calls), event))
-        elif kind == "message" and event.source != "system":
+        elif part == "message":
             self._messages.append(event)
+        elif part == "preamble":
+            self._preambles.append(event)
         if self.growing is not None:
             self.growing.held.append(event)
-        elif kind == "message" and event.is_partial:
+        elif part in ("message", "preamble") and event.is_partial:
             self._shown = ""
             self.growing = StreamedMessage(event, self._every())
             self.show_growth()
         else:
             self.log.append(event)
-            if kind == "message" and event.is_preamble:
+            if part == "preamble":
                 self.updates.append(Update("preamble", event.message or "", event))
-            elif kind == "message" and event.source != "system":
+            elif part == "message":
                 self._say(event.message or "", event)
         return True
 
@@ -376,8 +391,8 @@ class Transcript:
         if self.growing is not None:
             self.log.append(self.growing.event)
             self.log.extend(self.growing.held)
-        self.growing, self._final = None, {}
-        self._messages, self._tool_calls = [], []
+        self.growing = None
+        self._messages, self._preambles, self._tool_calls = [], [], []
         if self.pieces:
             self.restarts += 1
             self.pieces = []
@@ -389,12 +404,10 @@ class Transcript:
         """The growing message was read again."""
         if self.growing is None:
             return
-        event = self.growing.event
-        if not event.is_partial:
+        if self.growing.event.is_partial:
+            self._show(self.growing.event)
+        else:
             self.end_growth()
-            return
-        self._final[event.offset] = event
-        self._show(event)
 
     def end_growth(self) -> None:
         """The growing message is complete, or will not grow any more."""
@@ -403,13 +416,17 @@ class Transcript:
             return
         event = growing.event
         self._show(event)
-        self._final[event.offset] = event
         self.log.append(event)
         if event.is_preamble:
             self.updates.append(Update("preamble", event.message or "", event))
         self.log.extend(growing.held)
 
     def _show(self, event: Event) -> None:
+        """Put a message that was read again in the place of its older copy, and show what is new of its text."""
+        for events in (self.tracker.events, self._messages, self._preambles):
+            for number, older in enumerate(events):
+                if older.offset == event.offset:
+                    events[number] = event
         text = event.message or ""
         if event.is_preamble or not text or text == self._shown:
             return
@@ -418,10 +435,9 @@ class Transcript:
         else:
             # The server has replaced the text.
             self.restarts += 1
-            others = [m.message or "" for m in self._answers() if m.offset != event.offset]
             self.pieces = []
             self.updates.append(Update("restart"))
-            self._say("\n\n".join([*others, text]), event)
+            self._say(self._text(), event)
         self._shown = text
 
     def _say(self, text: str, event: Event, *, first: bool = True) -> None:
@@ -432,14 +448,14 @@ class Transcript:
 
     # -- the reply
 
-    def _last_read(self, events: list[Event]) -> list[Event]:
-        """These events, each streamed message as it was read last."""
-        final = self._final
-        return [final.get(event.offset, event) for event in events] if final else events
-
-    def _answers(self) -> list[Event]:
-        """The messages of the answer, without its preambles."""
-        return [message for message in self._last_read(self._messages) if not message.is_preamble]
+    def _text(self) -> str:
+        """The text of the answer so far."""
+        texts: list[str] = []
+        for message in self._messages:
+            text = message.message
+            if text:
+                texts.append(text)
+        return "\n\n".join(texts)
 
     def reply(self, request: Event | None, waited: float) -> Reply:
         """What the turn has said so far, or all of it if it is over.
@@ -447,23 +463,20 @@ class Transcript:
         ``waited``: seconds from the post to the last event, for a turn whose times the server does not show.
         """
         tracker = self.tracker
-        events = self._last_read(tracker.events)
-        messages = self._answers() if tracker.human is None else [tracker.human]
-        ready: Event | None = None
-        for event in reversed(events):
-            if event.status == "ready":
-                ready = event
-                break
-        answered: Literal["answered", "empty"] = "answered" if messages else "empty"
+        events, messages = tracker.events, self._messages
+        guidelines, journeys, states = matched(tracker.ready)
+        outcome: Outcome = "answered" if messages else "empty"
+        if tracker.human is not None:
+            outcome = "human"
+        elif tracker.cancelled:
+            outcome = "cancelled"
         posted = request.created if request is not None else None
         ended = events[-1].created if events else None
-        texts = [message.message for message in messages]
-        guidelines, journeys, states = matched(ready)
         return Reply(
-            text="\n\n".join(text for text in texts if text),
-            outcome="human" if tracker.human is not None else "cancelled" if tracker.cancelled else answered,
+            text=self._text(),
+            outcome=outcome,
             messages=tuple(messages),
-            preambles=tuple(message for message in self._last_read(self._messages) if message.is_preamble),
+            preambles=tuple(self._preambles),
             tool_calls=tuple(self._tool_calls),
             matched_guidelines=guidelines,
             matched_journeys=journeys,

@@ -219,7 +219,8 @@ def said(tracker: TurnTracker) -> list[str | None]:
 
 
 def feed(tracker: TurnTracker, *events: Event) -> list[bool]:
-    return [tracker.feed(event) for event in events]
+    """Which of them are of the turn."""
+    return [tracker.feed(event) is not None for event in events]
 
 
 def test_another_trace_is_never_of_the_turn() -> None:
