@@ -73,7 +73,7 @@ class OpenSession:
         # A request that runs while the server refuses another one gets its own answer, which says what became of it.
         self.hub.on_end(lambda cause: None if isinstance(cause, errors.ApiError) else calls.stop(cause))
         self.starter = TurnStarter(info, api=self.api, settings=settings, hub=self.hub, poller=self.poller)
-        self.other_turns = OtherTurns(self.starter, info.id, api=self.api, settings=settings, hub=self.hub)
+        self.other_turns = OtherTurns(self.starter)
         self.position = Position(self.hub.first)
         self._finalizer = weakref.finalize(self, self.poller.abandon)
         self._finalizer.atexit = False  # type: ignore[misc]

@@ -7,20 +7,18 @@ import time
 from typing import TYPE_CHECKING
 
 from parlant_sync import errors
-from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import unread
 from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.poller import Poller
 from parlant_sync._tracing import OPENTELEMETRY, Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
-from parlant_sync._turns.streaming import MessageReader, StreamedMessage
+from parlant_sync._turns.streaming import StreamedMessage
 from parlant_sync._turns.tracker import Transcript, TurnTracker
 from parlant_sync.events import Event, Reply
 
 if TYPE_CHECKING:
-    from parlant_sync._turns.starter import TurnTicket
+    from parlant_sync._turns.starter import TurnStarter, TurnTicket
 
 # The engine's error follows the end of its turn. If that looks unfinished, the server is asked again after so long.
 SECOND_LOOK = 0.5
@@ -39,28 +37,25 @@ class TurnDriver:
 
     def __init__(
         self,
-        *,
-        api: RestApi,
-        session_id: str,
-        poller: Poller,
+        starter: TurnStarter,
         feed: EventFeed,
         tracker: TurnTracker,
-        messages: MessageReader,
         deadline: Deadline,
+        *,
         request: Event | None = None,
         ticket: TurnTicket | None = None,
         post_error: errors.ParlantSyncError | None = None,
         posted_here: bool = False,
     ) -> None:
         self.request = request
-        self.session_id = session_id
-        self.where = f"session {session_id} on {api.transport.base_url}"
-        self._messages = messages
-        self.transcript = Transcript(tracker, messages.every)
+        self.session_id = session_id = starter.session_id
+        self.where = starter.where
+        self._messages = starter.messages
+        self.transcript = Transcript(tracker, starter.messages.every)
         self.outcome: Reply | errors.ParlantSyncError | None = None
         self.left = False
-        self._api = api
-        self._poller = poller
+        self._api = starter.api
+        self._poller = starter.poller
         self._feed = feed
         self._deadline = deadline
         self._ticket = ticket

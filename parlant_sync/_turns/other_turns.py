@@ -9,13 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parlant_sync import errors
-from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.event_hub import EventHub
-from parlant_sync._settings import Settings
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.starter import TurnStarter, TurnTicket, give_up
@@ -104,14 +101,8 @@ class TurnFinder:
 class OtherTurns:
     """What ``reply_to()``, ``trigger()`` and ``next_turn()`` of one session do. Thread-safe."""
 
-    def __init__(
-        self, starter: TurnStarter, session_id: str, *, api: RestApi, settings: Settings, hub: EventHub
-    ) -> None:
+    def __init__(self, starter: TurnStarter) -> None:
         self._starter = starter
-        self._session_id = session_id
-        self._api = api
-        self._settings = settings
-        self._hub = hub
         self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
         self._inside = SingleOwner()  # next()
         self._from: int | None = None  # where its next call looks
@@ -123,25 +114,26 @@ class OtherTurns:
         starter.check()
         self._check_held(event, deadline)
         tracker = TurnTracker(event, starter.facts(deadline))
-        self._hub.begin(event.offset)
+        starter.hub.begin(event.offset)
         feed = starter.feed(event.offset, deadline)
         feed.start_at(event.offset + 1)
-        return starter.driver(feed, tracker, deadline, request=event)
+        return TurnDriver(starter, feed, tracker, deadline, request=event)
 
     def _check_held(self, event: Event, deadline: Deadline) -> None:
         """An offset alone would follow a turn of this session that answers another message."""
-        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+        starter = self._starter
+        limit = Deadline(deadline.between(LEAST, starter.settings.request_timeout))
         try:
-            held = self._api.held(self._session_id, event, deadline=limit)
+            held = starter.api.held(starter.session_id, event, deadline=limit)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
-            logger.debug("session %s: cannot look for the message to follow: %s", self._session_id, error)
+            logger.debug("session %s: cannot look for the message to follow: %s", starter.session_id, error)
             return  # an outage passes, and is no reason not to wait
         if held is None or held.offset != event.offset:
             raise errors.ConfigurationError(
-                f"{self._starter.where} does not hold the message {event.id!r} at offset {event.offset}: call "
-                "reply_to() of the session that it was posted to (or send it again, if the server has lost it)"
+                f"{starter.where} does not hold the message {event.id!r} at offset {event.offset}: call reply_to() of "
+                "the session that it was posted to (or send it again, if the server has lost it)"
             )
 
     def trigger(self, guidelines: list[dict[str, Any]], deadline: Deadline) -> TurnDriver:
@@ -157,7 +149,7 @@ class OtherTurns:
         feed: EventFeed | None = None
         try:
             ticket = starter.enter(deadline)
-            place = self._hub.place
+            place = starter.hub.place
             feed = starter.feed(None, deadline)
             feed.start_at(self._latest_in_time(deadline, started))
             failure = Failure()
@@ -165,8 +157,8 @@ class OtherTurns:
             trace: str | None = None
             limit = deadline.bound(None if guidelines else _TRIGGER_ANSWER)
             try:
-                event = self._api.create_event(
-                    self._session_id,
+                event = starter.api.create_event(
+                    starter.session_id,
                     body,
                     failure=failure,
                     read_timeout=None if limit is None else max(limit, 0.001),
@@ -182,7 +174,7 @@ class OtherTurns:
                 post_error = error
             facts = starter.facts(deadline)
             tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
-            driver = starter.driver(feed, tracker, deadline, ticket=ticket, post_error=post_error)
+            driver = TurnDriver(starter, feed, tracker, deadline, ticket=ticket, post_error=post_error)
             self._triggered.append(driver.transcript)
             return driver
         except BaseException:
@@ -220,7 +212,7 @@ class OtherTurns:
             try:
                 found = self._find(feed, finder, deadline)
                 feed.back_to(found.offset)
-                reply = starter.driver(feed, found.tracker, deadline, request=found.request).run()
+                reply = TurnDriver(starter, feed, found.tracker, deadline, request=found.request).run()
             except errors.AgentError as error:  # over as well: the next call must not find it again
                 self._go_on_after(error.partial, finder)
                 raise

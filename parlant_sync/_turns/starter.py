@@ -212,25 +212,17 @@ def give_up(ticket: TurnTicket | None, feed: EventFeed | None) -> None:
 class TurnStarter:
     """What the calls of one session begin with. Thread-safe."""
 
-    def __init__(
-        self,
-        info: SessionInfo,
-        *,
-        api: RestApi,
-        settings: Settings,
-        hub: EventHub,
-        poller: Poller,
-    ) -> None:
-        self._session_id = session_id = info.id
+    def __init__(self, info: SessionInfo, *, api: RestApi, settings: Settings, hub: EventHub, poller: Poller) -> None:
+        self.session_id = session_id = info.id
         self._agent_id = info.agent_id
         self.abilities = ServerAbilities.of(info.raw)
         self.delivery = MessagePoster(session_id, api)
         self.where = f"session {session_id} on {settings.base_url}"
         self.messages = MessageReader(api, session_id)
-        self._api = api
-        self._settings = settings
-        self._hub = hub
-        self._poller = poller
+        self.api = api
+        self.settings = settings
+        self.hub = hub
+        self.poller = poller
         self._posting_once: dict[str, threading.Event] = {}  # the calls with once=True that post now, by key
         self._turn_queue = turn_queue = TurnQueue()
         hub.on_end(lambda _: turn_queue.close())  # refers to the queue alone: the hub outlives this object
@@ -240,21 +232,21 @@ class TurnStarter:
     def using(self) -> Use:
         """For turns and readers, which need the poller."""
         self.check()
-        return Use(self._poller)
+        return Use(self.poller)
 
     def using_also_closed(self) -> Use:
         """For turns that have begun: after the end of the session, they give what has come before it."""
-        self._hub.check_process()
-        return Use(self._poller)
+        self.hub.check_process()
+        return Use(self.poller)
 
     def visiting(self) -> Use:
         """For single requests, which do not start it."""
         self.check()
-        return Use(self._poller, start=False)
+        return Use(self.poller, start=False)
 
     def feed(self, offset: int | None, deadline: Deadline | None = None, *, epoch: int | None = None) -> EventFeed:
         """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
-        api, session_id, settings = self._api, self._session_id, self._settings
+        api, session_id, settings = self.api, self.session_id, self.settings
 
         def lister(since: int) -> list[Event]:
             # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
@@ -266,20 +258,20 @@ class TurnStarter:
                 api.list_limiter.limited(error.retry_after)  # the pollers pause, too
                 raise
 
-        ask_again = self._poller.poll_now
-        return EventFeed(self._hub, lister, settings.backlog_limit, offset=offset, epoch=epoch, ask_again=ask_again)
+        ask_again = self.poller.poll_now
+        return EventFeed(self.hub, lister, settings.backlog_limit, offset=offset, epoch=epoch, ask_again=ask_again)
 
     def latest(self, deadline: Deadline | None = None) -> int:
         """The offset after the last event that the server has now. What the poller knows may be old.
 
         Polling begins there, if it has not begun.
         """
-        most = self._settings.request_timeout
+        most = self.settings.request_timeout
         limit = Deadline(most if deadline is None else deadline.between(LEAST, most))
-        known = self._hub.latest()
-        events = self._api.list_events(self._session_id, known, deadline=limit)
+        known = self.hub.latest()
+        events = self.api.list_events(self.session_id, known, deadline=limit)
         latest = events[-1].offset + 1 if events else known
-        self._hub.begin(latest)
+        self.hub.begin(latest)
         return latest
 
     def reader_from(self, since: int) -> tuple[EventFeed, bool]:
@@ -287,12 +279,12 @@ class TurnStarter:
 
         If polling has not begun, that list also says where the session's events end: polling begins there.
         """
-        if self._hub.start is not None:
+        if self.hub.start is not None:
             return self.feed(since), False
         feed = self.feed(max(since - 1, 0))  # one more, so that a reader without new events learns the end as well
         end = feed.list_now(self.list_once)
         if end is not None or since == 0:
-            self._hub.begin(end or 0)
+            self.hub.begin(end or 0)
         else:
             self.latest()
         feed.skip_to(since)
@@ -300,7 +292,7 @@ class TurnStarter:
 
     def list_once(self, since: int) -> list[Event]:
         """As ``history()``: tried three times within one ``request_timeout``."""
-        return self._api.list_events(self._session_id, since)
+        return self.api.list_events(self.session_id, since)
 
     def note_posted(self, event: Event, place: LogPosition, deadline: Deadline, *, found: bool = False) -> None:
         """The server has stored ``event``. Checks whether its numbering went back, and if so, to which offset.
@@ -308,27 +300,27 @@ class TurnStarter:
         ``place`` was the hub's before the post. ``found``: the event was found in the server's list, and may be from an
         earlier call with the same key.
         """
-        self._hub.begin(event.offset)
-        self._poller.cut_pause()  # it answers again, so there is no reason to wait
-        if not self._hub.note_posted(event.offset, place):
+        self.hub.begin(event.offset)
+        self.poller.cut_pause()  # it answers again, so there is no reason to wait
+        if not self.hub.note_posted(event.offset, place):
             return
         start = self._start_of_numbering(event, deadline, found)
-        if start is not None and self._hub.renumber(start, place):
-            self._poller.poll_now()
-            logger.info("session %s: offsets went back to %d; reading on from there", self._session_id, start)
+        if start is not None and self.hub.renumber(start, place):
+            self.poller.poll_now()
+            logger.info("session %s: offsets went back to %d; reading on from there", self.session_id, start)
 
     def _start_of_numbering(self, event: Event, deadline: Deadline, found: bool) -> int | None:
         """Return the first offset that the server has used again, or None, as far as this is known."""
-        before = _created(self._hub.last_created)
+        before = _created(self.hub.last_created)
         if found and (before is None or event.created is None or event.created <= before):
             return None  # an old message, found by a key that was used again
-        limit = Deadline(deadline.between(LEAST, self._settings.request_timeout))
+        limit = Deadline(deadline.between(LEAST, self.settings.request_timeout))
         try:
-            held = self._api.list_events(self._session_id, 0, deadline=limit)
+            held = self.api.list_events(self.session_id, 0, deadline=limit)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
-            logger.debug("session %s: cannot look for the start of the numbering: %s", self._session_id, error)
+            logger.debug("session %s: cannot look for the start of the numbering: %s", self.session_id, error)
             held = []
         newer = [e.offset for e in held if before is not None and (e.created or before) > before]
         return min([event.offset, *newer])
@@ -336,8 +328,8 @@ class TurnStarter:
     def post(self, draft: Draft) -> Event:
         """Post, and follow nothing."""
         with self.visiting():
-            place = self._hub.place
-            deadline = Deadline(self._settings.request_timeout)
+            place = self.hub.place
+            deadline = Deadline(self.settings.request_timeout)
             event, found = self.delivery.post(draft, since=place.next, deadline=deadline, attempts=3)
             self.note_posted(event, place, deadline, found=found)
             return event
@@ -366,16 +358,16 @@ class TurnStarter:
         feed: EventFeed | None = None
         try:
             ticket = self.enter(deadline, interrupt=interrupt)
-            place = self._hub.place
+            place = self.hub.place
             feed = self.feed(None, deadline)  # before the post, so that no event is missed
             event, found = self.delivery.post(draft, since=place.next, deadline=deadline)
             self.note_posted(event, place, deadline, found=found)
             feed.start_at(event.offset + 1)
-            if found or (self._hub.start or 0) > event.offset + 1:
+            if found or (self.hub.start or 0) > event.offset + 1:
                 feed.back_to(event.offset + 1)  # its turn may have begun before this feed, or polling, did
             # If the session was closed meanwhile: the message is stored, and the turn says the rest.
             tracker = TurnTracker(event, self.facts(deadline))
-            return self.driver(feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
+            return TurnDriver(self, feed, tracker, deadline, request=event, ticket=ticket, posted_here=not found)
         except BaseException as error:
             give_up(ticket, feed)
             if isinstance(error, errors.TransportError | errors.ApiError):
@@ -388,7 +380,7 @@ class TurnStarter:
             if not self.abilities.cancel:
                 raise self.unsupported("cancel()", "4.0")
             if running:
-                self._api.cancel_turn(self._session_id)
+                self.api.cancel_turn(self.session_id)
 
     def unsupported(self, feature: str, since: str) -> errors.UnsupportedByServer:
         return errors.UnsupportedByServer(
@@ -400,7 +392,7 @@ class TurnStarter:
         if self.abilities.labels:
             return TurnFacts(bare_errors=self.abilities.cancel)
         limit = Deadline(deadline.between(LEAST, _READ_AGENT))
-        return TurnFacts(staged=False, fluid=self._api.is_fluid(self._agent_id, deadline=limit))
+        return TurnFacts(staged=False, fluid=self.api.is_fluid(self._agent_id, deadline=limit))
 
     def enter(self, deadline: Deadline, *, interrupt: bool = False) -> TurnTicket:
         """Wait until the turn may begin. Raises what has ended the session meanwhile, and TurnTimeout."""
@@ -425,42 +417,16 @@ class TurnStarter:
             return None
         tracker, offset = ticket.running
         watch = TurnWatch(tracker.anew(), offset, wake)
-        self._hub.join(watch.mailbox, None, self._hub.place.epoch)  # before the list, so that no event is missed
+        self.hub.join(watch.mailbox, None, self.hub.place.epoch)  # before the list, so that no event is missed
         try:
-            limit = Deadline(min(self._settings.request_timeout, UNATTENDED))
-            watch.feed(self._api.list_events(self._session_id, offset, deadline=limit, attempts=1))
+            limit = Deadline(min(self.settings.request_timeout, UNATTENDED))
+            watch.feed(self.api.list_events(self.session_id, offset, deadline=limit, attempts=1))
         except errors.ParlantSyncError as error:
-            logger.debug("session %s: cannot see whether the turn before is over: %s", self._session_id, error)
+            logger.debug("session %s: cannot see whether the turn before is over: %s", self.session_id, error)
         return watch
 
     def nothing_posted(self, why: str, started: float) -> errors.TurnTimeout:
         return errors.TurnTimeout(
             f"{self.where}: {why}; wait longer, or use a session for each conversation",
             partial=Reply("", "empty", duration=time.monotonic() - started),
-        )
-
-    def driver(
-        self,
-        feed: EventFeed,
-        tracker: TurnTracker,
-        deadline: Deadline,
-        *,
-        request: Event | None = None,
-        ticket: TurnTicket | None = None,
-        post_error: errors.ParlantSyncError | None = None,
-        posted_here: bool = False,
-    ) -> TurnDriver:
-        """The driver of a turn that is not over."""
-        return TurnDriver(
-            api=self._api,
-            session_id=self._session_id,
-            poller=self._poller,
-            feed=feed,
-            tracker=tracker,
-            messages=self.messages,
-            deadline=deadline,
-            request=request,
-            ticket=ticket,
-            post_error=post_error,
-            posted_here=posted_here,
         )

@@ -19,6 +19,7 @@ from parlant_sync import (
 )
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
+from parlant_sync._turns import other_turns
 from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
 
@@ -122,7 +123,7 @@ def test_an_interrupted_start_gives_its_place_to_the_next(
         check = starter.check
         starter.check = lambda: (checks.pop(0) if checks else check)()
     else:
-        monkeypatch.setattr(starter._api, "create_event", lambda *_, **__: interrupt())
+        monkeypatch.setattr(starter.api, "create_event", lambda *_, **__: interrupt())
     with pytest.raises(KeyboardInterrupt) as held:
         session.stream("q") if call == "stream" else session.trigger("speak")
     monkeypatch.undo()
@@ -138,8 +139,8 @@ def test_a_trigger_that_was_never_sent_is_not_followed(session: Session, monkeyp
         raise TransportError("refused")
 
     starter = session._starter
-    monkeypatch.setattr(starter._api, "create_event", unsent)
-    monkeypatch.setattr(starter, "driver", None)
+    monkeypatch.setattr(starter.api, "create_event", unsent)
+    monkeypatch.setattr(other_turns, "TurnDriver", None)
     with pytest.raises(TransportError, match="refused"):
         session.trigger("speak")
 
