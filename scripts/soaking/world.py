@@ -209,6 +209,9 @@ class World:
         mine = list(range(number, len(self.lives), self._workers))
         count = 0
         while not over.is_set():
+            if len(self._resting) > 3 * self._workers:
+                over.wait(1)  # a slow server is to end some first: each costs it time
+                continue
             # Most of the time in one of them; the others have a turn now and then, and are polled.
             place = mine[-1] if chance.random() < 0.8 else chance.choice(mine)
             life = self.lives[place]

@@ -123,6 +123,7 @@ async def _serve(arguments: argparse.Namespace, *, home: Path, held: HeldPorts, 
     async with contextlib.AsyncExitStack() as stack:
         if arguments.store == "local":
             patches.make_json_files_survive_a_kill()
+            patches.pass_over_other_sessions()
             sessions, customers = "local", "local"
         else:
             sessions, customers = await stack.enter_async_context(patches.session_store_in_memory()), "transient"
