@@ -152,15 +152,16 @@ class Turn:
         """Take one step, or all of them if ``to_end``; False if the outcome was known already."""
         if self._driver.outcome is not None:
             return False
-        if not self._claim.take():
-            raise errors.ConcurrencyError(
-                f"{self._driver.where}: another thread reads this turn; let one thread read it, or give each its own"
-            )
-        try:
-            with self._use():
+        with self._use():  # first: in a forked child, a thread of the parent may have the claim
+            if not self._claim.take():
+                raise errors.ConcurrencyError(
+                    f"{self._driver.where}: another thread reads this turn; let one thread read it, or give each its "
+                    "own"
+                )
+            try:
                 self._driver.drive(text=text, until=until, to_end=to_end)
-        finally:
-            self._claim.let_go()
+            finally:
+                self._claim.let_go()
         return True
 
 
