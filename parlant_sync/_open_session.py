@@ -20,7 +20,6 @@ from parlant_sync._settings import Settings
 from parlant_sync._turns.other_turns import OtherTurns
 from parlant_sync._turns.starter import TurnStarter
 from parlant_sync.events import SessionInfo, Since
-from parlant_sync.reader import Position
 
 if TYPE_CHECKING:
     from parlant_sync.session import Session
@@ -74,7 +73,6 @@ class OpenSession:
         self.hub.on_end(lambda cause: None if isinstance(cause, errors.ApiError) else calls.stop(cause))
         self.starter = TurnStarter(info, api=self.api, settings=settings, hub=self.hub, poller=self.poller)
         self.other_turns = OtherTurns(self.starter)
-        self.position = Position(self.hub.first)
         self._finalizer = weakref.finalize(self, self.poller.abandon)
         self._finalizer.atexit = False  # type: ignore[misc]
 
@@ -96,7 +94,7 @@ class OpenSession:
 
     @property
     def closed(self) -> bool:
-        return self.hub.ending is not None
+        return self.hub.ending is not None or self.hub.inherited
 
     @property
     def state(self) -> str:
@@ -125,7 +123,7 @@ class OpenSession:
         except BaseException:
             self.hub.deleting = None
             raise
-        self.hub.end(gone)
+        self.hub.end(gone)  # what counts from here on, instead of what close() says
         self.close(Deadline(self.settings.close_timeout))
 
     def close(self, deadline: Deadline) -> None:
@@ -137,6 +135,7 @@ class OpenSession:
     def begin_close(self, why: str) -> None:
         """Wake everything that waits; wait for nothing."""
         self.hub.end(errors.SessionClosed(why))
+        self.poller.stop()
         self._finalizer.detach()  # an exception of a signal handler inside a finalizer would be swallowed
         self._forget(self)
 

@@ -13,8 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from parlant_sync import errors
 from parlant_sync._deadline import Deadline
 from parlant_sync._open_session import OpenSession
-from parlant_sync._polling.poller import Use
-from parlant_sync.reader import Position
+from parlant_sync._polling.event_hub import Position
 
 # How many sessions that were parked and forgotten are remembered, with the place where their default reader stopped.
 _REMEMBERED = 10_000
@@ -147,8 +146,7 @@ class Registry:
     def add(self, session: OpenSession) -> OpenSession:
         """Start a session that was just created on the server."""
         try:
-            with Use(session.poller):
-                pass  # its thread runs now
+            session.poller.start()
             self._keep(self._book, session)
         except BaseException:
             session.close(Deadline(0))  # no caller has it
@@ -191,7 +189,7 @@ class Registry:
             book.resting[name] = session
             book.polling.pop(name, None)
             book.left_off.pop(name, None)  # then to the end (move_to_end() fails if a __del__ has just closed it)
-            book.left_off[name] = session.position
+            book.left_off[name] = session.hub.position
             if len(book.left_off) > _REMEMBERED:
                 book.left_off.popitem(last=False)
         else:
@@ -212,7 +210,7 @@ class Registry:
             book.polling.pop(session.id, None)
         if book.resting.get(session.id) is session:
             book.resting.pop(session.id, None)
-        if book.left_off.get(session.id) is session.position:
+        if book.left_off.get(session.id) is session.hub.position:
             book.left_off.pop(session.id, None)
 
     def _all(self, book: _Book) -> list[OpenSession]:

@@ -10,46 +10,10 @@ from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
-from parlant_sync._polling.event_hub import LogStart
+from parlant_sync._polling.event_hub import Position
 from parlant_sync._polling.poller import Poller, Use
-from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.streaming import BY_LIST, MessageReader, StreamedMessage
 from parlant_sync.events import Event
-
-_UNDECIDED = -1
-
-
-class Position:
-    """How far a reader has given events. All default readers of a session share one.
-
-    Written by the thread that is inside a reader's ``next``: the one that has the claim.
-    """
-
-    __slots__ = ("_start", "claim", "epoch", "given", "growing", "offset")
-
-    def __init__(self, start: LogStart | int, epoch: int = 0) -> None:
-        """``start``: if it is not decided yet, the position is decided with it."""
-        self._start = LogStart(start) if isinstance(start, int) else start
-        self.claim = SingleOwner()
-        self.offset = _UNDECIDED if self._start.offset is None else self._start.offset  # of the next event to give
-        self.epoch = epoch
-        self.given: int | None = None  # the event given last, until the caller asks for the next one
-        self.growing: StreamedMessage | None = None  # met last: all readers notice together that it stops growing
-
-    def begin(self) -> None:
-        """A reader begins here; the start is decided."""
-        if self.offset == _UNDECIDED:
-            self.offset = self.known or 0
-
-    @property
-    def known(self) -> int | None:
-        """The next event to give; None if that is not decided yet."""
-        return self._start.offset if self.offset == _UNDECIDED else self.offset
-
-    @property
-    def cursor(self) -> int | None:
-        given = self.given
-        return self.known if given is None else given
 
 
 class EventReader:

@@ -14,6 +14,7 @@ from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
 from parlant_sync._http.transport import Failure
 from parlant_sync._open_session import OpenSession
+from parlant_sync._polling.event_hub import Position
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync.events import (
     Event,
@@ -28,7 +29,7 @@ from parlant_sync.events import (
     Since,
     select,
 )
-from parlant_sync.reader import EventReader, Position
+from parlant_sync.reader import EventReader
 from parlant_sync.turn import Turn
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Session:
 
         None after ``client.session()`` until the first turn, post or reader: only that decides where it begins.
         """
-        return self._opened.position.cursor
+        return self._opened.hub.position.cursor
 
     @property
     def agent_status(self) -> str | None:
@@ -334,7 +335,7 @@ class Session:
         wanted, senders = check.kinds(kinds), check.sources(sources)
         opened, starter, listed = self._opened, self._starter, False
         starter.check()
-        position = opened.position
+        position = opened.hub.position
         if since is None and position.claim.taken():
             raise errors.ConcurrencyError(
                 f"another thread is reading {starter.where}; open a reader of its own with iter_events(since=...)"
@@ -343,7 +344,6 @@ class Session:
             if since is None:
                 if position.known is None:
                     starter.latest()
-                position.begin()
                 feed = starter.feed(position.offset, epoch=position.epoch)
             else:
                 if since == "latest":

@@ -11,18 +11,22 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parlant_sync._deadline import NEVER, Deadline, StopSignal
 from parlant_sync._polling.event_feed import Mailbox
+from parlant_sync._single_owner import SingleOwner
 from parlant_sync.errors import ForkedProcessError, NotFoundError, ParlantSyncError, copy_for_waiter
 from parlant_sync.events import Event, Mode
 
-Listener = Callable[[ParlantSyncError], None]
+if TYPE_CHECKING:
+    from parlant_sync._turns.streaming import StreamedMessage
 
 # A poll that has not delivered a message this many seconds after its post is taken for dead, and made again. Servers
 # answer within 0.25 s (WIRE.md). If the next poll does not deliver it either, it gets twice the time.
 DELIVERED_WITHIN = 2.5
+
+_UNDECIDED = -1
 
 
 class LogPosition(NamedTuple):
@@ -36,17 +40,55 @@ class LogPosition(NamedTuple):
     base: int = 0
 
 
-class LogStart:
-    """Where the polling of a session begins, or has begun; None while that is not decided."""
+class Position:
+    """How far a reader has given events. All default readers of a session share one.
 
-    __slots__ = ("offset",)
+    Written by the thread that is inside a reader's ``next``: the one that has the claim.
+    """
 
-    def __init__(self, offset: int | None = None) -> None:
-        self.offset = offset
+    __slots__ = ("claim", "epoch", "given", "growing", "offset")
+
+    def __init__(self, offset: int | None, epoch: int = 0) -> None:
+        self.claim = SingleOwner()
+        self.offset = _UNDECIDED if offset is None else offset  # of the next event to give
+        self.epoch = epoch
+        self.given: int | None = None  # the event given last, until the caller asks for the next one
+        self.growing: StreamedMessage | None = None  # met last: all readers notice together that it stops growing
+
+    @property
+    def known(self) -> int | None:
+        """The next event to give; None until ``EventHub.begin()`` decides that."""
+        return None if self.offset == _UNDECIDED else self.offset
+
+    @property
+    def cursor(self) -> int | None:
+        return self.known if self.given is None else self.given
 
 
 class EventHub:
     """Hands each polled batch to all mailboxes. Keeps no events, and mailboxes only weakly. Thread-safe."""
+
+    __slots__ = (
+        "_bases",
+        "_first_cause",
+        "_grace",
+        "_listeners",
+        "_lock",
+        "_mailboxes",
+        "_pid",
+        "_posted",
+        "_where",
+        "agent_status",
+        "deleting",
+        "ending",
+        "handed_over",
+        "last_created",
+        "overdue",
+        "place",
+        "position",
+        "start",
+        "stop_signal",
+    )
 
     def __init__(self, start: int | None, where: str = "the session") -> None:
         """``start`` is where polling begins; None if the first turn or reader decides that, with ``begin()``.
@@ -56,18 +98,20 @@ class EventHub:
         self.stop_signal = StopSignal()
         self._pid = os.getpid()
         self._where = where
-        # Both change by single list operations, without the lock: ``end`` may be called in a signal handler. The first
-        # cause counts. Each is in a tuple of its own, so that ``end`` recognises the one that it has added.
-        self._causes: list[tuple[ParlantSyncError]] = []
-        self._listeners: list[Listener] = []
+        # Why no more events will come; None while the session goes on. Decided without the lock, because ``end()`` may
+        # be called in a signal handler: setdefault() is atomic, so the first cause counts.
+        self.ending: ParlantSyncError | None = None
+        self._first_cause: dict[None, ParlantSyncError] = {}
+        self._listeners: list[Callable[[ParlantSyncError], None]] = []
         self._lock = threading.RLock()  # guards everything below; held for nothing slower than a queue's put
-        self.first = LogStart(start)
+        self.start = start
+        self.position = Position(start)  # of the session's default readers
         self.place = LogPosition(start or 0)  # written under the lock, by one store
         self._bases = [0]  # where each epoch was noticed
+        # Changed by single list operations, because readers leave without the lock.
         self._mailboxes: list[weakref.ref[Mailbox]] = []
         # What a 404 means while the session is being deleted from here. Written without the lock, by one store.
         self.deleting: ParlantSyncError | None = None
-        self.answers = 0  # how many polls have succeeded
         self.agent_status: str | None = None  # written under the lock, by one store
         # The mode that a tool has set since the session was last read. Written without the lock, by one store.
         self.handed_over: Mode | None = None
@@ -78,30 +122,16 @@ class EventHub:
         # When the server stored the last polled event, as the server wrote it; None if it did not say.
         self.last_created: object = None
 
-    @property
-    def start(self) -> int | None:
-        return self.first.offset
-
     def begin(self, offset: int) -> int:
-        """Let polling begin at ``offset``, if that was not decided before. Returns where it begins."""
+        """Let polling and the default readers begin at ``offset``, if that was not decided before. Returns where."""
+        if self.start is not None:
+            return self.start
         with self._lock:
-            start = self.first.offset
-            if start is not None:
-                return start
-            self.first.offset = offset
-            self.place = LogPosition(offset)
+            if self.start is None:
+                self.place = LogPosition(offset)
+                self.position.offset = self.start = offset
         self.stop_signal.cut()  # the poller waits for this
-        return offset
-
-    @property
-    def ending(self) -> ParlantSyncError | None:
-        """Why no more events will come; None while the session goes on."""
-        if self._pid != os.getpid():
-            return ForkedProcessError(
-                f"{self._where} was opened by process {self._pid}, before the fork; open it in this process with "
-                "client.session(id)"
-            )
-        return self._causes[0][0] if self._causes else None
+        return self.start
 
     @property
     def inherited(self) -> bool:
@@ -111,13 +141,17 @@ class EventHub:
     def check_process(self) -> None:
         """Raise in a forked child."""
         if self._pid != os.getpid():
-            self.check()
+            raise ForkedProcessError(
+                f"{self._where} was opened by process {self._pid}, before the fork; open it in this process with "
+                "client.session(id)"
+            )
 
     def check(self) -> None:
         """Raise what has ended the session, if anything has; also in a forked child."""
-        ending = self.ending
-        if ending is not None:
-            raise copy_for_waiter(ending) from ending
+        if self._pid != os.getpid():
+            self.check_process()
+        if self.ending is not None:
+            raise copy_for_waiter(self.ending) from self.ending
 
     @property
     def backlog(self) -> int:
@@ -130,26 +164,24 @@ class EventHub:
         return max((box.pressure for box in self._boxes()), default=0.0)
 
     def _boxes(self) -> list[Mailbox]:
-        with self._lock:
-            return [box for ref in self._mailboxes if (box := ref()) is not None]
+        return [box for ref in list(self._mailboxes) if (box := ref()) is not None]
 
-    def join(self, mailbox: Mailbox, offset: int | None, epoch: int) -> LogPosition:
-        """Send all later events to ``mailbox``. If its reader begins exactly there, it is not behind.
-
-        Raises in a forked child.
-        """
-        self.check_process()
+    def join(self, mailbox: Mailbox, offset: int | None, epoch: int | None) -> LogPosition:
+        """Send all later events to ``mailbox``, which is new. If its reader begins exactly there, it is not behind."""
         with self._lock:
-            self._mailboxes = [ref for ref in self._mailboxes if ref() is not None]
-            self._mailboxes.append(weakref.ref(mailbox))
-            begun = self.first.offset is not None
-            if offset is None or (begun and offset == self.place.next and epoch == self.place.epoch):
-                mailbox.catch_up()
-            return self.place
+            self._mailboxes.append(weakref.ref(mailbox, self._mailboxes.remove))
+            place = self.place
+            same_numbering = epoch is None or epoch == place.epoch
+            if offset is None or (offset == place.next and same_numbering and self.start is not None):
+                mailbox.behind = False
+            return place
 
     def leave(self, mailbox: Mailbox) -> None:
-        with self._lock:
-            self._mailboxes = [ref for ref in self._mailboxes if ref() not in (None, mailbox)]
+        """Send no more events to it. Idempotent; takes no lock."""
+        try:
+            self._mailboxes.remove(weakref.ref(mailbox))
+        except ValueError:
+            pass
 
     def deliver(self, events: Sequence[Event], asked: LogPosition) -> int:
         """Give the answer of a poll to every reader, then move on. Returns how many events were new; drops the others.
@@ -157,15 +189,12 @@ class EventHub:
         A reader that is behind gets no events, but is woken: the server answers again.
         """
         with self._lock:
-            self.answers += 1
-            if self._causes or asked.epoch != self.place.epoch:
+            if self.ending is not None or asked.epoch != self.place.epoch:
                 return 0
             start = self.place.next
             fresh = events if not events or events[0].offset >= start else [e for e in events if e.offset >= start]
-            for ref in self._mailboxes:
-                mailbox = ref()
-                if mailbox is not None:
-                    mailbox.offer(fresh)
+            for mailbox in self._boxes():
+                mailbox.offer(fresh)
             if not fresh:
                 return 0
             if fresh[-1].offset >= self._posted:
@@ -199,7 +228,7 @@ class EventHub:
         if not self.overdue.expired():
             return False
         with self._lock:
-            if self._causes or not self.overdue.expired():
+            if self.ending is not None or not self.overdue.expired():
                 return False
             self._grace *= 2
             self.overdue = Deadline(self._grace)
@@ -215,10 +244,8 @@ class EventHub:
                 return False
             self._bases.append(start)
             self.place = LogPosition(start, self.place.epoch + 1, start)
-            for ref in self._mailboxes:
-                mailbox = ref()
-                if mailbox is not None:
-                    mailbox.let_go()
+            for mailbox in self._boxes():
+                mailbox.let_go()
             return True
 
     def lowest_base(self, epoch: int) -> int:
@@ -231,45 +258,34 @@ class EventHub:
         place = self.place
         return offset < (known.next if known.epoch == place.epoch else place.base)
 
-    def on_end(self, listener: Listener) -> Listener:
-        """Have ``listener`` called with the cause when the session ends; at once if it has ended. Returns it."""
+    def on_end(self, listener: Callable[[ParlantSyncError], None]) -> None:
+        """Have ``listener`` called with the cause when the session ends, once or more often."""
         self._listeners.append(listener)
-        if self._causes:
-            listener(self._causes[0][0])
-        return listener
 
-    def forget_listener(self, listener: Listener) -> None:
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+    def end(self, cause: ParlantSyncError) -> None:
+        """End the session: set the cause, and wake everything that waits. Idempotent: the first cause counts.
 
-    def end(self, cause: ParlantSyncError) -> bool:
-        """End the session: set the cause, and wake everything that waits. The first cause wins; returns whether it did.
-
-        This is the one way to end a session. It wakes readers, pauses and the running poll, and through ``on_end`` the
-        turns that queue and the requests that run. It does not take the hub's lock: a signal handler may call it while
-        its own thread holds a mailbox's lock that the poller waits for, holding the hub's.
+        This is the one way to end a session. It wakes readers and pauses, and through ``on_end`` the turns that queue
+        and the requests that run. It does not take the hub's lock: a signal handler may call it while its own thread
+        holds a mailbox's lock that the poller waits for, holding the hub's.
         """
-        mine = ((isinstance(cause, NotFoundError) and self.deleting) or cause,)
-        self._causes.append(mine)
-        if self._causes[0] is not mine:
-            return False
+        if isinstance(cause, NotFoundError) and self.deleting is not None:
+            cause = self.deleting
+        # Each caller does the rest, because an exception of a signal handler may have kept the first one from it.
+        self.ending = cause = self._first_cause.setdefault(None, cause)
         self.stop_signal.set()
         self._nudge()
-        for listener in list(self._listeners):
-            listener(mine[0])
-        return True
+        for listener in self._listeners:
+            listener(cause)
 
     def _nudge(self) -> None:
         """Make all readers look up."""
-        for ref in list(self._mailboxes):
-            mailbox = ref()
-            if mailbox is not None:
-                mailbox.nudge()
+        for mailbox in self._boxes():
+            mailbox.nudge()
 
     def is_locked_here(self) -> bool:
         """Whether this thread holds a lock that the poller needs: it was interrupted by a signal handler meanwhile."""
-        locks: list[Any] = [self._lock]
-        locks += [box.mutex for ref in list(self._mailboxes) if (box := ref()) is not None]
+        locks: list[Any] = [self._lock, *(box.mutex for box in self._boxes())]
         return any(lock._is_owned() for lock in locks)
 
     def drop_inherited(self) -> None:

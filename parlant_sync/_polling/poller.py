@@ -42,10 +42,19 @@ class Use:
         self._start = start
 
     def __enter__(self) -> None:
-        self._poller.use(self, start=self._start)
+        poller = self._poller
+        with poller._lock:
+            # Under the lock that parks it, so that nobody relies on a thread that is about to park.
+            poller._users[id(self)] = weakref.ref(self)
+            needed = self._start and poller._state != "polling"
+        if needed:
+            poller.start()
 
     def __exit__(self, *_: object) -> None:
-        self._poller.unuse(self)
+        poller = self._poller
+        with poller._lock:
+            poller._users.pop(id(self), None)
+            poller._last_used = poller._clock()
 
 
 class Poller:
@@ -78,7 +87,7 @@ class Poller:
         self._clock = clock
         self._alarms = PollLog(session_id, clock)
         self._pausing = False  # after a failure, or after a 429; written by the poller's thread
-        # Guards _state, _thread, _line, _users and _last_used. Reentrant: a collection while it is held may run a
+        # Guards the fields below. Reentrant: a collection while it is held may run a
         # user's __del__ that closes this session.
         self._lock: Any = threading.RLock()
         self._state = "new"
@@ -95,32 +104,23 @@ class Poller:
             return "ended"
         return "waiting" if self._state == "polling" and self._pausing else self._state
 
-    def use(self, user: object, *, start: bool = True) -> None:
-        """Count ``user`` until ``unuse()``, or until it is freed. Starts a poller that is new or parked, if ``start``.
+    def start(self) -> None:
+        """Start the thread of a poller that is new or parked.
 
         Raises ``TransportError`` if no thread can be started; a later call tries again.
         """
-        spare: PollConnection | None = None
+        if self.stop_signal.is_set():
+            return
+        line = self._api.transport.line()  # outside the lock: it may call the caller's session factory
         started = False
-        while True:
+        try:
             with self._lock:
-                if spare is not None and self._start(spare):
-                    spare, started = None, True
-                # Checked under the lock that parks it, so that a user who is not counted yet never relies on a thread
-                # that is about to park.
-                if not start or not self._needs_start():
-                    self._users[id(user)] = weakref.ref(user)
-                    break
-            spare = self._api.transport.line()  # outside the lock: it may call the caller's session factory
-        if spare is not None:
-            spare.close()  # another thread was faster
+                started = self._start(line)
+        finally:
+            if not started:
+                line.close()
         if started:
             self._on_change()
-
-    def unuse(self, user: object) -> None:
-        with self._lock:
-            self._users.pop(id(user), None)
-            self._last_used = self._clock()
 
     def _idle(self) -> float | None:
         """For how many seconds the session has had no user; None while it has one. The lock is held."""
@@ -131,39 +131,27 @@ class Poller:
             return None
         return now - self._last_used
 
-    def _needs_start(self) -> bool:
-        """The lock is held."""
-        return self._state in ("new", "parked") and not self.stop_signal.is_set()
-
     def _start(self, line: PollConnection) -> bool:
         """Start the thread; False if it is not needed any more. The lock is held, so that no caller relies on a thread
         that then fails to start."""
-        # Daemon: a forgotten session must not keep Python from exiting. Nothing can get lost, the server is the log.
+        name, before = f"parlant-sync-poll-{self.session_id}", self._state
         try:
-            thread = threading.Thread(
-                target=self._run, args=(line,), name=f"parlant-sync-poll-{self.session_id}", daemon=True
-            )
-        except RuntimeError as error:  # a subinterpreter (InterpreterPoolExecutor) allows no daemon threads
-            line.close()
-            raise errors.TransportError(
-                f"{self._where()}: no thread can be started for its poller ({error}); use a process or a thread pool"
-            ) from error
-        if not self._needs_start():
-            return False  # checked after the last allocation: the garbage collector may have closed the session there
-        before = self._state
-        self._state, self._line, self._thread = "polling", line, thread
-        try:
+            # Daemon: a forgotten session must not keep Python from exiting. Nothing is lost, the server is the log.
+            thread = threading.Thread(target=self._run, args=(line,), name=name, daemon=True)
+            # Looked at after this allocation: the garbage collector may have closed or started the session there.
+            if self._state == "polling" or self.stop_signal.is_set():
+                return False
+            self._state, self._line, self._thread = "polling", line, thread
             thread.start()
-        except (RuntimeError, MemoryError) as error:
-            self._state, self._line, self._thread = before, None, None
-            line.close()
-            raise errors.TransportError(
-                f"{self._where()}: no thread can be started for its poller ({error}); close sessions, use a smaller "
-                "idle_timeout, or raise the limit of the process"
-            ) from error
-        except BaseException:
-            # An exception of a signal handler. The thread may still come up: it then ends, as this is not its line.
-            self._state, self._line, self._thread = before, None, None
+        except BaseException as error:
+            # If it is an exception of a signal handler, the thread may still come up. It ends, as this is not its line.
+            if self._line is line:
+                self._state, self._line, self._thread = before, None, None
+            if isinstance(error, (RuntimeError, MemoryError)):
+                raise errors.TransportError(
+                    f"{self._where()}: no thread can be started for its poller ({error}); close sessions, use a "
+                    "smaller idle_timeout, or raise the limit of the process"
+                ) from error
             raise
         return True
 
@@ -232,7 +220,6 @@ class Poller:
                 line.close()
                 return
         limiter, stop = self._api.list_limiter, self.stop_signal
-        stop_request = self._hub.on_end(lambda _: line.slot.stop())
         failures = 0
         try:
             while not stop.is_set():
@@ -268,7 +255,6 @@ class Poller:
             self._finish(broken)
             self._alarms.broken(error)
         finally:
-            self._hub.forget_listener(stop_request)
             line.close()
             with self._lock:
                 if self._line is line:  # a parked session may be polling again already, over another one

@@ -162,6 +162,7 @@ def test_an_interrupted_take_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         feed.get(Deadline(0))
     monkeypatch.undo()
+    feed.back_to(0)
     assert drain(feed) == [0, 1, 2]
 
 
@@ -185,7 +186,7 @@ def test_an_overflow_just_after_a_look_at_the_empty_mailbox(monkeypatch: pytest.
 
     monkeypatch.setattr(mailbox, "take", late)
     if left:
-        feed._left = SessionClosed("left")  # the first half of leave(): the hub tells it still
+        feed._left = True  # the first half of leave(): the hub tells it still
     assert [e.offset for e in (feed.get(Deadline(0)), feed.get(Deadline(0))) if e] == [0, 1]
 
 
@@ -384,8 +385,7 @@ def test_a_large_batch_for_an_idle_reader_is_kept() -> None:
 
 
 def test_let_go_and_nudge() -> None:
-    box = ready()
-    box.offer(batch(1))
+    box = ready(1)
     box.let_go()
     assert box.behind
     assert box.take(0) == ()
@@ -394,8 +394,14 @@ def test_let_go_and_nudge() -> None:
     assert box.take(0) == ()
     with pytest.raises(queue.Empty):
         box.take(0)
+    box.nudge()
     box.catch_up()
     assert not box.behind
+    with pytest.raises(queue.Empty):
+        box.take(0)
+    box.nudge()
+    box.offer(batch(1))  # it takes no room from the events
+    assert len(box.take(0)) == 1
 
 
 def test_a_nudge_comes_after_the_events() -> None:

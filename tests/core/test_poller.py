@@ -25,11 +25,14 @@ from parlant_sync.events import Event
 GONE = errors.NotFoundError("gone", status=404)
 
 
-class Somebody:
-    """Uses a session."""
+USERS: list[Use] = []
 
 
-USER = Somebody()
+def use(p: Poller, *, start: bool = True) -> Use:
+    """Uses the session until its ``__exit__``, or to the end of the test."""
+    USERS.append(Use(p, start=start))
+    USERS[-1].__enter__()
+    return USERS[-1]
 
 
 class FakeLine:
@@ -105,6 +108,7 @@ def poller(api: FakeApi, hub: EventHub | None = None, **options: Any) -> Poller:
 @pytest.fixture(autouse=True)
 def _no_threads_left() -> Iterator[None]:
     yield
+    USERS.clear()
     gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("parlant-sync"):
@@ -113,7 +117,7 @@ def _no_threads_left() -> Iterator[None]:
 
 
 def run_to_the_end(p: Poller) -> None:
-    p.use(USER)
+    use(p)
     assert p.join(Deadline(10))
 
 
@@ -208,12 +212,12 @@ def test_stop_wakes_a_poll() -> None:
     poll = Blocked()
     api = FakeApi(poll)
     p = poller(api)
-    p.use(USER)
+    use(p)
     assert poll.began.wait(5)
     p.stop()
     assert p.join(Deadline(5))
     assert p.state == "ended"
-    p.use(USER)  # one-way: a later use starts nothing
+    use(p)  # one-way: a later use starts nothing
     assert len(api.asked) == 1
 
 
@@ -221,7 +225,7 @@ def test_a_poller_stopped_before_its_first_use_never_starts() -> None:
     api = FakeApi()
     p = poller(api)
     p.stop()
-    p.use(USER)
+    use(p)
     assert (p.state, api.lines, api.asked) == ("ended", [], [])
 
 
@@ -233,7 +237,7 @@ def test_stop_cuts_a_pause() -> None:
         return 60.0
 
     p = poller(FakeApi(errors.TransportError("down")), backoff=backoff)
-    p.use(USER)
+    use(p)
     assert paused.wait(5)
     with within(5):
         p.stop()
@@ -244,7 +248,7 @@ def test_poll_now_asks_again() -> None:
     hub, poll = EventHub(7), Blocked()
     api = FakeApi(poll, GONE)
     p = poller(api, hub)
-    p.use(USER)
+    use(p)
     assert poll.began.wait(5)
     assert hub.renumber(2, hub.place)
     p.poll_now()
@@ -265,8 +269,7 @@ def test_parked_after_idle_time_and_started_again(clock: Clock) -> None:
     api = FakeApi(idle, idle)
     p = poller(api, hub, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
-    p.use(USER)
-    p.unuse(USER)
+    use(p).__exit__()
     idle.unused.set()
     assert parked.wait(5)
     # 60 s, then only as long as it may stay: 40 s
@@ -302,8 +305,7 @@ def test_a_user_who_comes_while_it_is_being_parked_starts_it_again(clock: Clock)
     api = FakeApi(idle)
     p = poller(api, idle_timeout=100, clock=clock)
     p._on_change = lambda: parked.set() if p.state == "parked" else None
-    p.use(USER)
-    p.unuse(USER)
+    use(p).__exit__()
     assert idle.began.wait(5)
 
     def park() -> None:
@@ -328,7 +330,7 @@ def test_the_pause_after_a_429_is_cut_by_stop_alone() -> None:
     api = FakeApi([0])
     api.list_limiter.limited(60.0)
     p = poller(api)
-    p.use(USER)
+    use(p)
     wait_until(lambda: p.state == "waiting")
     thread = p._thread
     assert thread is not None
@@ -360,7 +362,7 @@ def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.Mon
     api = FakeApi([0])
     p = poller(api)
     collected_in_the_middle(monkeypatch, method, p.stop)
-    must_end(p.use, USER)
+    must_end(use, p)
     assert p.join(Deadline(5))
     assert (p.state, api.asked) == ("ended", [])
 
@@ -370,8 +372,8 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
     poll = Blocked()
     api = FakeApi(poll)
     p = poller(api)
-    collected_in_the_middle(monkeypatch, "__init__", lambda: p.use(USER))
-    must_end(p.use, USER)
+    collected_in_the_middle(monkeypatch, "__init__", lambda: use(p))
+    must_end(use, p)
     assert poll.began.wait(5)
     assert [line.closed for line in api.lines] == [True, False]
     p.stop()
@@ -382,7 +384,7 @@ def test_used_in_the_middle_of_its_start(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
     """In a pause there is no request, and the connection is idle in its pool."""
     p = poller(FakeApi(errors.TransportError("down")), backoff=lambda n: 60.0)
-    p.use(USER)
+    use(p)
     wait_until(lambda: p.state == "waiting")
     thread, line = p._thread, cast(FakeLine, p._line)
     with p._lock:  # held by a thread that the child does not have
@@ -398,14 +400,14 @@ def test_a_forked_child_lets_go_of_the_idle_connection() -> None:
 
 def test_used_again_before_its_old_thread_is_out(clock: Clock) -> None:
     """The old one, on its way out, lets go of its own line and not of the new one, by which stop() wakes."""
-    idle, poll, somebody = Idle(clock, 600), Blocked(), Somebody()
+    idle, poll = Idle(clock, 600), Blocked()
     api = FakeApi(idle, poll)
     p = poller(api, idle_timeout=100, clock=clock)
-    p._on_change = lambda: p.use(USER) if p.state == "parked" else None  # by the thread that has just parked it
-    p.use(somebody)
+    p._on_change = lambda: use(p) if p.state == "parked" else None  # by the thread that has just parked it
+    user = use(p)
     old = p._thread
     assert old is not None
-    p.unuse(somebody)
+    user.__exit__()
     idle.unused.set()
     old.join(5)
     assert poll.began.wait(5)
@@ -472,55 +474,32 @@ def test_an_early_answer_of_an_old_numbering_is_no_failure(clock: Clock) -> None
 
 
 def test_idle_since_the_last_user_has_gone(clock: Clock) -> None:
-    clock, one, two = Clock(), Somebody(), Somebody()
     p = poller(FakeApi(), clock=clock)
     clock.now = 5
     assert p._idle() == 5
-    p.use(one, start=False)
-    p.use(two, start=False)
+    one, two = use(p, start=False), use(p, start=False)
     clock.now = 7
     assert p._idle() is None
-    p.unuse(one)
+    one.__exit__()
     assert p._idle() is None
     clock.now = 9
-    p.unuse(two)
-    p.unuse(two)  # an interrupt had taken its coming
+    two.__exit__()
+    two.__exit__()  # an interrupt had taken its coming
     assert p._idle() == 0
     clock.now = 10
     assert p._idle() == 1
-    p.use(one, start=False)
-    clock.now = 20
-    assert p._idle() is None
-    del one  # an interrupt had kept it from leaving: it counts until it was seen last
-    clock.now = 22
-    assert p._idle() == 2
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["use", "unuse"])
-def test_an_interrupted_user_does_not_count(
-    moment: str, step: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
+def test_an_interrupted_user_counts_until_it_is_freed(clock: Clock) -> None:
     """An exception of a signal handler may keep a user from leaving, but not from being freed."""
     p = poller(FakeApi(), clock=clock)
-    p._state = "polling"  # no thread is needed here
-    original = getattr(p, step)
-
-    def interrupted(user: object, **options: Any) -> None:
-        if moment == "after":
-            original(user, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(p, step, interrupted)
-    try:
-        with Use(p):
-            assert p._idle() is None
-            clock.now = 3
-        pytest.fail("no interrupt")
-    except KeyboardInterrupt:
-        pass
-    clock.now = 10
-    assert p._idle() in (10, 7)
+    user = Use(p, start=False)
+    user.__enter__()
+    clock.now = 20
+    assert p._idle() is None
+    del user
+    clock.now = 22
+    assert p._idle() == 2  # since it was seen last
 
 
 # -- foreign code
@@ -587,12 +566,13 @@ def test_close_does_not_wait_for_a_poller_that_waits_for_this_thread(lock: str) 
     poll, hub, box = Blocked(), EventHub(0), Mailbox(10)
     hub.join(box, None, 0)
     p = poller(FakeApi(poll), hub)
-    p.use(USER)
+    use(p)
     assert poll.began.wait(5)
     locks: dict[str, Any] = {"poller": p._lock, "hub": hub._lock, "mailbox": box.mutex}
     with locks[lock]:
         with within(5):
             hub.end(errors.SessionClosed("closed"))
+            p.stop()
             assert not p.join(Deadline(30))
     assert p.join(Deadline(5))
 
@@ -602,7 +582,6 @@ def test_the_end_is_reported_while_the_poller_delivers() -> None:
     hub, box = EventHub(0), Mailbox(10)
     hub.join(box, None, 0)
     delivering = threading.Thread(target=hub.deliver, args=([Event({"offset": 0})], hub.place), daemon=True)
-    ended: list[bool] = []
 
     def reader() -> None:
         with box.mutex:
@@ -610,10 +589,10 @@ def test_the_end_is_reported_while_the_poller_delivers() -> None:
             while hub._lock.acquire(blocking=False):
                 hub._lock.release()
                 threading.Event().wait(0.001)
-            ended.append(hub.end(errors.SessionClosed("closed")))
+            hub.end(errors.SessionClosed("closed"))
 
     must_end(reader)
-    assert ended == [True]
+    assert isinstance(hub.ending, errors.SessionClosed)
     delivering.join(5)
     assert not delivering.is_alive()
 
@@ -629,7 +608,7 @@ def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", thread)
         with pytest.raises(errors.TransportError, match="daemon threads are disabled"):
-            p.use(USER)
+            use(p)
     assert (p.state, api.lines[0].closed) == ("new", True)
 
 
@@ -648,7 +627,7 @@ def test_a_start_that_was_interrupted_is_made_again(comes_up: bool, monkeypatch:
     p = poller(api, hub)
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        p.use(USER)
+        use(p)
     assert hub.ending is None
     run_to_the_end(p)
     assert [offset for offset, _ in api.asked] == [0, 1]

@@ -66,7 +66,7 @@ def test_a_slow_reader_costs_nobody(server: FakeServer, session: Session) -> Non
 def test_one_thread_at_a_time(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     reading = in_background(next, reader)
-    wait_until(session._opened.position.claim.taken, "the thread is inside its next")
+    wait_until(session._opened.hub.position.claim.taken, "the thread is inside its next")
     with pytest.raises(ConcurrencyError, match="since="):
         session.iter_events()
     with pytest.raises(ConcurrencyError, match="since="):
@@ -342,7 +342,7 @@ def test_a_streamed_message_behind_another_is_given_whole_as_well(server: FakeSe
     reading = in_background(
         lambda: got.extend((e.offset, e.message, e.is_partial) for e in session.iter_events(timeout=4))
     )
-    wait_until(lambda: session._opened.position.growing is not None)
+    wait_until(lambda: session._opened.hub.position.growing is not None)
     server.add_event(session.id, "status", {"status": "ready", "data": {}}, trace="T")
     server.add_event(session.id, "message", stored("second", whole=False), trace="T")
     wait_until(lambda: session.health.next_offset == 3)

@@ -21,8 +21,8 @@ from support.waiting import must_end, wait_until
 from parlant_sync import Client, errors
 from parlant_sync import _registry as registry_module
 from parlant_sync._deadline import Deadline
+from parlant_sync._polling.event_hub import EventHub
 from parlant_sync._registry import Registry
-from parlant_sync.reader import Position
 from parlant_sync.testing import FakeServer
 
 
@@ -241,11 +241,9 @@ class FakePoller:
     def __init__(self, trouble: BaseException | None = None) -> None:
         self.trouble = trouble
 
-    def use(self, user: object, *, start: bool = True) -> None:
+    def start(self) -> None:
         if self.trouble is not None:
             raise self.trouble
-
-    def unuse(self, user: object) -> None: ...
 
 
 class FakeSession:
@@ -257,7 +255,7 @@ class FakeSession:
         self.state = state
         self.closed = False
         self.poller = FakePoller(trouble)
-        self.position = Position(0)
+        self.hub = EventHub(0)
 
     def close(self, deadline: Deadline | None = None) -> None:
         self.closed = True
@@ -489,11 +487,11 @@ def test_a_session_that_ends_while_it_is_registered_is_not_kept(state: str) -> N
     registry = Registry()
     session: Any = FakeSession(state=state)
 
-    def ends_at_once(user: object, *, start: bool = True) -> None:
+    def ends_at_once() -> None:
         session.closed = True
         registry.note(session)
 
-    session.poller.use = ends_at_once
+    session.poller.start = ends_at_once
     assert registry.add(session) is session
     assert list(registry._book.polling.values()) == []
     assert list(registry._book.resting.values()) == []

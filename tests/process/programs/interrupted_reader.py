@@ -44,7 +44,7 @@ while thread.is_alive():
     except KeyboardInterrupt:
         interrupts += 1
         # Between the reader's return and the append the event is on its way: the cursor still names it.
-        if session.cursor < session._opened.position.offset and session.cursor not in seen[-1:]:
+        if session.cursor < session._opened.hub.position.offset and session.cursor not in seen[-1:]:
             seen.append(session.cursor)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 thread.join()
