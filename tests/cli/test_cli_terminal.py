@@ -9,6 +9,7 @@ import re
 import resource
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,17 +178,21 @@ def test_what_is_typed_during_a_turn_is_shown_by_the_next_prompt(fake: Cli, parl
         shown.expect("    echo: early")
 
 
-def test_1100_inherited_descriptors(fake: Cli, parlant_server: FakeServer) -> None:
+def test_1100_inherited_descriptors(fake: Cli, parlant_server: FakeServer, tmp_path: Path) -> None:
     parlant_server.agent("support")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2000:
         pytest.skip("this system allows too few descriptors")
+    # In a process between: those that this one does not hand on would leave low numbers free.
+    shell = tmp_path / "shell"
+    shell.write_text(
+        f"#!{sys.executable}\nimport os, sys\nfor number in range(3, 1100):\n    os.dup2(0, number)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    )
+    shell.chmod(0o700)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
-    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        done = fake.run("send", "x", pass_fds=held)
+        done = fake.run("send", "x", executable=str(shell))
     finally:
-        for descriptor in held:
-            os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (done.code, done.out, done.err) == (0, "echo: x\n", "")

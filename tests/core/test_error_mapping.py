@@ -176,6 +176,9 @@ def test_the_cause_holds_nothing_of_the_request() -> None:
     cause: Any = told.__cause__
     assert repr(cause) == "OSError('refused')"
     assert (cause.__traceback__, cause.__cause__, cause.__context__) == (None,) * 3
+    late = requests.exceptions.ReadTimeout("late", request=request)
+    assert error_mapping.no_answer("GET", URL, "/x", late, None).__cause__ is late
+    assert late.request is None
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def test_a_call_under_way_hears_why_it_was_cut(
     polls.release()
 
 
+def test_a_session_whose_client_was_closed_does_not_advise_that_client(client: Client) -> None:
+    session = client.create_session("a")
+    client.close()
+    for call in (session.refresh, lambda: session.send("x"), lambda: next(session.iter_events())):
+        with pytest.raises(SessionClosed, match="make a new Client"):
+            call()
+
+
 def test_a_closed_session_is_held_by_nobody(client: Client) -> None:
     """A client that lives for weeks opens and closes many."""
     session = client.create_session("a")

@@ -10,7 +10,7 @@ import urllib.parse
 from base64 import b64encode
 from typing import Any
 
-from parlant_sync import ParlantSyncError
+from parlant_sync import ConfigurationError, ParlantSyncError
 
 TOKEN = "tkn.Canary+4711/abcDEF=="
 COOKIE = "CookieCanary8472"
@@ -56,6 +56,8 @@ def places(error: BaseException) -> dict[str, str]:
         "traceback": "".join(traceback.format_exception(error)),
         "chain": "".join(map(repr, chain(error))),
     }
+    if not isinstance(error, ConfigurationError):  # of what was given to the frame that refused it
+        seen["variables"] = " ".join(variables(error))
     if isinstance(error, ParlantSyncError):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             seen[f"pickle {protocol}"] = pickle.dumps(error, protocol).decode("latin-1")
@@ -63,6 +65,17 @@ def places(error: BaseException) -> dict[str, str]:
         seen["unpickled"] = f"{again!r} {vars(again)}"
         seen["copied"] = repr(copy.copy(error))
     return seen
+
+
+def variables(error: BaseException) -> list[str]:
+    """What a report of errors shows of the library's frames."""
+    return [
+        f"{frame.f_code.co_name}: {name}={value!r}"
+        for each in chain(error)
+        for frame, _ in traceback.walk_tb(each.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith("parlant_sync.")
+        for name, value in frame.f_locals.items()
+    ]
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
