@@ -233,7 +233,7 @@ class TurnDriver:
         if transcript.growing is not None:  # the turn was stopped in the middle of a message
             self._refresh(transcript.growing)
             transcript.end_growth()
-        if tracker.looks_unfinished:
+        if not tracker.looks_done:
             self._look_again()
         if tracker.refusal is not None:
             raise self._refused()

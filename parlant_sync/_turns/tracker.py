@@ -88,17 +88,13 @@ class TurnTracker:
         self._message_since_ready = False
         self._last: Part | None = None
         self._in_tools = False  # tools run, which may send any status themselves
-        self._looks_done = False
+        # The turn has ended in the usual way. After another end an ``error`` may follow, as 3.x sends it.
+        self.looks_done = False
 
     def anew(self) -> TurnTracker:
         """A fresh tracker for the same turn. Feed it all events again."""
         request, facts, trace, unannounced = self._arguments
         return TurnTracker(request, facts, trace=trace, unannounced=unannounced)
-
-    @property
-    def looks_unfinished(self) -> bool:
-        """Whether an ``error`` may follow the end, as 3.x sends it: the turn did not end in the usual way."""
-        return self.over and self.error is None and not self._looks_done
 
     def feed(self, event: Event) -> Part | None:
         """Take the next event; return what it is in the turn, or None if it is not of it.
@@ -112,7 +108,7 @@ class TurnTracker:
             return self._feed_late(event, status, trace)
         if self.trace is None:
             return self._feed_waiting(event, status, trace, source)
-        if trace != self.trace or source == "customer":
+        if trace != self.trace:
             return self._feed_foreign(event, status, trace, source)
         self.events.append(event)
         if source in _NOT_THE_AGENT:
@@ -131,7 +127,7 @@ class TurnTracker:
         elif status in ("typing", "processing"):
             stage = event.stage if status == "processing" else None
             self._working = True
-            self._looks_done = False  # the agent meant to say more
+            self.looks_done = False  # the agent meant to say more
             self._in_tools = stage in _TOOL_STAGES
             self._answering = self._answering or stage == "Interpreting"
         elif status == "error":
@@ -143,13 +139,13 @@ class TurnTracker:
         self._last = part
         if self._stopped:
             self.quiet_for = EMPTY_QUIET
-        elif self._answered and not self._working and not self.over:
+        elif self._answered and not self._working:
             self.quiet_for = HOOK_QUIET
         return part
 
     def end_quiet(self) -> None:
         """The quiet period has passed, and the server has nothing more on this trace."""
-        self.over = self._looks_done = True
+        self.over = self.looks_done = True
         self.cancelled = self._stopped
         self.quiet_for = None
 
@@ -161,12 +157,12 @@ class TurnTracker:
         return last is not None and now is not None and (now - last).total_seconds() >= self.quiet_for
 
     def _feed_foreign(self, event: Event, status: str | None, trace: str, source: str) -> Part | None:
-        """An event of another trace, or another customer's message."""
+        """An event of another trace."""
         if source == "customer":
             self._newer.append(trace)
         if self._is_quiet_at(event):
             self.end_quiet()
-        elif self.events and not self._prompted and self._is_new_turn(event, status, trace):
+        elif not self._prompted and self._is_new_turn(event, status, trace):
             # A prompted turn runs beside those of messages, and no message stops it.
             if self.quiet_for is not None and self._answered and not self._stopped:
                 self.end_quiet()  # a turn that still ran would have sent `cancelled` first
@@ -178,30 +174,28 @@ class TurnTracker:
     def _is_new_turn(self, event: Event, status: str | None, trace: str) -> bool:
         return (
             status == "acknowledged"
-            and trace not in (self.trace, ANONYMOUS_TRACE)
             and trace not in self._left
+            and trace != ANONYMOUS_TRACE
             and event.source == "ai_agent"
         )
 
     def _feed_waiting(self, event: Event, status: str | None, trace: str, source: str) -> Part | None:
         if source in HUMAN_SOURCES:
             self.human = event
-            self.over = self._looks_done = True
+            self.over = self.looks_done = True
             self.events.append(event)
             return "message"
         if self._unannounced and trace != ANONYMOUS_TRACE and event.source == "ai_agent":
             self._begin_trace(trace)
             return self.feed(event)
-        if self._is_new_turn(event, status, trace):
-            any_trace = not self._own_trace or bool(self._newer or self._left)
-            if any_trace or _is_trace_of(self._own_trace, trace):
-                return self._begin(event, trace)
+        any_trace = not self._own_trace or self._newer
+        if (any_trace or _is_trace_of(self._own_trace, trace)) and self._is_new_turn(event, status, trace):
+            return self._begin(event, trace)
         if source == "customer":
             self._newer.append(trace)
         return None
 
     def _begin(self, event: Event, trace: str) -> Part:
-        self._prompted = False
         self._begin_trace(trace)
         self.events.append(event)
         # Without traces of their own, messages and turns are matched by their order.
@@ -214,6 +208,7 @@ class TurnTracker:
     def _leave(self) -> None:
         if self.trace is not None:
             self._left.add(self.trace)
+        self._prompted = self._unannounced = False
         self._begin_trace(None)
         self.quiet_for = None
         self.restarts += 1
@@ -227,9 +222,8 @@ class TurnTracker:
         data = event.raw.get("data")
         streamed = isinstance(data, dict) and isinstance(data.get("chunks"), list)
         self._answered = True
-        self._working = self._working or streamed
-        self._answering = self._answering or self._working
-        self._looks_done = not streamed
+        self._working = self._answering = self._working or streamed
+        self.looks_done = not streamed
         return "message"
 
     def _feed_cancelled(self) -> None:
@@ -240,19 +234,19 @@ class TurnTracker:
         # of the older one's turn.
         self._stopped = not self._own_trace and not self._facts.bare_errors
         if not self._stopped:
-            self.over = self.cancelled = self._looks_done = True
+            self.over = self.cancelled = self.looks_done = True
 
     def _feed_ready(self, event: Event) -> None:
         data = _status_data(event) or {}
         refusal = data.get("cost_control")
         if isinstance(refusal, dict) and refusal:
             self.refusal = refusal
-            self.over = self._looks_done = True
+            self.over = self.looks_done = True
             return
         if data.get("stage") == "completed":
             self.over = True
             # Of the two engines of 4.0, only the one that tells what has matched sends an error after the end.
-            self._looks_done = self._looks_done or (self._facts.bare_errors and "matched_guidelines" not in data)
+            self.looks_done = self.looks_done or (self._facts.bare_errors and "matched_guidelines" not in data)
             return
         if data:
             return  # a tool's: the engine's has no data, or a stage
@@ -262,8 +256,8 @@ class TurnTracker:
                 self.quiet_for = TOOL_QUIET
             return
         said, self._message_since_ready = self._message_since_ready, False
-        if said and self._last == "message":
-            self._looks_done = True
+        if self._last == "message":
+            self.looks_done = True
         if self._facts.staged:
             return
         if self._answering and (self._facts.fluid or not said):
