@@ -82,11 +82,11 @@ class Deadline:
 
     def for_socket(self) -> float | None:
         """The time left, as a socket takes it. (There, 0.0 would mean "do not block".)"""
-        return None if self._at == math.inf else self.bound(SOCKET_MAX)
+        return None if self._at == math.inf else min(max(self._at - self._clock(), 0.0), SOCKET_MAX)
 
     def between(self, least: float, most: float) -> float:
         """The time left, but at least ``least`` and at most ``most`` seconds: what one step of a call may take."""
-        return min(max(self.remaining(), least), most)
+        return min(max(self._at - self._clock(), least), most)
 
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"

@@ -465,6 +465,6 @@ class Session:
             self.close()
 
     def _deadline(self, timeout: Timeout) -> Deadline:
-        limit = self._settings.turn_timeout if isinstance(timeout, _Default) else timeout
-        seconds("timeout", limit, none_is_ok=True)
-        return Deadline(limit)
+        if isinstance(timeout, _Default):
+            return Deadline(self._settings.turn_timeout)
+        return Deadline(seconds("timeout", timeout, none_is_ok=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ def session_path(session_id: str) -> str:
     return f"/sessions/{segment(session_id, 'a session id')}"
 
 
+@functools.lru_cache(maxsize=1000)
 def events_path(session_id: str) -> str:
     return f"{session_path(session_id)}/events"
 

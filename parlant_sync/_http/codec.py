@@ -20,8 +20,8 @@ MAX_MARKS = 8_000_000
 # small stack (``threading.stack_size``), so the depth is checked before anything is decoded.
 MAX_DEPTH = 200
 
-_BRACKETS = b"[]{}"
-_NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_NOT_MARKS = bytes(set(range(256)) - set(b"[]{},"))
+_ONE_KIND = bytes.maketrans(b"[]", b"{}")  # for the depth, all brackets are the same
 # orjson makes inexact floats of whole numbers that have no 64 bits. Those have at least 19 digits.
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
@@ -44,10 +44,10 @@ _STRING = rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"'  # a pattern for re, which compiles i
 
 def decode_json(body: bytes) -> Any:
     """Return the value of a JSON body. Raises ``ValueError`` for anything else, however it is broken."""
-    brackets = body.translate(None, _NOT_BRACKETS)  # also those in strings, which are few
-    if len(brackets) + body.count(b",") > MAX_MARKS:
+    marks = body.translate(_ONE_KIND, _NOT_MARKS)  # also those in strings, which are few
+    if len(marks) > MAX_MARKS:
         raise ValueError(f"more than {MAX_MARKS:,} brackets and commas")
-    if len(brackets) > MAX_DEPTH and _may_be_deep(brackets) and _depth(body) > MAX_DEPTH:
+    if len(marks) > MAX_DEPTH and _may_be_deep(marks) and _depth(body) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     try:
         return _decoded(body)
@@ -88,10 +88,11 @@ def _decoded(body: bytes) -> Any:
         return _lenient_decoder.decode(text)
 
 
-def _may_be_deep(brackets: bytes) -> bool:
+def _may_be_deep(marks: bytes) -> bool:
     """Whether ``_depth`` must look. Brackets in strings count as well, but this takes a hundredth of the time."""
-    for _ in range(MAX_DEPTH // 2):  # each takes one level away, or two
-        outer = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    brackets = marks.translate(None, b",")
+    for _ in range(MAX_DEPTH):  # each takes one level away
+        outer = brackets.replace(b"{}", b"")
         if len(outer) == len(brackets):
             return len(outer) > MAX_DEPTH
         brackets = outer
@@ -101,12 +102,9 @@ def _may_be_deep(brackets: bytes) -> bool:
 def _depth(body: bytes) -> int:
     """How deep lists and objects are in each other."""
     depth = deepest = 0
-    for mark in re.sub(_STRING, b"", body).translate(None, _NOT_BRACKETS):
-        if mark in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        else:
-            depth -= 1
+    for mark in re.sub(_STRING, b"", body).translate(_ONE_KIND, _NOT_MARKS + b","):
+        depth += 1 if mark == ord("{") else -1
+        deepest = max(deepest, depth)
     return deepest
 
 
