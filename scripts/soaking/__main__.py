@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import math
+import os
 import sys
 import threading
 import time
+from dataclasses import dataclass
 
 from parlant_sync import Client
 from soaking import batch
 from soaking.server import Real, StandIn
 from soaking.strikes import Strikes
-from soaking.world import POLL_WAIT, REQUEST_TIMEOUT, Measure, World, measure
+from soaking.world import POLL_WAIT, REQUEST_TIMEOUT, World
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak.py", description=__doc__)
     parser.add_argument("--faults", type=int, metavar="N", help="until so many faults were injected")
     parser.add_argument("--minutes", type=float, help="at most so long; 15 without --faults")
-    parser.add_argument(
-        "--faults-per-second", type=float, metavar="N", help="at most; 1, with --faults as many as the requests allow"
-    )
     parser.add_argument("--share", type=float, default=0.6, help="of the requests that a fault may hit, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sessions", type=int, default=80)
@@ -32,25 +32,11 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.minutes is None:
         arguments.minutes = math.inf if arguments.faults else 15
-    if arguments.faults_per_second is None:
-        arguments.faults_per_second = 1000.0 if arguments.faults else 1.0
     return arguments
 
 
-def _strikes(server: StandIn | Real, arguments: argparse.Namespace) -> Strikes:
-    return Strikes(
-        server.base_url,
-        arguments.seed,
-        per_second=arguments.faults_per_second,
-        share=arguments.share,
-        all_every=server.all_every,
-        restart=server.restart,
-        kill=server.kill,
-    )
-
-
 def _report(world: World, strikes: Strikes, started: float) -> None:
-    now = measure()
+    now = _measure()
     print(
         f"{time.monotonic() - started:6.0f} s  faults {strikes.counts().total()}  {world.ledger.line()}  "
         f"{world.client_line()}  "
@@ -60,7 +46,8 @@ def _report(world: World, strikes: Strikes, started: float) -> None:
 
 
 def _kill_batches(server_class: type[StandIn] | type[Real], kills: int, seed: int) -> int:
-    with server_class() as server:
+    server = server_class()
+    with server:
         verdict = batch.run(server.base_url, kills=kills, seed=seed, say=lambda line: print(line, flush=True))
     print(f"seed {seed}, exit codes {dict(verdict.codes)}, faults {dict(verdict.faults.most_common())}")
     for finding in verdict.findings:
@@ -76,8 +63,14 @@ def main() -> int:
         return _kill_batches(server_class, arguments.batch_kills, arguments.seed)
     date = time.strftime("%Y-%m-%d")
     print(f"soak: {date}, {arguments.server} server, {arguments.sessions} sessions, seed {arguments.seed}", flush=True)
-    with server_class() as server, _strikes(server, arguments) as strikes:
-        before = measure()
+    server = server_class()
+    with (
+        server,
+        Strikes(
+            server.base_url, arguments.seed, share=arguments.share, all_every=server.all_every, acts=server.acts
+        ) as strikes,
+    ):
+        before = _measure()
         with Client(strikes.base_url, request_timeout=REQUEST_TIMEOUT, poll_wait=POLL_WAIT, close_timeout=20) as client:
             world = World(
                 client,
@@ -89,13 +82,14 @@ def main() -> int:
             )
             early, early_turns = _converse(world, strikes, arguments)
             gc.collect()
-            late = measure()
+            late = _measure()
             print("the faults are over: all readers are to have everything", flush=True)
             world.end()
         gc.collect()
-        after = measure()
+        after = _measure()
         counts = strikes.counts()
-    findings = world.ledger.findings + _left_behind(before, after)
+    findings = [f"{kind}: {what}" for kind, found in world.ledger.findings.items() for what in found]
+    findings += _left_behind(before, after)
     if early is not None:
         findings += _growth(early, late, world.ledger.outcomes.total() - early_turns)
     print(f"memory: {early and early.memory // 10**6} MB after a third, {late.memory // 10**6} MB at the end")
@@ -128,7 +122,7 @@ def _converse(world: World, strikes: Strikes, arguments: argparse.Namespace) -> 
             done = max(of_time, strikes.counts().total() / (arguments.faults or math.inf))
             if early is None and done > 1 / 3:
                 gc.collect()
-                early, early_turns = measure(), world.ledger.outcomes.total()
+                early, early_turns = _measure(), world.ledger.outcomes.total()
     except KeyboardInterrupt:
         print("interrupted: the verdict is about what was done until now", flush=True)
     finally:
@@ -137,6 +131,26 @@ def _converse(world: World, strikes: Strikes, arguments: argparse.Namespace) -> 
         for thread in threads:
             thread.join()
     return early, early_turns
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Of this process: resident memory in bytes, Python's own allocated blocks, threads, open sockets."""
+
+    memory: int
+    blocks: int
+    threads: int
+    sockets: int
+
+
+def _measure() -> Measure:
+    with open("/proc/self/statm") as file:
+        memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    sockets = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            sockets += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+    return Measure(memory, sys.getallocatedblocks(), threading.active_count(), sockets)
 
 
 def _growth(early: Measure, late: Measure, turns: int) -> list[str]:

@@ -51,14 +51,12 @@ class Verdict:
         )
 
 
-def run(
-    base_url: str, *, kills: int, seed: int, per_second: float = 4.0, say: Callable[[str], object] = lambda _: None
-) -> Verdict:
+def run(base_url: str, *, kills: int, seed: int, say: Callable[[str], object] = lambda _: None) -> Verdict:
     """Kill so many runs of batches at this server, whose agent ``quick`` echoes; each batch is finished in the end."""
     chance = random.Random(seed)
     verdict = Verdict()
     # No restart: it loses turns, which is no fault of a batch.
-    strikes = Strikes(base_url, seed, per_second=per_second, all_every=5)
+    strikes = Strikes(base_url, seed, share=0.15, all_every=5)
     with strikes, tempfile.TemporaryDirectory() as folder:
         strikes.start()
         try:

@@ -65,17 +65,16 @@ DOWN, LIMIT = "nobody listens for seconds", "a limit (429)"
 
 
 class Faults:
-    """A fault proxy that strikes a ``share`` of the exchanges, at most ``per_second``, and all by ``strike()``.
+    """A fault proxy that strikes a ``share`` of the exchanges, and all at once by ``strike()``.
 
     ``Strikes`` makes it in a process of its own.
     ``counts()`` has the exchanges that a fault changed, and the faults for all; each of these counts once.
     """
 
-    def __init__(self, upstream: str, seed: int, *, per_second: float, share: float) -> None:
+    def __init__(self, upstream: str, seed: int, *, share: float) -> None:
         self._proxy = FaultProxy(upstream, record=1000).__enter__()
         self._chance = random.Random(seed)
-        self._per_second, self._share = per_second, share
-        self._allowed, self._filled = 0.0, time.monotonic()
+        self._share = share
         self._of_all: Counter[str] = Counter()
         self._kinds: list[tuple[int, Callable[[Any], Any]]] = [
             (10, self._cut_request),
@@ -136,12 +135,8 @@ class Faults:
     # -- one exchange; these run in the proxy's thread
 
     def _choose(self, exchange: Any) -> Any:
-        now = time.monotonic()
-        self._allowed = min(self._allowed + (now - self._filled) * self._per_second, max(self._per_second, 1.0))
-        self._filled = now
-        if self._allowed < 1 or self._chance.random() >= self._share:
+        if self._chance.random() >= self._share:
             return None
-        self._allowed -= 1
         weights = [weight for weight, _ in self._kinds]
         return self._chance.choices([act for _, act in self._kinds], weights)[0](exchange)
 

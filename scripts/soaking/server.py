@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import TracebackType
 
 from parlant_sync.demo.launcher import DemoServer
 from parlant_sync.testing import FakeServer
@@ -16,17 +15,17 @@ from parlant_sync.testing import FakeServer
 class StandIn:
     """The stand-in, in a subprocess."""
 
+    all_every = 15.0  # seconds between faults of everything at once
+
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         self.base_url = self._process.stdout.readline().strip()
+        self.acts = {"the server restarted": (1, self._restart)}  # no kill: its sessions are in memory
 
-    kill = None  # its sessions are in memory
-    all_every = 15.0  # seconds between faults of everything at once
-
-    def restart(self) -> None:
+    def _restart(self) -> None:
         """It stops, and comes back at the same port with its sessions; turns that ran are gone."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -37,40 +36,25 @@ class StandIn:
     def __enter__(self) -> StandIn:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
 
-class Real:
+class Real(DemoServer):
     """The real server, which keeps its sessions in files, so that a restart loses only turns."""
 
     all_every = 40.0  # a start takes it some seconds
 
     def __init__(self) -> None:
-        self._server = DemoServer(test_agents=True, store="local")
+        super().__init__(test_agents=True, store="local")
+        self.acts = {
+            "the server restarted": (1, self.restart),
+            "the server killed (SIGKILL) and started": (2, self._crash),
+        }
 
-    @property
-    def base_url(self) -> str:
-        return self._server.base_url
-
-    def restart(self) -> None:
-        self._server.restart()
-
-    def kill(self) -> None:
-        """As a crash does it: SIGKILL, and a new start with what the files hold."""
-        self._server.kill()
-        self._server.start()
-
-    def __enter__(self) -> Real:
-        self._server.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.stop()
+    def _crash(self) -> None:
+        self.kill()
+        self.start()
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.managers import BaseManager
+from types import MappingProxyType
 from typing import Any
 
 from soaking.faults import CLOSED, DOWN, LIMIT, RESET, Faults
@@ -23,7 +24,7 @@ _Manager.register("Faults", Faults)
 class Strikes:
     """``Faults`` in a process of their own, so that what is measured in this one is the client's. A context manager.
 
-    ``all_every``: seconds between two faults for all. ``restart`` and ``kill`` are done to the server, in this process.
+    ``all_every``: seconds between two faults for all. ``acts``: what this process can do to the server, with weights.
     """
 
     def __init__(
@@ -31,27 +32,20 @@ class Strikes:
         upstream: str,
         seed: int,
         *,
-        per_second: float,
-        share: float = 0.3,
-        all_every: float = 15,
-        restart: Callable[[], None] | None = None,
-        kill: Callable[[], None] | None = None,
+        share: float,
+        all_every: float,
+        acts: Mapping[str, tuple[int, Callable[[], object]]] = MappingProxyType({}),
     ) -> None:
         self._manager = _Manager(ctx=get_context("spawn"))
         self._manager.start()
         made: Any = self._manager
-        self._faults = made.Faults(upstream, seed, per_second=per_second, share=share)
+        self._faults = made.Faults(upstream, seed, share=share)
         self.base_url: str = self._faults.base_url()
         self._over = threading.Event()
         self._chance, self._every = random.Random(seed), all_every
         self._weights = {RESET: 6, CLOSED: 4, DOWN: 3, LIMIT: 2}
-        self._to_server: dict[str, Callable[[], None]] = {}
-        if restart is not None:
-            self._weights["the server restarted"] = 1
-            self._to_server["the server restarted"] = restart
-        if kill is not None:
-            self._weights["the server killed (SIGKILL) and started"] = 2
-            self._to_server["the server killed (SIGKILL) and started"] = kill
+        self._acts = acts
+        self._weights |= {name: weight for name, (weight, _) in acts.items()}
         self._thread = threading.Thread(target=self._strike_all, name="faults")
 
     def start(self) -> None:
@@ -76,8 +70,8 @@ class Strikes:
     def _strike_all(self) -> None:
         while not self._over.wait(self._chance.uniform(0.5, 1.5) * self._every):
             (name,) = self._chance.choices(list(self._weights), list(self._weights.values()))
-            if name in self._to_server:
-                self._to_server[name]()
+            if name in self._acts:
+                self._acts[name][1]()
                 self._faults.struck(name)
             else:
                 self._faults.strike(name)

@@ -1,107 +1,32 @@
-"""What goes on in a soak: conversations and readers, and the ledger of what the server holds against what they got."""
+"""What goes on in a soak: sessions that come and go, conversations, readers."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import random
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from array import array
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from parlant_sync import Client, DeliveryUncertain, ParlantSyncError, Session, TurnTimeout
 from soaking import evidence
+from soaking.ledger import Ledger
 
 TIMEOUT = 30.0  # of a turn
 REQUEST_TIMEOUT = 5.0
 POLL_WAIT = 4.0  # so that those faults that change an answer meet many
 _LOOK = 3.0  # docs/reliability.md: what an unclear post may take beyond its time
-_LATE = 2.0  # what a busy machine may take beyond a limit
 _AGENTS = ["quick", "quick", "streamer"]
 _OLD = 2  # sessions that live to the end
 _REST = 15.0  # after the last turn of a session: a turn that was cut, or a post that was lost, may still come
 _SETTLE = 300.0  # in which a reader is to have everything, under faults: some twenty failures in a row can come
-
-
-@dataclass(frozen=True)
-class Measure:
-    memory: int
-    blocks: int
-    threads: int
-    sockets: int
-
-
-def measure() -> Measure:
-    """Of this process: resident memory in bytes, Python's own allocated blocks, threads, open sockets."""
-    with open("/proc/self/statm") as file:
-        memory = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    sockets = 0
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            sockets += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
-        except OSError:
-            continue
-    return Measure(memory, sys.getallocatedblocks(), threading.active_count(), sockets)
-
-
-@dataclass
-class Ledger:
-    """Thread-safe."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    # session -> number of a text -> what came of it, and the evidence of a turn without a reply; until it is judged
-    posted: dict[str, dict[str, tuple[str, str]]] = field(default_factory=lambda: defaultdict(dict))
-    judged: int = 0  # sessions
-    events: int = 0
-    missed: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)  # events given twice, messages stored twice
-    wrong: list[str] = field(default_factory=list)  # replies and lists
-    false: list[str] = field(default_factory=list)  # outcomes that the server's list contradicts
-    late: list[str] = field(default_factory=list)  # calls that took longer than their documented limit
-    slowest: float = 0  # beyond a limit; below 0: none reached its limit
-    lock: threading.Lock = field(default_factory=threading.Lock)  # guards all of these
-
-    def note(self, session_id: str, text: str, outcome: str, evidence: str = "") -> None:
-        with self.lock:
-            self.outcomes[outcome] += 1
-            self.posted[session_id][_number(text)] = outcome, evidence
-
-    def took(self, what: str, seconds: float, limit: float) -> None:
-        with self.lock:
-            self.slowest = max(self.slowest, seconds - limit)
-            if seconds > limit + _LATE:
-                self.late.append(f"{what}: {seconds:.1f} s, its limit is {limit:g} s")
-
-    def found(self, kind: list[str], what: str) -> None:
-        with self.lock:
-            kind.append(what)
-
-    @property
-    def findings(self) -> list[str]:
-        kinds = {"missed": self.missed, "doubled": self.doubled, "wrong": self.wrong}
-        kinds |= {"false outcome": self.false, "late": self.late}
-        return [f"{name}: {what}" for name, found in kinds.items() for what in found]
-
-    def line(self) -> str:
-        with self.lock:
-            return (
-                f"turns {self.outcomes['reply']}  events {self.events}  missed {len(self.missed)}  "
-                f"doubled {len(self.doubled)}  wrong {len(self.wrong)}  false {len(self.false)}  late {len(self.late)}"
-            )
-
-    def summary(self) -> str:
-        return (
-            f"outcomes: {dict(self.outcomes.most_common())}; events given out: {self.events}; sessions: {self.judged}"
-        )
 
 
 class Life:
@@ -120,10 +45,9 @@ class Life:
     def _read(self) -> None:
         for event in self.session.iter_events():
             last = self.offsets[-1] if self.offsets else -1
-            with self._ledger.lock:
-                self._ledger.events += 1
-                if event.offset <= last:
-                    self._ledger.doubled.append(f"{self.session.id}: {event.offset} came after {last}")
+            self._ledger.given()
+            if event.offset <= last:
+                self._ledger.found("doubled", f"{self.session.id}: {event.offset} came after {last}")
             self.offsets.append(event.offset)
 
 
@@ -185,10 +109,9 @@ class World:
             except ParlantSyncError:
                 if time.monotonic() > until:
                     raise
-        with self.ledger.lock:
-            if session.id in self._made:
-                self.ledger.wrong.append(f"{session.id} was made before")
-            self._made.add(session.id)
+        if session.id in self._made:
+            self.ledger.found("wrong", f"{session.id} was made before")
+        self._made.add(session.id)
         return Life(session, self.ledger, turns)
 
     def _end_lives(self, over: threading.Event) -> None:
@@ -255,11 +178,11 @@ class World:
         except ParlantSyncError as error:
             self.ledger.note(session.id, text, f"not sent: {type(error).__name__}", told(error))
             if posted:
-                self.ledger.found(self.ledger.false, f"{session.id}: {text!r} was posted, then {told(error)}")
+                self.ledger.found("false", f"{session.id}: {text!r} was posted, then {told(error)}")
         else:
             self.ledger.note(session.id, text, "reply")
             if said != expected:
-                self.ledger.found(self.ledger.wrong, f"{session.id}: {text!r} was answered {said!r}")
+                self.ledger.found("wrong", f"{session.id}: {text!r} was answered {said!r}")
         self.ledger.took("a turn", time.monotonic() - begun, TIMEOUT + _LOOK)
         if way < 0.05:
             self._check_history(session)
@@ -273,7 +196,7 @@ class World:
             return  # a fault hit the list itself, which is no turn
         self.ledger.took("iter_events(timeout=0)", time.monotonic() - begun, REQUEST_TIMEOUT)
         if offsets != list(range(len(offsets))):
-            self.ledger.found(self.ledger.wrong, f"{session.id}: a reader from the beginning got {offsets[:20]}...")
+            self.ledger.found("wrong", f"{session.id}: a reader from the beginning got {offsets[:20]}...")
 
     # -- the end
 
@@ -308,37 +231,20 @@ class World:
                 time.sleep(0.2)
             self._judge(life)
         if not self.ledger.outcomes["reply"]:
-            self.ledger.wrong.append("not one turn was answered")
+            self.ledger.found("wrong", "not one turn was answered")
 
     def _judge(self, life: Life) -> None:
         """Compare the server's list with what the reader and the calls got; then end the session, here and there."""
         session = life.session
         held = self.held(session.id)
-        lost = {event["offset"] for event in held} - set(life.offsets)
-        missed = [f"{session.id} ({session.health}): {n}" for n in sorted(lost)]
-        with self.ledger.lock:
-            self.ledger.missed += missed
-            self.ledger.judged += 1
-            self._judge_posts(session.id, held)
+        for offset in sorted({event["offset"] for event in held} - set(life.offsets)):
+            self.ledger.found("missed", f"{session.id} ({session.health}): {offset}")
+        self.ledger.judge(
+            session.id, [e["data"]["message"] for e in held if e["source"] == "customer" and "message" in e["data"]]
+        )
         session.close()
         life.reader.join(10)
         if life.reader.is_alive():
-            self.ledger.found(self.ledger.late, f"the reader of {session.id} did not end with it")
+            self.ledger.found("late", f"the reader of {session.id} did not end with it")
         request = urllib.request.Request(f"{self._direct}/sessions/{session.id}", method="DELETE")
         self._ask(request)
-
-    def _judge_posts(self, session_id: str, held: list[dict[str, Any]]) -> None:
-        texts = Counter(e["data"]["message"] for e in held if e["kind"] == "message" and e["source"] == "customer")
-        self.ledger.doubled += [
-            f"{session_id}: {count} copies of {text!r}" for text, count in texts.items() if count > 1
-        ]
-        numbers = {_number(text) for text in texts}
-        for number, (outcome, why) in self.ledger.posted.pop(session_id, {}).items():
-            stored = outcome in ("reply", "timeout")
-            if outcome != "uncertain" and stored is not (number in numbers):
-                self.ledger.false.append(f"{session_id}: {number}: {outcome}, but stored is {not stored}: {why}")
-
-
-def _number(text: str) -> str:
-    """What tells a text from all others: the rest is padding."""
-    return text.rsplit("-", 1)[0]

@@ -45,7 +45,7 @@ def test_a_false_outcome_shows_the_status_the_body_and_what_the_last_look_said(s
         world._turn(life.session, "1-1-", random.Random(1))
         backend.say(life.session.id, "1-1-")  # so that the outcome becomes a false one
         world.end()
-    (false,) = world.ledger.false
+    (false,) = world.ledger.findings["false"]
     assert "not sent: ApiError, but stored is True" in false
     assert "status 418, body 'no such teapot'" in false
     assert "is not in the list (look 5)" in false
@@ -66,14 +66,14 @@ def test_a_session_that_was_compared_is_deleted_and_forgotten(soaking: Any, monk
         world.end()
         assert list(client.list_sessions()) == []
     assert world.ledger.posted == {}
-    assert [found.split(":")[0] for found in world.ledger.false] == [second.session.id]
-    assert [found.split(" ")[0] for found in world.ledger.missed] == [third.session.id]
+    assert [found.split(":")[0] for found in world.ledger.findings["false"]] == [second.session.id]
+    assert [found.split(" ")[0] for found in world.ledger.findings["missed"]] == [third.session.id]
     assert not first.reader.is_alive()
 
 
 def test_a_fault_counts_once_and_when_it_has_met_a_request(soaking: Any) -> None:
     strikes = importlib.import_module("soaking.strikes")
-    with FakeServer() as server, strikes.Strikes(server.base_url, 1, per_second=1000) as faults:
+    with FakeServer() as server, strikes.Strikes(server.base_url, 1, share=1, all_every=999) as faults:
         server.agent("quick").echoes()
         faults._faults.strike(strikes.LIMIT)
         assert faults.counts() == {}
