@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, is_writing, wait_for
-from support.waiting import wait_until
+from support.contract_steps import is_writing, wait_for
+from support.waiting import Background, wait_until
 
 from parlant_sync import Client, NotFoundError, SessionClosed
 

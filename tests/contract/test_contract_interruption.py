@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from support.contract_servers import PREAMBLE, parts
-from support.contract_steps import Background, list_of, stored, texts, wait_for
+from support.contract_steps import list_of, stored, texts, wait_for
+from support.waiting import Background
 
 from parlant_sync import Client, Event, Session
 

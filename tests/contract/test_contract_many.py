@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from support.contract_steps import Background, list_of, texts
-from support.waiting import wait_until
+from support.contract_steps import list_of, texts
+from support.waiting import Background, wait_until
 
 from parlant_sync import Client
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.contract_matrix import CALLS, CELLS, KINDS, Run, applies
-from support.contract_steps import Background
+from support.waiting import Background
 
 from parlant_sync import AgentError, Client
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.contract_http import Traffic
 from support.contract_matrix import HANDS_OVER
-from support.contract_steps import Background, is_writing, list_of, texts, wait_for
+from support.contract_steps import is_writing, list_of, texts, wait_for
+from support.waiting import Background
 
 from parlant_sync import Client, ConfigurationError, TurnTimeout
 

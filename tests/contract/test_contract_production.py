@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, texts
+from support.contract_steps import texts
+from support.waiting import Background
 
 from parlant_sync import Client, PermissionDeniedError
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, list_of, texts
-from support.waiting import wait_until
+from support.contract_steps import list_of, texts
+from support.waiting import Background, wait_until
 
 from parlant_sync import Client, ConcurrencyError, Event
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from support.contract_servers import parts
-from support.contract_steps import Background, is_writing, texts, wait_for
-from support.waiting import wait_until
+from support.contract_steps import is_writing, texts, wait_for
+from support.waiting import Background, wait_until
 
 from parlant_sync import Client, TurnTimeout
 

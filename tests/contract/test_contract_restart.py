@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, is_writing, list_of, texts, wait_for
-from support.waiting import wait_until
+from support.contract_steps import is_writing, list_of, texts, wait_for
+from support.waiting import Background, wait_until
 
 from parlant_sync import Client, Event, NotFoundError, TransportError, TurnTimeout
 

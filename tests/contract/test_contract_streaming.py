@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from support.contract_steps import Background, list_of, texts
+from support.contract_steps import list_of, texts
+from support.waiting import Background
 
 from parlant_sync import AgentError, Client, Event, Session
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from support.contract_servers import BOOM, PREAMBLE, TALKS, parts
-from support.contract_steps import Background, list_of, texts
+from support.contract_steps import list_of, texts
+from support.waiting import Background
 
 from parlant_sync import AgentError, Client, Session
 

@@ -11,7 +11,8 @@ from typing import Any
 from parlant_sync import AgentError, Client, Event, Reply, Session, TurnTimeout
 
 from .contract_servers import BOOM, Server
-from .contract_steps import Background, is_writing, list_of, stored, wait_for
+from .contract_steps import is_writing, list_of, stored, wait_for
+from .waiting import Background
 
 # How each agent is made, its policy (Parlant's own, which wants preambles, or no preamble and no delays), its output.
 KINDS = tuple(

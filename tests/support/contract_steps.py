@@ -1,48 +1,11 @@
-"""Steps that contract cases share: calls in the background, and bounded waits on what can be observed."""
+"""Steps that contract cases share: bounded waits on what can be observed, and events in short."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
 
 from parlant_sync import Event, Session
 from support.waiting import PATIENCE, wait_until
-
-T = TypeVar("T")
-
-
-class Background(Generic[T]):
-    """A call that runs meanwhile in a thread of its own."""
-
-    def __init__(self, function: Callable[..., T], *arguments: Any, **options: Any) -> None:
-        self._result: list[T] = []
-        self._error: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                self._result.append(function(*arguments, **options))
-            except BaseException as error:
-                self._error.append(error)
-
-        # Daemon: a test that failed meanwhile must end.
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def result(self, timeout: float = 40.0) -> T:
-        error = self.error(timeout)
-        if error is not None:
-            raise error
-        return self._result[0]
-
-    def error(self, timeout: float = 40.0) -> BaseException | None:
-        self._thread.join(timeout)
-        assert not self._thread.is_alive(), "still running"
-        return self._error[0] if self._error else None
 
 
 def wait_for(session: Session, what: Callable[[Event], object], *, since: int = 0, timeout: float = PATIENCE) -> Event:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import requests
 
 from parlant_sync.testing import FakeServer
+from support.waiting import Background
 
+in_background = Background  # a call, in the words of the tests of the core and the stand-in
 VERSIONS = ("3.0", "3.1", "3.2", "3.3")
 
 
@@ -77,41 +77,3 @@ def brief(event: dict[str, Any]) -> str:
         preamble = "preamble:" if "__preamble__" in (data.get("tags") or data.get("groups") or ()) else ""
         return f"{'' if event['source'] == 'ai_agent' else event['source'] + ':'}{preamble}{data['message']}"
     return str(event["kind"])
-
-
-def in_background(function: Callable[..., Any], *arguments: Any, **options: Any) -> Background:
-    """Starts a call in a thread of its own."""
-    return Background(function, arguments, options)
-
-
-class Background:
-    """A call that runs meanwhile; `result()` gives what came of it."""
-
-    def __init__(self, function: Callable[..., Any], arguments: Any, options: Any) -> None:
-        self._result: Any = None
-        self._error: BaseException | None = None
-
-        def run() -> None:
-            try:
-                self._result = function(*arguments, **options)
-            except BaseException as error:
-                self._error = error
-
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
-
-    def result(self, timeout: float = 10.0) -> Any:
-        self._thread.join(timeout)
-        assert not self._thread.is_alive(), "still running"
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def error(self, timeout: float = 10.0) -> BaseException | None:
-        self._thread.join(timeout)
-        assert not self._thread.is_alive(), "still running"
-        return self._error

@@ -1,4 +1,4 @@
-"""Waiting for a condition, and a clock that a test moves."""
+"""Waiting: for a condition, for a call in another thread; and a clock that a test moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 # Long enough for a busy machine; what it bounds is normally there in well under a second.
@@ -40,6 +40,40 @@ def must_end(call: Callable[..., object], *arguments: object, timeout: float = 5
     thread.start()
     thread.join(timeout)
     assert not thread.is_alive(), f"{call} has not ended in {timeout} s"
+
+
+class Background(Generic[T]):
+    """A call that runs meanwhile in a thread of its own."""
+
+    def __init__(self, function: Callable[..., T], *arguments: Any, **options: Any) -> None:
+        self._result: list[T] = []
+        self._error: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._result.append(function(*arguments, **options))
+            except BaseException as error:
+                self._error.append(error)
+
+        # Daemon: a test that failed meanwhile must end.
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self, timeout: float = 2 * PATIENCE) -> T:
+        """What the call returned or raised, when it has ended."""
+        error = self.error(timeout)
+        if error is not None:
+            raise error
+        return self._result[0]
+
+    def error(self, timeout: float = 2 * PATIENCE) -> BaseException | None:
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), f"still running after {timeout:g} s"
+        return self._error[0] if self._error else None
 
 
 class Clock:

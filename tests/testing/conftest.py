@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,16 +9,6 @@ import pytest
 from support.raw_api import Api
 
 from parlant_sync.testing import FakeServer
-
-
-@pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
-    """No test leaves a thread behind; sockets left open are ResourceWarnings, which are failures."""
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    left = [t for t in threading.enumerate() if t not in before and t.is_alive()]
-    assert not left, left
 
 
 @pytest.fixture

@@ -104,32 +104,6 @@ def test_fail_next_though_stored(api):
     api.server.wait_idle()
 
 
-def test_fail_until_cleared(api):
-    api.server.fail_next("/agents", 429, '{"detail": "slow down"}', times=None)
-    assert {api.call("GET", "/agents").status_code for _ in range(5)} == {429}
-    assert api.call("GET", "/agents").json() == {"detail": "slow down"}
-    api.server.clear_faults()
-    assert api.call("GET", "/agents").status_code == 200
-
-
-def test_cut_before_anything(api):
-    session = api.session()
-    api.server.cut_next("POST /events")
-    with pytest.raises(requests.ConnectionError):
-        api.post(session, kind="message", source="customer", message="x")
-    assert api.events(session) == []
-    assert api.server.requests[-2].status is None
-
-
-def test_cut_though_stored(api):
-    session = api.session()
-    api.server.cut_next("POST /events", stored=True)
-    with pytest.raises(requests.ConnectionError):
-        api.post(session, kind="message", source="customer", message="x")
-    assert api.events(session)[0]["data"]["message"] == "x"
-    api.server.wait_idle()
-
-
 def test_cut_by_reset(api):
     api.server.cut_next("/agents", reset=True)
     with pytest.raises(requests.ConnectionError) as caught:

@@ -1,12 +1,10 @@
-"""Starting, stopping, restarting; connections; many of them; big sessions."""
+"""Starting, stopping, restarting; connections."""
 
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -72,19 +70,6 @@ def test_stopping_with_an_answer(api):
     assert poll.result().status_code == 500
 
 
-def test_restart_forgets_sessions(api):
-    api.server.agent("support").replies("scripted")
-    session = api.session()
-    port = api.server.port
-    poll = in_background(api.list, session, 0, 60)
-    api.server.wait_polls(1)
-    api.server.restart()
-    assert isinstance(poll.error(), requests.ConnectionError)
-    assert (api.server.port, api.server.polls) == (port, 0)
-    assert api.list(session).status_code == 404
-    assert "scripted" in [brief(e) for e in api.turn(api.session(), "hi")]
-
-
 def test_restart_keeps_sessions_but_not_their_turns(api):
     api.server.agent("support").replies("never").waits("g").replies("afterwards")
     session = api.begin("g")
@@ -136,13 +121,6 @@ def read_all(sock: socket.socket) -> bytes:
     return received
 
 
-def test_connections_are_kept(api):
-    for _ in range(3):
-        api.call("GET", "/agents")
-    assert {r.connection for r in api.server.requests} == {1}
-    assert api.server.connections == 1
-
-
 def test_idle_connections_are_closed(serve):
     api = serve(idle_timeout=0.1)
     with socket.create_connection(("127.0.0.1", api.server.port), timeout=5) as sock:
@@ -154,15 +132,6 @@ def test_a_poll_is_not_idle(serve):
     api = serve(idle_timeout=0.1)
     session = api.session()
     assert api.list(session, 0, 1).status_code == 504
-
-
-def test_cut_connections(api):
-    session = api.session()
-    poll = in_background(api.list, session, 0, 60)
-    api.server.wait_polls(1)
-    api.server.cut_connections(reset=True)
-    assert isinstance(poll.error(), requests.ConnectionError)
-    assert api.events(session) == []
 
 
 def test_requests_one_behind_another(api):
@@ -197,50 +166,6 @@ def test_a_prefix(serve):
     assert api.http.get(root + "/agents", timeout=5).status_code == 404
     assert api.server.requests[0].path == "/agents"
     assert api.server.requests[0].target == "/parlant/agents"
-
-
-def test_https_has_its_own_scheme():
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    with FakeServer(ssl_context=context) as server:  # without a certificate no handshake, but that it tries is seen
-        assert server.base_url.startswith("https://127.0.0.1:")
-        client = ssl._create_unverified_context()
-        plain = socket.create_connection(("127.0.0.1", server.port), timeout=5)
-        with plain, pytest.raises(ssl.SSLError):
-            client.wrap_socket(plain)
-
-
-# --- size
-
-
-def test_300_polls_at_once(api):
-    count = 300
-    sessions = [api.server.create_session("support") for _ in range(count)]
-
-    def poll(session: str) -> int:
-        with requests.Session() as http:
-            url = f"{api.server.base_url}/sessions/{session}/events"
-            return len(http.get(url, params={"wait_for_data": 60}, timeout=60).json())
-
-    with ThreadPoolExecutor(count) as pool:
-        answers = [pool.submit(poll, session) for session in sessions]
-        api.server.wait_polls(count, timeout=30)
-        for session in sessions:
-            api.server.add_event(session)
-        assert sum(answer.result(30) for answer in answers) == count
-
-
-def test_50_000_events(api):
-    session = api.session()
-    api.server.fill(session, 50_000, make=lambda n: {"number": n})
-    api.events(session)  # serialized once
-    began = time.monotonic()
-    for _ in range(3):
-        answer = api.list(session, 0, 60)
-    assert (time.monotonic() - began) / 3 < 2
-    assert answer.content.count(b'"number"') == 50_000
-    began = time.monotonic()
-    assert [e["offset"] for e in api.events(session, 49_998)] == [49_998, 49_999]
-    assert time.monotonic() - began < 0.5
 
 
 # --- waiting
