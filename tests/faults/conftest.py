@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.fault_backends import Backend, fake_backend
-from support.fault_proxy import FaultProxy
 from support.shared_servers import SharedServer
 
-from parlant_sync import Client
 from parlant_sync._api import posting, retry
 from parlant_sync.testing import FakeServer
 
@@ -25,22 +23,16 @@ def fake() -> Iterator[Backend]:
         yield fake_backend(server)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+@pytest.fixture(params=["fake", pytest.param("real", marks=[pytest.mark.real, pytest.mark.full])])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each test that asks for it runs against the stand-in and against the real server."""
+    """The stand-in; with ``--full`` the real server as well."""
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture
-def proxy(backend: Backend) -> Iterator[FaultProxy]:
-    with FaultProxy(backend.base_url) as made:
-        yield made
-
-
-@pytest.fixture
-def client(proxy: FaultProxy) -> Iterator[Client]:
-    with Client(proxy.base_url) as made:
-        yield made
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])
+def both(request: pytest.FixtureRequest) -> Backend:
+    """The stand-in and the real server, in every run: for one test of each kind of fault."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

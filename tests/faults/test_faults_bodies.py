@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.fault_backends import Backend, connected, polling, take
+from support.raw_server import answer
 
 from parlant_sync import ProtocolError, TransportError, errors
 from parlant_sync._api import posting
@@ -31,10 +32,6 @@ def _event(offset: Any = 0, **changes: Any) -> dict[str, Any]:
     }
     event.update(changes)
     return {name: value for name, value in event.items() if value is not None}
-
-
-def _ok(body: bytes, *headers: bytes) -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *headers, b"", b""]) + body
 
 
 NONSENSE: dict[str, bytes] = {
@@ -69,7 +66,7 @@ def test_a_poll_survives_it_with_its_offset(body: bytes, fake: Backend) -> None:
         fake.custom(session.id, 2)
         assert [event.offset for event in take(session, 2, reader)] == [0, 1]
         polling(proxy, session)
-        order = proxy.answer(_ok(body), "poll", times=3)
+        order = proxy.answer(answer(body), "poll", times=3)
         proxy.cut_all()
         bad = order.wait()
         assert [exchange.min_offset for exchange in bad] == [2, 2, 2]
@@ -85,7 +82,7 @@ def test_a_call_tells_it(body: bytes, fake: Backend, monkeypatch: pytest.MonkeyP
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         for kind, call in (("list", session.history), ("other", session.refresh), ("post", lambda: session.post("x"))):
-            proxy.answer(_ok(body), kind, times=float("inf"))
+            proxy.answer(answer(body), kind, times=float("inf"))
             # An empty body may be complete the next time: it counts as a failure of the network.
             kinds = (ProtocolError if body else TransportError, errors.DeliveryUncertain)
             with pytest.raises(kinds) as caught:
@@ -98,7 +95,7 @@ def test_a_post_whose_answer_is_nonsense_is_found(fake: Backend) -> None:
     """The server did store it: no error, no second copy."""
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
-        proxy.change(lambda _: (_ok(b"<html>who knows</html>"), "keep"), "post")
+        proxy.change(lambda _: (answer(b"<html>who knows</html>"), "keep"), "post")
         assert session.send("stored", timeout=30).text == "echo: stored"
         assert len(fake.messages(session.id, "stored")) == 1
 
@@ -126,7 +123,7 @@ def test_an_odd_event_is_kept(event: dict[str, Any], fake: Backend) -> None:
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         polling(proxy, session)
-        proxy.answer(_ok(body), "poll", times=1)
+        proxy.answer(answer(body), "poll", times=1)
         proxy.cut_all()
         reader = session.iter_events(timeout=10)
         first, second = take(session, 2, reader)
@@ -145,7 +142,7 @@ def test_raw_surrogates_in_utf_8(fake: Backend) -> None:
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         polling(proxy, session)
-        proxy.answer(_ok(body), "poll")
+        proxy.answer(answer(body), "poll")
         proxy.cut_all()
         event = take(session, 1)[0]
         assert event.data == {"text": "\ud800"}
@@ -155,14 +152,14 @@ def test_raw_surrogates_in_utf_8(fake: Backend) -> None:
 def test_a_body_beyond_the_limit(packed: bool, fake: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_BODY", 1_000_000)
     body = b"[" + b" " * 3_000_000 + b"]"
-    answer = _ok(gzip.compress(body), b"Content-Encoding: gzip") if packed else _ok(body)
+    sent = answer(gzip.compress(body), b"200 OK", b"Content-Encoding: gzip") if packed else answer(body)
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")
         polling(proxy, session)
-        order = proxy.answer(answer, "poll", times=2)
+        order = proxy.answer(sent, "poll", times=2)
         proxy.cut_all()
         assert [exchange.min_offset for exchange in order.wait()] == [0, 0]
-        proxy.answer(answer, "list", times=1)
+        proxy.answer(sent, "list", times=1)
         with pytest.raises(ProtocolError, match="more than 1000000 bytes"):
             session.history()
         assert session.send("still alive", timeout=30).text == "echo: still alive"
@@ -188,9 +185,9 @@ _HUGE = """
 def test_300_megabytes(packed: bool, fake: Backend) -> None:
     """In a process of its own, whose memory is measured: the limit of 256 MB, and a little."""
     body = b"[" + b" " * 300_000_000 + b"]"
-    answer = _ok(gzip.compress(body, 1), b"Content-Encoding: gzip") if packed else _ok(body)
+    sent = answer(gzip.compress(body, 1), b"200 OK", b"Content-Encoding: gzip") if packed else answer(body)
     with connected(fake) as (proxy, _):
-        proxy.answer(answer, "any", times=float("inf"))
+        proxy.answer(sent, "any", times=float("inf"))
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(_HUGE), proxy.base_url],
             capture_output=True,
@@ -206,10 +203,10 @@ def test_the_whole_of_it_at_random(fake: Backend) -> None:
     bodies = list(NONSENSE.values())
     seen = 0
 
-    def change(answer: bytes) -> tuple[bytes, str]:
+    def change(whole: bytes) -> tuple[bytes, str]:
         nonlocal seen
         seen += 1
-        return (answer, "keep") if seen % 3 == 0 else (_ok(bodies[seen % len(bodies)]), "keep")
+        return (whole, "keep") if seen % 3 == 0 else (answer(bodies[seen % len(bodies)]), "keep")
 
     with connected(fake) as (proxy, client):
         session = client.create_session("quick")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from support.fault_backends import Backend, connected, fake_backend, polling, take
-from support.fault_orders import split_answer
+from support.fault_orders import split_answer, with_body
+from support.raw_server import answer
 
 from parlant_sync.testing import FakeServer
 
@@ -19,11 +20,9 @@ Events = list[dict[str, Any]]
 
 
 def with_events(change: Callable[[Events], Any]) -> Callable[[bytes], tuple[bytes, str]]:
-    def apply(answer: bytes) -> tuple[bytes, str]:
-        head, body = split_answer(answer)
-        new = json.dumps(change(json.loads(body))).encode()
-        lines = [line for line in head.split(b"\r\n")[:-2] if not line.lower().startswith(b"content-length")]
-        return b"\r\n".join([*lines, b"Content-Length: %d" % len(new), b"", b""]) + new, "keep"
+    def apply(whole: bytes) -> tuple[bytes, str]:
+        events = json.loads(split_answer(whole)[1])
+        return with_body(whole, json.dumps(change(events)).encode()), "keep"
 
     return apply
 
@@ -52,9 +51,9 @@ def test_shuffled_and_repeated_within_an_answer(seed: int, backend: Backend) -> 
         assert [event.offset for event in session.history()] == offsets
 
 
-def test_old_events_in_every_answer(backend: Backend) -> None:
+def test_old_events_in_every_answer(both: Backend) -> None:
     """A server (or a cache before it) that ignores ``min_offset``."""
-    with connected(backend) as (proxy, client):
+    with connected(both) as (proxy, client):
         session = client.create_session("quick")
         reader = session.iter_events(timeout=20)
         past: dict[int, Any] = {}
@@ -66,7 +65,7 @@ def test_old_events_in_every_answer(backend: Backend) -> None:
         proxy.change(with_events(all_of_it), times=float("inf"))
         for number in range(3):
             assert session.send(f"m{number}", timeout=30).text == f"echo: m{number}"
-        offsets = backend.offsets(session.id)
+        offsets = both.offsets(session.id)
         assert [event.offset for event in take(session, len(offsets), reader)] == offsets
         proxy.wait(lambda: client.stats().events == len(offsets), what="the count of events")
 
@@ -77,11 +76,9 @@ def test_an_answer_that_only_repeats_is_no_busy_loop(fake: Backend) -> None:
         session = client.create_session("quick")
         fake.custom(session.id)
         assert len(take(session, 1)) == 1
-        stale = fake.events(session.id)
+        stale = json.dumps(fake.events(session.id)).encode()
         polling(proxy, session)
-        body = json.dumps(stale).encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        proxy.answer(answer, "poll", times=float("inf"))
+        proxy.answer(answer(stale), "poll", times=float("inf"))
         proxy.cut_all()
         before = len(proxy.of("poll"))
         # Retries are quick here: between 0.01 and 0.2 s. A busy loop does hundreds in this time.

@@ -16,8 +16,8 @@ from parlant_sync.testing import FakeServer
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_every_session_goes_on_after_an_outage(backend: Backend) -> None:
-    with connected(backend) as (proxy, client):
+def test_every_session_goes_on_after_an_outage(both: Backend) -> None:
+    with connected(both) as (proxy, client):
         sessions = [client.create_session("quick") for _ in range(5)]
         readers = [session.iter_events(timeout=30) for session in sessions]
         for session in sessions:
@@ -25,14 +25,14 @@ def test_every_session_goes_on_after_an_outage(backend: Backend) -> None:
         proxy.down()
         proxy.wait(lambda: all(s.health.consecutive_failures >= 3 for s in sessions), what="three failures each")
         for session in sessions:
-            backend.custom(session.id, 2)  # while nobody can see it
+            both.custom(session.id, 2)  # while nobody can see it
         with pytest.raises(TransportError, match=r"refused|check that a Parlant server answers"):
             sessions[0].send("into the void", timeout=0.5)
         proxy.up()
         for session, reader in zip(sessions, readers, strict=True):
             assert [event.offset for event in take(session, 2, reader)] == [0, 1]
             assert session.send("back again", timeout=60).text == "echo: back again"
-            assert backend.messages(session.id, "into the void") == []
+            assert both.messages(session.id, "into the void") == []
             assert session.health.consecutive_failures == 0
             assert session.health.reconnects >= 1
 

@@ -28,14 +28,14 @@ def _next_poll_after(proxy: Any, number: int) -> Any:
     return next(e for e in proxy.of("poll") if e.number > number)
 
 
-def test_a_body_that_drips_ends_with_the_poll_s_time(short_polls: dict[str, Any], backend: Backend) -> None:
+def test_a_body_that_drips_ends_with_the_poll_s_time(short_polls: dict[str, Any], both: Backend) -> None:
     """A byte every 0.05 s: no single read is late, the whole would take half a minute."""
-    with connected(backend, **short_polls) as (proxy, client):
+    with connected(both, **short_polls) as (proxy, client):
         session = client.create_session("quick")
         polling(proxy, session)
         order = proxy.drip(0.05)
         started = time.monotonic()
-        backend.custom(session.id)
+        both.custom(session.id)
         dripping = order.wait()[0]
         following = _next_poll_after(proxy, dripping.number)
 
@@ -45,7 +45,7 @@ def test_a_body_that_drips_ends_with_the_poll_s_time(short_polls: dict[str, Any]
         assert time.monotonic() - started < 10
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_slack_as_it_is(fake: Backend) -> None:
     """wait + 10 s, for real."""
     with connected(fake, poll_wait=1) as (proxy, client):

@@ -16,15 +16,15 @@ from parlant_sync import DeliveryUncertain, TransportError
 
 
 @pytest.mark.usefixtures("quick_retries", "quick_looks")
-def test_cut_at_a_sample_of_bytes(backend: Backend) -> None:
+def test_cut_at_a_sample_of_bytes(both: Backend) -> None:
     chance = random.Random(SEED)
-    with connected(backend) as (proxy, client):
-        session = manual_session(backend, client)
+    with connected(both) as (proxy, client):
+        session = manual_session(both, client)
         request, answer = lengths(proxy, session)
         edges = [("request", at, True) for at in (0, 1, request - 1, request)]
         edges += [("answer", at, False) for at in (0, 1, answer - 1)]
         sample = chance.sample(list(cuts(request, answer)), 25)
-        outcomes = {one_cut(backend, proxy, session, cut) for cut in [*edges, *sample]}
+        outcomes = {one_cut(both, proxy, session, cut) for cut in [*edges, *sample]}
     assert outcomes >= {"stored", "uncertain"}
 
 
@@ -129,13 +129,13 @@ def test_a_proxy_s_gateway_errors(status: int, stored: bool, backend: Backend) -
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_stored_and_never_answered(backend: Backend) -> None:
+def test_stored_and_never_answered(both: Backend) -> None:
     """WIRE.md: the POST times out, the event is stored."""
-    with connected(backend, request_timeout=1) as (proxy, client):
+    with connected(both, request_timeout=1) as (proxy, client):
         session = client.create_session("quick")
         proxy.swallow()
         assert session.send("no answer", timeout=30).text == "echo: no answer"
-        assert len(backend.messages(session.id, "no answer")) == 1
+        assert len(both.messages(session.id, "no answer")) == 1
         proxy.swallow()
         event = session.post("none again")
         assert event.message == "none again"

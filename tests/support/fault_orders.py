@@ -96,6 +96,13 @@ def content_length(head: bytes) -> int | None:
     return None
 
 
+def with_body(answer: bytes, body: bytes, *headers: bytes) -> bytes:
+    """The answer with another body, whose length it says, and more headers."""
+    lines = split_answer(answer)[0].split(b"\r\n")[:-2]
+    kept = [line for line in lines if not line.lower().startswith(b"content-length:")]
+    return b"\r\n".join([*kept, *headers, b"Content-Length: %d" % len(body), b"", body])
+
+
 def split_answer(answer: bytes) -> tuple[bytes, bytes]:
     """The head (with its blank line) and the body."""
     head, blank, body = answer.partition(b"\r\n\r\n")
