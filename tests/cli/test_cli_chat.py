@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.cli_runs import Cli
+from support.cli_runs import Cli, posts
 from support.shared_servers import SharedServer
 
 import parlant_sync.cli.commands.chat as chat
@@ -169,7 +169,7 @@ def test_lines_of_a_pipe_that_are_no_messages(fake: Cli, parlant_server: FakeSer
     endless.failed(2, "1024 KiB")
     fake.run("chat", input=b"a\0b\n").failed(2, "binary")
     fake.run("chat", input=b"caf\xe9\n").failed(2, "UTF-8", "iconv")
-    assert not [r for r in parlant_server.requests if r.method == "POST" and r.path.endswith("/events")]
+    assert posts(parlant_server) == 0
 
 
 def test_the_way_back_has_what_the_conversation_is_kept_by(fake: Cli, parlant_server: FakeServer) -> None:

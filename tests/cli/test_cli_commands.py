@@ -1,32 +1,20 @@
-"""What the commands and options do that came later: post, reply, trigger, profiles, durations, conversations, ..."""
+"""What commands and options do: post, reply, trigger, keys, profiles, durations, conversations, transcripts, lists."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 import subprocess
 import sys
-import threading
-import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.cli_runs import Cli
+from support.cli_runs import Cli, posts
 
-from parlant_sync import Event, SessionInfo
 from parlant_sync.cli.options import seconds
-from parlant_sync.cli.watch import Watcher
-from parlant_sync.events import read_session
 from parlant_sync.testing import FakeServer
-
-
-def posts(server: FakeServer) -> int:
-    return sum(request.method == "POST" and request.path.endswith("/events") for request in server.requests)
-
 
 # -- post, reply, trigger, keys
 
@@ -342,209 +330,7 @@ def test_the_list_of_sessions(fake: Cli, parlant_server: FakeServer) -> None:
     assert "only sessions" not in fake.run("sessions", "list", "--agent-id", "a").err
 
 
-# -- tail
-
-
-def test_tail_begins_where_it_is_asked_to(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    session = fake.run("send", "-o", "json", "x").json["session_id"]
-    tail = ("tail", "--session-id", session, "--timeout", "0", "-o", "json")
-    every = [event["offset"] for event in fake.run(*tail).json_lines]
-    assert [event["offset"] for event in fake.run(*tail, "-n", "2").json_lines] == every[-2:]
-    last = fake.run(*tail, "-n", "1", "--kinds", "message").json_lines
-    assert [event["data"]["message"] for event in last] == ["echo: x"]
-    assert fake.run("tail", "--session-id", session, "--timeout", "0", "--text-only", "-n", "1").out == "echo: x\n"
-    assert fake.run(*tail, "-n", "0").out == ""
-    assert len(fake.run(*tail, "--since", "1h").json_lines) == len(every)
-    for later in ((datetime.now(timezone.utc) + timedelta(hours=1)).isoformat(), "2100-01-01T00:00Z"):
-        assert fake.run(*tail, "--since", later).out == ""
-    fake.run("tail", "--session-id", session, "--since", "soon").failed(2, "--since", "1h")
-    fake.run("tail", "--session-id", session, "--since", "1", "-n", "1").failed(2, "not both")
-    assert str(datetime.now().year) in fake.run("tail", "--session-id", session, "--timeout", "0").out
-
-
-HOOK = "cat >> taken; test ! -e broken"
-
-
-def taken(cli: Cli) -> list[int]:
-    path = cli.home / "taken"
-    return [json.loads(line)["offset"] for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_exec_moves_the_cursor_only_after_success(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    session = fake.run("send", "-o", "json", "x").json["session_id"]
-    tail = ("tail", "--session-id", session, "--timeout", "0", "--cursor-file", "c", "--retries", "1", "--exec", HOOK)
-    (fake.home / "broken").touch()
-    fake.run(*tail, "--retries", "0").failed(3, "could not be passed on", "exit code 1", "--dead-letter")
-    assert json.loads((fake.home / "c").read_text())["next_offset"] == 0
-    (fake.home / "broken").unlink()
-    assert fake.run(*tail).code == 0
-    count = json.loads((fake.home / "c").read_text())["next_offset"]
-    assert taken(fake) == [0, *range(count)]  # the first one twice: at least once
-    assert fake.run("send", "--session-id", session, "y").code == 0
-    (fake.home / "broken").touch()
-    aside = fake.run(*tail, "--retries", "0", "--dead-letter", "dead/letters")
-    assert aside.code == 0
-    letters = [json.loads(line) for line in (fake.home / "dead/letters").read_text().splitlines()]
-    assert [letter["event"]["offset"] for letter in letters] == [
-        *range(count, json.loads((fake.home / "c").read_text())["next_offset"])
-    ]
-    assert stat.S_IMODE((fake.home / "dead/letters").stat().st_mode) == 0o600
-
-
-def test_a_command_that_hangs_is_ended(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    session = parlant_server.create_session("support")
-    parlant_server.add_event(session, "custom", {})
-    tail = ("tail", "--session-id", session, "--timeout", "0", "--retries", "0", "--delivery-timeout", "0.2")
-    fake.run(*tail, "--exec", "sleep 600 & wait").failed(3, "not over after 0.2 s")
-
-
-class Receiver:
-    """Takes posts; answers with the statuses it was given, then 200."""
-
-    def __init__(self, *statuses: int) -> None:
-        import http.server
-
-        self.statuses = list(statuses)
-        self.taken: list[dict[str, object]] = []
-        self.headers: list[dict[str, str]] = []
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = receiver.statuses.pop(0) if receiver.statuses else 200
-                receiver.headers.append(dict(self.headers))
-                if status < 300:
-                    receiver.taken.append(body)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> Receiver:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-def test_forward_to_a_url(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    parlant_server.token = "right"
-    env = {"PARLANT_TOKEN": "right"}
-    session = fake.run("send", "-o", "json", "x", env=env).json["session_id"]
-    tail = ("tail", "--session-id", session, "--timeout", "0", "--kinds", "message", "--cursor-file", "c")
-    with Receiver(503, 302) as receiver:
-        done = fake.run(*tail, "--forward-to", receiver.url, env=env)
-    assert done.code == 0
-    assert ("answered 503; trying again in 1 s" in done.err, "answered 302; trying again in 2 s" in done.err) == (
-        True,
-        True,
-    )
-    assert [event["session_id"] for event in receiver.taken] == [session] * 2
-    assert len({headers["Idempotency-Key"] for headers in receiver.headers}) == 2
-    assert not any("Authorization" in headers for headers in receiver.headers)
-    assert fake.run(*tail, "--forward-to", receiver.url, env=env).code == 0  # nothing new: it is not called
-    fake.run(*tail, "--forward-to", "hook").failed(2, "http://")
-
-
-def test_all_sessions(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    parlant_server.agent("other")
-    ids = [parlant_server.create_session("support") for _ in range(20)]
-    for session in (*ids, parlant_server.create_session("other")):
-        parlant_server.add_event(session, "custom", {"of": session})
-    tail = ("tail", "--all-sessions", "--agent-id", "support", "--timeout", "0", "--cursor-file", "c", "-o", "json")
-    assert sorted(event["data"]["of"] for event in fake.run(*tail).json_lines) == sorted(ids)
-    assert fake.run(*tail).out == ""
-    parlant_server.add_event(ids[3], "custom", {"of": "again"})
-    new = parlant_server.create_session("support")
-    parlant_server.add_event(new, "custom", {"of": "new"})
-    found = fake.run(*tail).json_lines
-    assert sorted((event["session_id"], event["data"]["of"]) for event in found) == sorted(
-        [(ids[3], "again"), (new, "new")]
-    )
-    first = fake.run(*tail[:-4], "--since", "latest", "--cursor-file", "d")
-    assert first.out == ""
-    parlant_server.add_event(ids[0], "custom", {"of": "later"})
-    assert [event["data"]["of"] for event in fake.run(*tail[:-4], "--cursor-file", "d", "-o", "json").json_lines] == [
-        "later"
-    ]
-
-
-def test_all_sessions_are_looked_into_a_few_at_a_time() -> None:
-    """Never more than ``--polls`` at once, and really so many."""
-    lock, both = threading.Lock(), threading.Barrier(2, timeout=10)
-    running: list[int] = [0]
-    most: list[int] = [0]
-
-    class Client:
-        def list_sessions(self) -> list[SessionInfo]:
-            return [read_session({"id": f"s{number}", "agent_id": "a"}) for number in range(20)]
-
-        def history(self, session_id: str, since: int) -> list[Event]:
-            with lock:
-                running[0] += 1
-                most[0] = max(most[0], running[0])
-            both.wait()
-            with lock:
-                running[0] -= 1
-            return []
-
-    client: Any = Client()
-    Watcher(
-        client,
-        {},
-        polls=2,
-        known={},
-        start=lambda _: 0,
-        passed_on=lambda *_: None,
-        saved=lambda *_: None,
-        listed=lambda _: None,
-    ).run(0)
-    assert most == [2]
-
-
-@pytest.mark.parametrize("all_sessions", [False, True])
-def test_killed_at_any_moment_nothing_is_lost(fake: Cli, parlant_server: FakeServer, all_sessions: bool) -> None:
-    """Killed after a while that grows from run to run, until it is through: each event was taken at least once."""
-    parlant_server.agent("support")
-    session = parlant_server.create_session("support")
-    for number in range(60):
-        parlant_server.add_event(session, "custom", {"number": number})
-    which = ("--all-sessions",) if all_sessions else ("--session-id", session)
-    tail = ("tail", *which, "--timeout", "0", "--cursor-file", "c", "--exec", "cat >> taken")
-    for seen in range(5, 60, 18):
-        with fake.start(*tail) as running:
-            deadline = time.monotonic() + 30
-            while len(taken_whole(fake)) < seen and running.process.poll() is None and time.monotonic() < deadline:
-                os.sched_yield()
-            running.process.kill()
-    assert fake.run(*tail, process=True).code == 0
-    numbers = taken_whole(fake)
-    assert set(numbers) == set(range(60))
-    assert len(numbers) <= 60 + 4, "at most one is repeated after each kill"
-
-
-def taken_whole(cli: Cli) -> list[int]:
-    path = cli.home / "taken"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line)["offset"] for line in lines if line.endswith(b"\n")]
-
-
-# -- chat, doctor
+# -- chat, guests
 
 
 def test_words_with_a_slash_in_chat(fake: Cli, parlant_server: FakeServer) -> None:
@@ -570,24 +356,6 @@ def test_words_with_a_slash_in_chat(fake: Cli, parlant_server: FakeServer) -> No
     assert "echo: /help" in fake.run("chat", input="/help\n").out
 
 
-def test_doctor_shows_the_checks_of_healthz(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    body = json.dumps({"status": "unhealthy", "checks": {"store": "ok", "turns": {"status": "failing"}}})
-    parlant_server.fail_next("GET /healthz", 200, body, times=None)
-    assert "store: ok; turns: failing" in " ".join(fake.run("doctor").out.split())
-
-
-def test_doctor_warns_of_a_check_that_fails_although_the_server_calls_itself_healthy(
-    fake: Cli, parlant_server: FakeServer
-) -> None:
-    """The two are of two requests: the server may have become busy between them."""
-    parlant_server.agent("support")
-    body = json.dumps({"status": "healthy", "checks": {"event_loop": {"status": "unhealthy"}}})
-    parlant_server.fail_next("GET /healthz", 200, body, times=None)
-    checks = {check["name"]: check for check in fake.run("doctor", "-o", "json").json["checks"]}
-    assert (checks["server"]["state"], "event_loop: unhealthy" in checks["server"]["detail"]) == ("warning", True)
-
-
 def test_python_without_profiles_says_so() -> None:
     code = "import sys; sys.modules['tomllib'] = None; from parlant_sync.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
@@ -610,10 +378,3 @@ def test_a_guest_keeps_the_token(tmp_path: Path) -> None:
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
         listed = cli.run("conversations", "list", "-o", "json")
         assert json.loads(state.read_text())["guest_token"] not in listed.out
-
-
-def test_the_text_alone(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    session = fake.run("send", "-o", "json", "x").json["session_id"]
-    tail = ("tail", "--session-id", session, "--timeout", "0", "--text-only")
-    assert fake.run(*tail, "--sources", "ai_agent").out == "echo: x\n"

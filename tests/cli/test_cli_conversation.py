@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from support.cli_runs import Cli
+from support.cli_runs import Cli, posts
 from support.shared_servers import SharedServer
 
 from parlant_sync.testing import FakeServer
@@ -157,7 +157,7 @@ def test_a_full_disk_keeps_the_old_state_whole(fake: Cli, parlant_server: FakeSe
     full = fake.shell("ulimit -f 0; $CLI send --conversation c x", env={"PYTHONDONTWRITEBYTECODE": "1"})
     full.failed(1, "space left", ".json")
     assert fake.states == []
-    assert not [r for r in parlant_server.requests if r.path.endswith("/events") and r.method == "POST"]
+    assert posts(parlant_server) == 0
     assert fake.run("send", "--conversation", "c", "x").code == 0
     before = fake.states[0].read_text()
     full = fake.shell("ulimit -f 0; $CLI send --conversation c --renew y", env={"PYTHONDONTWRITEBYTECODE": "1"})

@@ -108,21 +108,3 @@ def test_ask_many_that_is_interrupted(fake: Cli, parlant_server: FakeServer) -> 
         finally:
             process.kill()
     assert (process.returncode, out, err) == (130, b"", b"ask_many: interrupted\n")
-
-
-def test_ask_many_that_nobody_reads(fake: Cli, parlant_server: FakeServer) -> None:
-    parlant_server.agent("support")
-    # The reader has gone for certain before anything is written.
-    script = f"mkfifo p; true < p & exec 3> p; wait; {sys.executable} {EXAMPLES / 'ask_many.py'} support >&3; echo $?"
-    done = run(fake, "bash", "-c", script, input="x\ny\n")
-    assert (done.out, done.err) == ("0\n", "")
-
-
-def test_two_nightly_jobs_with_two_agents(fake: Cli, parlant_server: FakeServer) -> None:
-    for agent in ("sales", "support"):
-        parlant_server.agent(agent)
-    for night in ("one", "two"):
-        for agent in ("sales", "support"):
-            done = nightly(fake, agent, night)
-            assert (done.code, done.err, done.out.count("\n")) == (0, "", 1), done
-            assert f"echo: {night}" in done.out

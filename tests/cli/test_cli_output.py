@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from support.cli_runs import Cli
@@ -93,6 +94,7 @@ def test_a_full_disk_behind_stdout(fake: Cli, parlant_server: FakeServer) -> Non
     parlant_server.agent("support")
     done = fake.shell("$CLI send x > /dev/full")
     assert done.code == 1
+    assert "Traceback" in fake.shell("$CLI -vv send x > /dev/full").err  # only on demand
     assert done.err == (
         "parlant-sync: the output could not be written: No space left on device; make room, or write elsewhere, "
         "and run it again\n"
@@ -143,3 +145,24 @@ def test_a_restart_in_the_middle_of_a_stream(fake: Cli, parlant_server: FakeServ
         done = running.end()
     assert (done.code, done.out) == (0, "\nthe new answer\n")
     assert "a new answer begins" in done.err
+
+
+def test_a_failure_in_the_middle_of_a_stream_begins_a_line(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").streams("one two three", breaks_after=2)
+    with fake.terminal("send", "--stream", "x") as terminal:
+        terminal.expect("one")
+        terminal.expect("\nparlant-sync: ")
+        assert terminal.end() == 5
+    done = fake.run("send", "--stream", "x")
+    assert (done.code, done.out) == (5, "one two \n")
+
+
+def test_a_signal_in_the_middle_of_a_stream_too(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support").streams("one two three").waits("gate", at="chunk")
+    parlant_server.release("gate", 1)
+    with fake.start("send", "--stream", "x") as running:
+        assert running.process.stdout is not None
+        first = running.process.stdout.read(4).decode()
+        done = running.end(signal.SIGINT)
+    assert done.code == 130
+    assert (first + done.out).endswith("\n")

@@ -50,12 +50,6 @@ def test_json_has_what_api_md_says(real: Cli, demo: SharedServer) -> None:
     assert (rest.code, rest.out) == (0, "")
 
 
-def test_a_conversation_goes_on_by_session_id(real: Cli, demo: SharedServer) -> None:
-    first = real.run("send", "-o", "json", "--agent-id", demo.agents["research"], "What is the transformer?")
-    then = real.run("send", "--session-id", first.json["session_id"], "And when was it published?")
-    assert "It was published in June 2017" in then.out
-
-
 def test_streaming_comes_in_pieces(real: Cli, demo: SharedServer) -> None:
     if not demo.streaming:
         pytest.skip("this server does not stream")

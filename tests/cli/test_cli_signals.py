@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM at any moment: the right exit code within a second, no traceback, the old handlers back."""
+"""Ctrl-C and SIGTERM at any moment: the right exit code, no traceback, the old handlers back.
+
+During a turn of ``send``: tests/process/test_process_signals.py.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,6 @@ from parlant_sync.testing import FakeServer
 SIGNALS = [pytest.param(signal.SIGINT, 130, id="SIGINT"), pytest.param(signal.SIGTERM, 143, id="SIGTERM")]
 # Within a second, and what a busy machine takes to notice.
 AT_ONCE = 2.0
-
-
-@pytest.mark.parametrize(("signum", "code"), SIGNALS)
-def test_while_the_agent_works(fake: Cli, parlant_server: FakeServer, signum: int, code: int) -> None:
-    parlant_server.agent("support").waits("never")
-    with fake.start("send", "x") as running:
-        parlant_server.reached("never", timeout=30)
-        done = running.end(signum)
-    assert (done.code, done.out) == (code, "")
-    assert done.err.count("\n") == 1
-    assert done.seconds < AT_ONCE
 
 
 @pytest.mark.real
@@ -62,17 +54,6 @@ def test_while_tailing(real: Cli, new_session: Callable[..., str], signum: int, 
     assert (done.code, done.out) == (code, "")
     assert done.seconds < AT_ONCE
     assert real.run("tail", "--session-id", session, "--cursor-file", "c", "--timeout", "0").code == 0
-
-
-@pytest.mark.parametrize(("signum", "code"), SIGNALS)
-def test_while_a_request_hangs(fake: Cli, parlant_server: FakeServer, signum: int, code: int) -> None:
-    hold = parlant_server.hold_next("GET /agents")
-    with fake.start("agents") as running:
-        hold.wait(timeout=30)
-        done = running.end(signum)
-    hold.release()
-    assert (done.code, done.out) == (code, "")
-    assert done.seconds < AT_ONCE
 
 
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from support.cli_runs import Cli
@@ -146,7 +147,14 @@ def test_events_that_were_deleted_on_the_server(fake: Cli, parlant_server: FakeS
 
 
 @pytest.mark.parametrize(
-    "content", ["notes of mine", "{", '{"kind": "cursor", "format": 1, "server": "x", "session_id": 7}']
+    "content",
+    [
+        "notes of mine",
+        "{",
+        '{"kind": "cursor", "format": 1, "server": "x", "session_id": 7}',
+        '{"kind": "cursor", "format": 1, "server": "x", "session_id": "s", "next_offset": true}',
+        '{"kind": "conversation", "format": 1, "server": "x", "session_id": "s", "next_offset": 1}',
+    ],
 )
 def test_a_foreign_cursor_file_is_refused(fake: Cli, parlant_server: FakeServer, content: str) -> None:
     parlant_server.agent("support")
@@ -155,7 +163,7 @@ def test_a_foreign_cursor_file_is_refused(fake: Cli, parlant_server: FakeServer,
     (fake.home / "link").symlink_to("notes")
     for name in ("notes", "link"):
         done = fake.run("tail", "--session-id", session, "--timeout", "0", "--cursor-file", name)
-        done.failed(2, "notes", "another path" if "kind" not in content else "damaged")
+        done.failed(2, "notes", "damaged" if '"cursor"' in content else "another path")
     assert (fake.home / "notes").read_text() == content
     assert sorted(os.listdir(fake.home)) == ["link", "notes"]
 
@@ -248,3 +256,21 @@ def test_kinds_that_a_newer_server_may_have(fake: Cli, parlant_server: FakeServe
 
 def test_an_empty_session_id(nowhere: Cli) -> None:
     nowhere.run("tail", "--session-id", "", "--timeout", "0").failed(2, "session id", "''")
+
+
+def test_tail_begins_where_it_is_asked_to(fake: Cli, parlant_server: FakeServer) -> None:
+    parlant_server.agent("support")
+    session = fake.run("send", "-o", "json", "x").json["session_id"]
+    tail = ("tail", "--session-id", session, "--timeout", "0", "-o", "json")
+    every = [event["offset"] for event in fake.run(*tail).json_lines]
+    assert [event["offset"] for event in fake.run(*tail, "-n", "2").json_lines] == every[-2:]
+    last = fake.run(*tail, "-n", "1", "--kinds", "message").json_lines
+    assert [event["data"]["message"] for event in last] == ["echo: x"]
+    assert fake.run("tail", "--session-id", session, "--timeout", "0", "--text-only", "-n", "1").out == "echo: x\n"
+    assert fake.run(*tail, "-n", "0").out == ""
+    assert len(fake.run(*tail, "--since", "1h").json_lines) == len(every)
+    for later in ((datetime.now(timezone.utc) + timedelta(hours=1)).isoformat(), "2100-01-01T00:00Z"):
+        assert fake.run(*tail, "--since", later).out == ""
+    fake.run("tail", "--session-id", session, "--since", "soon").failed(2, "--since", "1h")
+    fake.run("tail", "--session-id", session, "--since", "1", "-n", "1").failed(2, "not both")
+    assert str(datetime.now().year) in fake.run("tail", "--session-id", session, "--timeout", "0").out

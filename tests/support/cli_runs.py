@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from parlant_sync.testing import FakeServer
+
 COMMAND = [sys.executable, "-m", "parlant_sync"]
 PATIENCE = 40.0
 # What Python reads once, at the start of a process.
@@ -28,6 +30,11 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+
+
+def posts(server: FakeServer) -> int:
+    """How many events were posted to the server."""
+    return sum(request.method == "POST" and request.path.endswith("/events") for request in server.requests)
 
 
 @dataclass(frozen=True)
