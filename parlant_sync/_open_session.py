@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from parlant_sync._turns.starter import TurnStarter
 from parlant_sync.events import SessionInfo, Since
 
 if TYPE_CHECKING:
+    from parlant_sync._registry import Registry
     from parlant_sync.session import Session
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ class OpenSession:
         settings: Settings,
         start: int | None,
         since: Since,
-        on_change: Callable[[OpenSession], None],
-        forget: Callable[[OpenSession], None],
+        registry: Registry,
     ) -> None:
         """``start``: the first event of the default reader; None if the first turn or reader decides that."""
         self.id = info.id
@@ -51,8 +50,7 @@ class OpenSession:
         self.settings = settings
         self.since = since
         self.where = f"session {info.id} on {settings.base_url}"
-        self._forget = forget
-        self._pid = os.getpid()
+        self._registry = weakref.ref(registry)  # it holds the session, not the other way round
         # Guards _entered and _session. Reentrant: the garbage collector may run a user's __del__ that closes this.
         self._lock = threading.RLock()
         self._entered = 0
@@ -65,7 +63,7 @@ class OpenSession:
             self.hub,
             poll_wait=settings.poll_wait,
             idle_timeout=settings.idle_timeout,
-            on_change=functools.partial(_notify, weakref.ref(self), on_change),
+            on_change=functools.partial(_note, weakref.ref(self)),
         )
         self.client_api = api
         self.api = api.scoped(calls, self.hub.stop_signal)
@@ -127,7 +125,7 @@ class OpenSession:
         self.close(Deadline(self.settings.close_timeout))
 
     def close(self, deadline: Deadline) -> None:
-        if self._pid != os.getpid():
+        if self.hub.inherited:
             return  # it is the parent's
         self.begin_close(f"{self.where} was closed; client.session({self.id!r}) opens it again")
         self.end_close(deadline)
@@ -137,7 +135,9 @@ class OpenSession:
         self.hub.end(errors.SessionClosed(why))
         self.poller.stop()
         self._finalizer.detach()  # an exception of a signal handler inside a finalizer would be swallowed
-        self._forget(self)
+        registry = self._registry()
+        if registry is not None:
+            registry.forget(self)
 
     def end_close(self, deadline: Deadline) -> None:
         """Wait for the thread."""
@@ -151,8 +151,9 @@ class OpenSession:
         self.poller.drop_inherited()
 
 
-def _notify(ref: weakref.ref[OpenSession], on_change: Callable[[OpenSession], None]) -> None:
-    """For the poller's thread, which must not keep the session alive."""
+def _note(ref: weakref.ref[OpenSession]) -> None:
+    """Let the registry know of a change. For the poller's thread, which must not keep the session alive."""
     opened = ref()
-    if opened is not None:
-        on_change(opened)
+    registry = None if opened is None else opened._registry()
+    if opened is not None and registry is not None:
+        registry.note(opened)

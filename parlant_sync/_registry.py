@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from parlant_sync import errors
@@ -96,12 +96,14 @@ class Registry:
                     self._keep(book, session)
                     mine.set_result(session)
                     return session
-            except Exception as error:
-                if opening is mine:
-                    _fail(mine, self._for_others(session_id, error))
+            except errors.ParlantSyncError as error:
+                if opening is mine and not mine.done():
+                    shared = errors.copy_for_waiter(error)
+                    shared.__cause__ = error.__cause__  # not the error: its traceback holds the future and the session
+                    mine.set_exception(shared)
                 raise
             finally:
-                mine.cancel()  # if it is not done, this is an interrupt: the others look again
+                mine.cancel()  # if it is not done, this is an interrupt, or a bug: the others try it themselves
                 if opening is mine:
                     self._remove_opening(book, session_id, mine)
             opened = self._wait(book, session_id, opening, deadline)
@@ -130,18 +132,6 @@ class Registry:
         with book.lock:
             if book.opening.get(session_id) is opening:
                 book.opening.pop(session_id, None)
-
-    def _for_others(self, session_id: str, error: Exception) -> errors.ParlantSyncError:
-        """What the others raise: without the traceback, whose frames hold the future and the session."""
-        if isinstance(error, errors.ParlantSyncError):
-            copied = errors.copy_for_waiter(error)
-            assert isinstance(copied, errors.ParlantSyncError)
-            copied.__cause__ = error.__cause__
-            return copied
-        name = type(error).__name__
-        return errors.TransportError(
-            f"session {session_id} on {self._server}: another thread's attach failed with {name}; try again"
-        )
 
     def add(self, session: OpenSession) -> OpenSession:
         """Start a session that was just created on the server."""
@@ -249,10 +239,3 @@ class Registry:
             book = None if pid == mine else self._books.pop(pid, None)
             for session in [] if book is None else self._all(book):
                 session.drop_inherited()
-
-
-def _fail(future: Future[OpenSession], error: BaseException) -> None:
-    try:
-        future.set_exception(error)
-    except InvalidStateError:
-        pass

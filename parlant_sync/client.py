@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
@@ -207,18 +206,8 @@ class Client:
         return self._handle(opened)
 
     def _opened(self, info: SessionInfo, start: int | None, since: Since) -> OpenSession:
-        registry = weakref.ref(self._registry)  # the registry holds the session, not the other way round
-
-        def note(opened: OpenSession) -> None:
-            if (known := registry()) is not None:
-                known.note(opened)
-
-        def forget(opened: OpenSession) -> None:
-            if (known := registry()) is not None:
-                known.forget(opened)
-
         return OpenSession(
-            info, api=self._api, settings=self._settings, start=start, since=since, on_change=note, forget=forget
+            info, api=self._api, settings=self._settings, start=start, since=since, registry=self._registry
         )
 
     def history(

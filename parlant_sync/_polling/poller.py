@@ -20,7 +20,7 @@ from parlant_sync._deadline import Deadline
 from parlant_sync._http import connection
 from parlant_sync._http.transport import PollConnection
 from parlant_sync._polling.event_hub import EventHub, LogPosition
-from parlant_sync._polling.poll_log import PollCounts, PollLog
+from parlant_sync._polling.poll_log import FULL, PollCounts, PollLog
 from parlant_sync.events import Event
 
 # A poll may take this many seconds longer than it asked the server to wait.
@@ -127,7 +127,7 @@ class Poller:
         now = self._clock()
         self._users = {key: ref for key, ref in self._users.items() if ref() is not None}
         if self._users:
-            self._last_used = now  # in case a user is freed without ``unuse``
+            self._last_used = now  # in case a user is freed without its ``__exit__``
             return None
         return now - self._last_used
 
@@ -144,9 +144,10 @@ class Poller:
             self._state, self._line, self._thread = "polling", line, thread
             thread.start()
         except BaseException as error:
-            # If it is an exception of a signal handler, the thread may still come up. It ends, as this is not its line.
+            # After an exception of a signal handler the thread may still come up. It ends, as this is not its line.
             if self._line is line:
                 self._state, self._line, self._thread = before, None, None
+                line.slot.stop()
             if isinstance(error, (RuntimeError, MemoryError)):
                 raise errors.TransportError(
                     f"{self._where()}: no thread can be started for its poller ({error}); close sessions, use a "
@@ -215,20 +216,31 @@ class Poller:
     # -- the thread
 
     def _run(self, line: PollConnection) -> None:
-        with self._lock:
-            if self._line is not line:  # its start was interrupted, and the next use starts another thread
-                line.close()
-                return
-        limiter, stop = self._api.list_limiter, self.stop_signal
-        failures = 0
         try:
-            while not stop.is_set():
-                wait = self._next_wait(line)
-                if wait is None:
-                    return
-                if self._hub.start is None:
-                    stop.wait(wait, cuttable=True, unless=lambda: self._hub.start is not None)
-                    continue
+            self._poll(line)
+        except BaseException as error:
+            if isinstance(error, errors.ParlantSyncError) and is_final(error):
+                self._finish(error)
+                return
+            # A bug. Every caller that waits gets an error instead of waiting forever.
+            broken = errors.ParlantSyncError(
+                f"{self._where()}: its poller failed ({type(error).__name__}; see the log); {self._open_again()}"
+            )
+            broken.__cause__ = error
+            self._finish(broken)
+            self._alarms.broken(error)
+        finally:
+            line.close()
+
+    def _poll(self, line: PollConnection) -> None:
+        """Poll until the session ends or is parked. Raises what ends it."""
+        limiter, stop, hub = self._api.list_limiter, self.stop_signal, self._hub
+        failures = 0
+        wait: int | None = self._longest_wait(line)  # without the lock, which the thread's start holds
+        while wait is not None and not stop.is_set():
+            if hub.start is None:
+                stop.wait(wait, cuttable=True, unless=lambda: hub.start is not None)
+            else:
                 if limiter.limiting:
                     self._pausing = limiter.delay() > 0
                     if not limiter.wait(stop):
@@ -243,22 +255,7 @@ class Poller:
                     self._pausing = True
                     stop.wait(self._backoff(failures), cuttable=True)
                     self._pausing = False
-        except BaseException as error:
-            if isinstance(error, errors.ParlantSyncError) and is_final(error):
-                self._finish(error)
-                return
-            # A bug. Every caller that waits gets an error instead of waiting forever.
-            broken = errors.ParlantSyncError(
-                f"{self._where()}: its poller failed ({type(error).__name__}; see the log); {self._open_again()}"
-            )
-            broken.__cause__ = error
-            self._finish(broken)
-            self._alarms.broken(error)
-        finally:
-            line.close()
-            with self._lock:
-                if self._line is line:  # a parked session may be polling again already, over another one
-                    self._line = None
+            wait = self._next_wait(line)
 
     def _finish(self, cause: errors.ParlantSyncError) -> None:
         self.counts.last_error = str(cause)
@@ -266,21 +263,24 @@ class Poller:
         self._on_change()
         self._alarms.ended(cause)
 
-    def _next_wait(self, line: PollConnection) -> int | None:
-        """How many whole seconds the next poll asks the server to wait; None if the session is parked now."""
-        longest = self._poll_wait if line.wakeable else min(self._poll_wait, UNWAKEABLE_WAIT)
+    def _longest_wait(self, line: PollConnection) -> int:
+        """How many whole seconds the next poll of a session that is in use asks the server to wait."""
         if self.counts.consecutive_failures:
-            longest = 1  # to notice soon that the server is back
-        if math.isinf(self._idle_timeout):
-            return longest
+            return 1  # to notice soon that the server is back
         # A poll that began while the session was in use must not delay its parking for long.
-        longest = min(longest, max(1, math.ceil(self._idle_timeout)))
+        longest = min(self._poll_wait, max(1.0, self._idle_timeout))
+        return math.ceil(longest if line.wakeable else min(longest, UNWAKEABLE_WAIT))
+
+    def _next_wait(self, line: PollConnection) -> int | None:
+        """How many seconds the next poll asks the server to wait; None if this thread is to end: the session is parked
+        now, or the thread's start was interrupted."""
+        longest = self._longest_wait(line)
         with self._lock:
-            idle = self._idle()
-            if idle is None:
-                return longest
+            if self._line is not line:
+                return None
+            idle = self._idle() or 0.0
             if idle < self._idle_timeout:
-                return max(1, min(longest, math.ceil(self._idle_timeout - idle)))
+                return max(1, math.ceil(min(longest, self._idle_timeout - idle)))
             self._state, self._thread, self._line = "parked", None, None
         self._on_change()
         self._alarms.parked(self._idle_timeout)
@@ -317,7 +317,8 @@ class Poller:
         counts.last_poll = datetime.now(timezone.utc)
         failures = counts.recovered()
         # Measured before the new events are in, which no reader has had a chance to take.
-        pressure, backlog = hub.pressure, hub.backlog
+        pressure = hub.pressure
+        backlog = hub.backlog if pressure > FULL else 0
         new = hub.deliver(events, asked)
         counts.events += new  # before the readers run: what they see has been counted
         if new:

@@ -310,28 +310,19 @@ def slow_opener(registry: Registry, outcome: object) -> tuple[Background, Callab
     return opening, go_on.set
 
 
-@pytest.mark.parametrize("how", ["interrupted", "closed at once"])
-def test_who_waits_for_an_opener_in_vain_opens_the_session_itself(how: str) -> None:
-    registry, closed = Registry(), FakeSession()
-    closed.closed = True
-    first, go_on = slow_opener(registry, KeyboardInterrupt() if how == "interrupted" else closed)
+CLOSED = FakeSession()
+CLOSED.closed = True
+
+
+@pytest.mark.parametrize("outcome", [KeyboardInterrupt(), ZeroDivisionError("a bug"), CLOSED])
+def test_who_waits_for_an_opener_in_vain_opens_the_session_itself(outcome: object) -> None:
+    registry = Registry()
+    first, go_on = slow_opener(registry, outcome)
     others = [in_background(get, registry, FakeSession) for _ in range(7)]
     go_on()
-    assert isinstance(first.error(), KeyboardInterrupt) if how == "interrupted" else first.result() is closed
+    assert first.result() is CLOSED if outcome is CLOSED else first.error() is outcome
     (opened,) = {other.result() for other in others}
     assert not opened.closed
-
-
-def test_a_bug_in_the_opener_is_told_to_those_who_wait() -> None:
-    registry = Registry("http://there")
-    first, go_on = slow_opener(registry, ZeroDivisionError())
-    second = in_background(get, registry, FakeSession)
-    opening = registry._book.opening["s"]
-    wait_until(lambda: opening._condition._waiters, "the second one waits")  # type: ignore[attr-defined]
-    go_on()
-    assert isinstance(first.error(), ZeroDivisionError)
-    with pytest.raises(errors.TransportError, match="s on http://there: another thread's attach failed with Zero"):
-        second.result()
 
 
 def test_the_texts_name_the_server_and_what_to_do() -> None:
