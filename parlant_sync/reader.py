@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from types import TracebackType
 
 from parlant_sync import errors
-from parlant_sync._api.rest import RestApi
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.event_hub import Position
-from parlant_sync._polling.poller import Poller, Use
-from parlant_sync._turns.streaming import BY_LIST, MessageReader, StreamedMessage
+from parlant_sync._turns.starter import TurnStarter
+from parlant_sync._turns.streaming import BY_LIST, StreamedMessage
 from parlant_sync.events import Event
 
 
@@ -26,40 +23,31 @@ class EventReader:
 
     def __init__(
         self,
-        *,
-        api: RestApi,
-        session_id: str,
-        poller: Poller,
+        starter: TurnStarter,
         feed: EventFeed,
         position: Position,
-        messages: MessageReader,
-        check: Callable[[], None],
-        list_once: Callable[[int], list[Event]],
+        *,
+        owner: object,
         listed: bool,
         timeout: float | None,
         kinds: frozenset[str] | None,
         sources: frozenset[str] | None,
         partial: bool,
-        owner: object,
     ) -> None:
-        self._owner = owner  # the session: it lives as long as one of its readers
-        self._list_once = list_once
-        self._listed = listed
-        self._api = api
-        self._session_id = session_id
-        self._poller = poller
+        """``owner`` is the session, which lives as long as one of its readers. ``listed``: the feed has listed once."""
+        self._owner = owner
+        self._starter = starter
+        self._messages = starter.messages
         self._feed = feed
         self._position = position
-        self._check = check
+        self._listed = listed
         self._timeout = timeout
         self._kinds = kinds
         self._sources = sources
         self._partial = partial
-        self._pid = os.getpid()
         self._done = False
         self._ready: list[Event] = []  # readings of the growing message, to be given before anything else
         self._growing: StreamedMessage | None = None
-        self._messages = messages
 
     @property
     def cursor(self) -> int:
@@ -71,8 +59,7 @@ class EventReader:
 
     def close(self) -> None:
         """End the iteration, after what had arrived. Idempotent; from any thread."""
-        if self._pid == os.getpid():
-            self._feed.leave()
+        self._feed.leave()
 
     def __enter__(self) -> EventReader:
         return self
@@ -86,14 +73,13 @@ class EventReader:
     def __next__(self) -> Event:
         if self._done:
             raise StopIteration
-        if self._pid != os.getpid():
-            self._check()
+        self._starter.hub.check_process()
         position = self._position
         try:
             if not position.claim.take():
                 raise errors.ConcurrencyError(
-                    f"session {self._session_id} on {self._api.transport.base_url}: another thread is reading it by "
-                    "this reader; open one of its own with iter_events(since=...)"
+                    f"{self._starter.where}: another thread is reading it by this reader; open one of its own with "
+                    "iter_events(since=...)"
                 )
             position.given = None
             event = self._next()
@@ -101,9 +87,9 @@ class EventReader:
             following = position.offset if event.is_partial and self._partial else given + 1
         except errors.ConcurrencyError:
             raise
-        except StopIteration:
+        except (StopIteration, errors.SessionClosed):
             self._end()
-            raise
+            raise StopIteration from None
         except FeedEnded as end:
             self._end()
             if isinstance(end.cause, errors.SessionClosed):
@@ -205,11 +191,10 @@ class EventReader:
 
     def _wait(self, idle: Deadline) -> Event | None:
         """The feed's next event; None when none came for too long, or when a growing message is to be read again."""
-        self._check()
-        with Use(self._poller):
+        with self._starter.using_also_closed():
             if self._timeout == 0:
                 if not self._listed:
-                    self._feed.list_now(self._list_once)
+                    self._feed.list_now(self._starter.list_once)
                     self._listed = True
                 return self._feed.pop()
             growing = self._growing

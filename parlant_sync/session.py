@@ -352,20 +352,15 @@ class Session:
                     feed, listed = starter.reader_from(check.offset(since))
                 position = Position(feed.offset, feed.epoch)
         return EventReader(
-            api=self._api,
-            session_id=self.id,
-            poller=opened.poller,
-            feed=feed,
-            position=position,
-            messages=starter.messages,
-            check=opened.hub.check_process,
-            list_once=starter.list_once,
+            starter,
+            feed,
+            position,
+            owner=self,
             listed=listed,
             timeout=limit,
             kinds=wanted,
             sources=senders,
             partial=partial,
-            owner=self,
         )
 
     def history(

@@ -277,6 +277,16 @@ def test_a_hanging_request_does_not_outlast_the_loop(server: FakeServer) -> None
         hold.release()
 
 
+def test_a_session_closed_during_a_list_ends_the_loop(server: FakeServer, session: Session) -> None:
+    reader = session.iter_events(timeout=0)
+    hold = server.hold_next(lambda r: r.method == "GET" and r.query.get("wait_for_data") == "0")
+    reading = in_background(list, reader)
+    hold.wait()
+    session.close()
+    assert reading.result(5) == []
+    hold.release()
+
+
 def test_a_reader_closed_from_another_thread_gives_what_had_arrived(server: FakeServer, session: Session) -> None:
     reader = session.iter_events()
     server.fill(session.id, 5)
