@@ -104,8 +104,11 @@ class RunningRequest:
 
     def __exit__(self, *_: object) -> None:
         self._outer, here.slot = None, self._outer
-        self.unpublish(self._sock)
-        self._drop_handle()
+        with self._lock:
+            self._sock = None
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
 
     @property
     def interrupted(self) -> bool:
@@ -120,15 +123,10 @@ class RunningRequest:
         handle = sock.dup() if for_handshake and sock is not None else None
         with self._lock:
             self._sock = handle or sock
-        self._drop_handle()
-        self._handle = handle
+        before, self._handle = self._handle, handle
+        if before is not None:
+            before.close()  # the lock is not held: closing may run finalizers
         self.check()  # after publishing: a stop from before it has found no socket to wake
-
-    def _drop_handle(self) -> None:
-        """The lock is not held: closing may run finalizers."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.close()
 
     def check(self) -> None:
         if self._kicked or self._stopped:
@@ -227,6 +225,9 @@ class RunningRequests:
 _TLS_RECORD = 16 * 1024
 # Bytes. Each idle session has one. Long bodies do not go through it.
 _BUFFER = 2048
+# As in http.client: bytes of a line, lines of a head.
+_MAX_LINE = 65536
+_MAX_HEADERS = 101
 # A peer that has vanished is noticed after half a minute, in the middle of a long poll as well: by the kernel's probes.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -245,13 +246,21 @@ _TAKEN_WITHIN = 30_000
 
 
 class _TimedRaw(io.RawIOBase):
-    """Promise: an answer has one time limit, to its last byte. A read timeout alone starts again with every byte."""
+    """Promise: an answer has one time limit, to its last byte. A read timeout alone starts again with every byte.
 
-    def __init__(self, raw: Any, sock: Any, slot: RunningRequest, deadline: Deadline) -> None:
-        self._raw = raw
+    Promise: an answer that breaks off is a failure. http.client takes the end of the stream for that of the head.
+    """
+
+    def __init__(self, sock: Any, slot: RunningRequest, deadline: Deadline) -> None:
+        self._raw = sock.makefile("rb", buffering=0)
         self._sock = sock
         self._slot = slot
         self._deadline = deadline
+        self.may_end = True  # before the head, where http.client has an error of its own
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        """What http.client reads from, which would make it of a socket."""
+        return io.BufferedReader(self, _BUFFER)
 
     def readable(self) -> bool:
         return True
@@ -261,7 +270,10 @@ class _TimedRaw(io.RawIOBase):
         if left is not None and left <= 0:
             raise TimeoutError("the answer did not come in time")
         self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        size = self._raw.readinto(buffer)
+        if size == 0 and not self.may_end:
+            raise http.client.IncompleteRead(b"")
+        return size
 
     def close(self) -> None:
         self._slot.unpublish(self._sock)  # if its connection is closed already, this closes the socket
@@ -269,47 +281,74 @@ class _TimedRaw(io.RawIOBase):
         super().close()
 
 
-class _WholeLines(io.BufferedReader):
-    """Promise: an answer that breaks off is a failure. http.client takes the end of the stream for that of the head."""
-
-    _begun = False
-
-    def readline(self, size: int | None = -1) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and (line or self._begun) and (size is None or size < 0 or len(line) < size):
-            raise http.client.IncompleteRead(line)
-        self._begun = True
-        return line
-
-
 class _TimedResponse(http.client.HTTPResponse):
+    """The answer to one of our requests, whose head is read here. http.client reads those of all other requests.
+
+    It would give our heads to ``email.parser``, whose hundred calls are a quarter of what we add to an event's way.
+    """
+
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
         slot = here.slot
+        self._timed: _TimedRaw | None = None
         if slot is not None and slot.deadline is not None:
-            stream: Any = self.fp
-            self.fp = _WholeLines(_TimedRaw(stream.detach(), sock, slot, slot.deadline), _BUFFER)
+            sock = self._timed = _TimedRaw(sock, slot, slot.deadline)
+        super().__init__(sock, *args, **kwargs)
 
-    def begin(self) -> None:
-        """Promise: no secret in a log record; no socket left open."""
-        super().begin()
-        if here.slot is None or self.msg is None:
+    def begin(self, **options: Any) -> None:
+        if self._timed is None:
+            super().begin(**options)
             return
-        # urllib3 would log what stands behind a line that is not a header, which may be a token of ours.
-        self.msg.defects.clear()
-        self.msg.set_payload("")
-        lengths = {length.strip() for line in self.msg.get_all("Content-Length", ()) for length in line.split(",")}
-        if len(lengths) > 1 and not self.chunked:
-            raise http.client.HTTPException("the answer has several lengths")  # urllib3 would leave the socket open
-
-    def _read_status(self) -> Any:
-        """Promise: each request gets its own answer. http.client skips interim answers of 100 only: it would take
-        another one (103 Early Hints) for the answer, and the answer itself for that to the next request."""
         while True:
-            found = super()._read_status()  # type: ignore[misc]
-            if not 100 <= found[1] < 200 or found[1] == http.client.SWITCHING_PROTOCOLS:
-                return found
-            http.client.parse_headers(self.fp)
+            version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
+            self._timed.may_end = False
+            headers = self.headers = self.msg = self._read_headers()
+            # Promise: each request gets its own answer. http.client skips interim answers of 100 only: it would take
+            # another one (103 Early Hints) for the answer, and the answer itself for that to the next request.
+            if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
+                break
+        if not version.startswith("HTTP/1."):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version == "HTTP/1.0" else 11
+        self.code, self.reason = self.status, reason.strip()
+        self.chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.length = None if self.chunked else _length(headers)
+        if self.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED):
+            self.length = 0
+        self.will_close = self._check_close() or (self.length is None and not self.chunked)  # type: ignore[attr-defined]
+        self._timed.may_end = not self.chunked  # urllib3 counts what has a length
+
+    def _read_headers(self) -> http.client.HTTPMessage:
+        headers: list[list[str]] = []
+        broken = False
+        for _ in range(_MAX_HEADERS):
+            line = self.fp.readline(_MAX_LINE + 1).decode("latin-1")
+            if len(line) > _MAX_LINE:
+                raise http.client.LineTooLong("header line")
+            if line in ("\r\n", "\n"):
+                message = http.client.HTTPMessage()
+                for header in headers:
+                    message.set_raw(*header)
+                return message
+            name, colon, value = line.partition(":")
+            if line[0] in " \t" and headers:
+                headers[-1][1] += " " + line.strip()
+            elif not colon or " " in name:
+                broken = True  # what comes behind it does not count, as in http.client; and is not logged
+            elif not broken:
+                headers.append([name, value.strip()])
+        raise http.client.HTTPException(f"got more than {_MAX_HEADERS} headers")
+
+
+def _length(headers: http.client.HTTPMessage) -> int | None:
+    lengths = {length.strip() for line in headers.get_all("Content-Length", ()) for length in line.split(",")}
+    if len(lengths) > 1:
+        raise http.client.HTTPException("the answer has several lengths")  # urllib3 would leave the socket open
+    try:
+        length = int(lengths.pop()) if lengths else -1
+    except ValueError:
+        length = -1
+    return None if length < 0 else length
 
 
 class PublishingConnection:
@@ -333,7 +372,7 @@ class PublishingConnection:
         given = kwargs.get("socket_options")
         kwargs["socket_options"] = [*(self.default_socket_options if given is None else given), *_KEEPALIVE]
         super().__init__(*args, **kwargs)
-        self._pid = os.getpid()
+        self.pid = os.getpid()
 
     def _new_conn(self) -> Any:
         """Promise: after the time of a request, or its stop, nothing of it is sent; and a handshake can be ended."""
@@ -341,7 +380,7 @@ class PublishingConnection:
         if slot is None:
             return super()._new_conn()  # type: ignore[misc]
         slot.check()
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         sock = connecting.connect(self, slot, super()._new_conn)  # type: ignore[misc]
         try:
             if slot.deadline is not None and slot.deadline.expired():
@@ -365,12 +404,13 @@ class PublishingConnection:
             super().connect()  # type: ignore[misc]
         finally:
             self._connecting = False
-        self._publish()
+        if here.slot is not None:
+            here.slot.publish(self.sock)
 
     def putrequest(self, *args: Any, **kwargs: Any) -> Any:
         """Promise: ``close()`` ends a request that is under way. On a connection that was used before."""
-        if self.sock is not None:
-            self._publish()
+        if self.sock is not None and here.slot is not None:
+            here.slot.publish(self.sock)
         return super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> Any:
@@ -380,14 +420,15 @@ class PublishingConnection:
         slot = here.slot
         if slot is None or self._connecting:
             return super().send(data)  # type: ignore[misc]
-        if not slot.sent and slot.deadline is not None and slot.deadline.expired():
-            raise ConnectTimeoutError(self, "The time was over before the request went out.")
-        slot.sent = True
         if slot.deadline is None or not isinstance(data, (bytes, bytearray)):
+            slot.sent = True
             return super().send(data)  # type: ignore[misc]
         view = memoryview(data)
         for at in range(0, len(view), _TLS_RECORD):  # TLS starts a timeout again with each of its records
             left = slot.deadline.for_socket()
+            if left == 0 and not slot.sent:
+                raise ConnectTimeoutError(self, "The time was over before the request went out.")
+            slot.sent = True
             try:
                 if left == 0:
                     raise TimeoutError
@@ -404,14 +445,6 @@ class PublishingConnection:
         # A body that is still being read keeps it open.
         if sock is not None and slot is not None and sock.fileno() >= 0:
             slot.publish(sock)
-
-    def is_of_this_process(self) -> bool:
-        return self._pid == os.getpid()
-
-    def _publish(self) -> None:
-        slot = here.slot
-        if slot is not None:
-            slot.publish(self.sock)
 
 
 def publishing(connection: Any) -> Any:

@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 
@@ -32,15 +33,12 @@ MAX_BODY = 256 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-class HttpAnswer:
+class HttpAnswer(NamedTuple):
     """A successful answer."""
 
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 def read_body(response: requests.Response, deadline: Deadline) -> bytes:
@@ -61,11 +59,12 @@ def _place(response: requests.Response) -> str:
 
 
 def _read(response: requests.Response, deadline: Deadline) -> bytes:
+    raw = response.raw
     # http.client's own read1, which vcrpy's answers have, does not unpack.
-    read1 = None if isinstance(response.raw, http.client.HTTPResponse) else getattr(response.raw, "read1", None)
+    read1 = None if isinstance(raw, http.client.HTTPResponse) else getattr(raw, "read1", None)
+    pieces = iter(partial(read1, _CHUNK, decode_content=True), b"") if read1 else response.iter_content(_CHUNK)
     chunks: list[bytes] = []
     size = 0
-    pieces = iter(lambda: read1(_CHUNK, decode_content=True), b"") if read1 else response.iter_content(_CHUNK)
     for piece in pieces:
         size += len(piece)
         if size > MAX_BODY:
@@ -73,6 +72,8 @@ def _read(response: requests.Response, deadline: Deadline) -> bytes:
         chunks.append(piece)
         if deadline.expired():
             raise requests.exceptions.ReadTimeout("the body did not come in time")
+        if getattr(raw, "length_remaining", None) == 0 and "Content-Encoding" not in response.headers:
+            break  # known without another read, as nothing is to be unpacked
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -82,10 +83,7 @@ class Failure:
     What is not known to have stayed here counts as sent.
     """
 
-    __slots__ = ("sent",)
-
-    def __init__(self) -> None:
-        self.sent = False
+    sent = False
 
 
 class PollConnection:
