@@ -30,7 +30,12 @@ from parlant_sync import (
     as_sse,
 )
 from parlant_sync._turns import starter, tracker
+from parlant_sync._turns.driver import TurnDriver
 from parlant_sync.testing import FakeServer, Response
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_a_reply_holds(server: FakeServer, session: Session) -> None:
@@ -160,6 +165,34 @@ def test_two_threads_cannot_drive_one_turn(server: FakeServer, session: Session)
         server.release("g")
         assert driving.result(5).text == "x"
         assert turn.reply().text == "x"
+
+
+def test_a_turn_keeps_its_session_alive(server: FakeServer) -> None:
+    """A web view that has made a client of its own returns a stream and nothing else."""
+    server.agent("a").replies("x").waits("g")
+    turn = Client(server.base_url).create_session("a").stream("q")
+    gc.collect()
+    server.release("g")
+    assert turn.reply().text == "x"
+    del turn
+    gc.collect()
+    server.wait_no_polls()
+
+
+def test_an_interrupted_send_frees_the_queue(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its frames are held by the exception, as in a notebook."""
+    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+    step = TurnDriver._step
+    monkeypatch.setattr(TurnDriver, "_step", lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt) as held:
+        session.send("q")
+    monkeypatch.setattr(TurnDriver, "_step", step)
+    assert session.send("again", timeout=5).text == "fine"
+    assert held.traceback
 
 
 @pytest.mark.slow
