@@ -129,8 +129,7 @@ class TurnDriver:
         """Read the turn again from its first event: the interrupt may have lost one."""
         if self.outcome is None:
             self.transcript.start_over()
-            if self._post_error is None:
-                self._quiet = NEVER
+            self._quiet = NEVER
             self._feed.back_to(self._begin)
 
     def _step(self, text: bool, until: Deadline | None) -> None:

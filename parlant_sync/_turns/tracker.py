@@ -421,9 +421,9 @@ class Transcript:
             for number, older in enumerate(events):
                 if older.offset == event.offset:
                     events[number] = event
-        text = event.message or ""
-        if event.is_preamble or not text or text == self._shown:
+        if event.is_preamble:
             return
+        text = event.message or ""
         if text.startswith(self._shown):
             self._say(text[len(self._shown) :], event, first=not self._shown)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.waiting import wait_until
+from support.waiting import wait_until, within
 
 from parlant_sync import (
     NotFoundError,
@@ -19,7 +19,7 @@ from parlant_sync import (
 )
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
-from parlant_sync._turns import other_turns
+from parlant_sync._turns import driver, other_turns
 from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
 
@@ -192,6 +192,15 @@ def test_a_trigger_out_of_time_tells_of_its_failed_request(
     cause = caught.value.__cause__
     assert cause is not None
     assert isinstance(cause.__cause__, ServerError)  # each waiter raises a copy of its own
+
+
+def test_a_trigger_that_failed_and_begins_no_turn_is_given_up_before_its_time(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_TRIGGER_BEGIN", 0.2)
+    server.fail_next("POST /events", 500, b"Internal Server Error")
+    with within(5), pytest.raises(ServerError):
+        session.trigger(timeout=60)
 
 
 def test_a_trigger_whose_turn_runs_does_not_tell_of_its_failed_request(server: FakeServer, session: Session) -> None:

@@ -75,6 +75,7 @@ def test_a_message_that_is_written_anew_begins_the_pieces_again(told: Transcript
     take(told, message(2, "first"), streamed(3, "hal"))
     grow(told, streamed(3, "something else"))
     assert (told.pieces, told.restarts) == (["first\n\nsomething else"], 1)
+    assert [u.kind for u in told.updates[-2:]] == ["restart", "text"]
     grow(told, streamed(3, "something else", whole=True))
     assert "".join(told.pieces) == told.reply(None, 0.0).text
 
@@ -82,7 +83,7 @@ def test_a_message_that_is_written_anew_begins_the_pieces_again(told: Transcript
 def test_a_growing_preamble_is_no_text(told: Transcript) -> None:
     take(told, streamed(2, "Hm", **PREAMBLE))
     grow(told, streamed(2, "Hmm...", whole=True, **PREAMBLE))
-    assert told.pieces == []
+    assert (told.pieces, [(u.kind, u.text) for u in told.updates[1:]]) == ([], [("preamble", "Hmm...")])
     reply = told.reply(None, 0.0)
     assert (reply.text, [each.message for each in reply.preambles]) == ("", ["Hmm..."])
 
@@ -115,6 +116,7 @@ def test_after_an_interrupt_all_events_are_told_again(told: Transcript) -> None:
     assert (told.log, told.pieces, told.growing, told.restarts) == ([], [], None, 1)
     take(told, status(1, "acknowledged"), message(2, "first"), streamed(3, "half", whole=True))
     assert (offsets(told), told.pieces) == ([1, 2, 3], ["first", "\n\nhalf"])
+    assert [u.kind for u in told.updates] == ["status", "text", "text"]
     assert told.reply(None, 0.0).text == "first\n\nhalf"
 
 
