@@ -12,7 +12,6 @@ from parlant_sync import errors
 from parlant_sync._api.posting import Draft
 from parlant_sync._api.retry import LEAST
 from parlant_sync._deadline import Deadline, seconds
-from parlant_sync._http.transport import Failure
 from parlant_sync._open_session import OpenSession
 from parlant_sync._polling.event_hub import Position
 from parlant_sync._turns.driver import TurnDriver
@@ -306,7 +305,7 @@ class Session:
             body["data"] = data
         with self._starter.visiting():
             place = self._opened.hub.place
-            event = self._api.create_event(self.id, body, failure=Failure())
+            event = self._api.create_event(self.id, body)
             self._starter.note_posted(event, place, Deadline(self._settings.request_timeout))
             return event
 

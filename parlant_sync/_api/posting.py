@@ -37,10 +37,6 @@ class _NotListed(Exception):
     """A look did not find the message (yet)."""
 
 
-class _OthersAnswer(errors.TransportError):
-    """The answer to a post is that of another request, which a proxy delivered twice."""
-
-
 class Draft:
     """A message that is to be posted, and what goes with it. Its key stays the same however often it is tried."""
 
@@ -161,7 +157,7 @@ class MessagePoster:
                 raise
             if not self._is_of(event, key):
                 self._api.transport.reconnect()
-                raise _OthersAnswer(
+                raise errors.TransportError(
                     f"session {self._session_id} on {self._api.transport.base_url}: the answer to the post of message "
                     f"{key} belongs to another request; something on the way delivers answers twice"
                 )

@@ -176,24 +176,6 @@ class RestApi:
         attempts: int = ATTEMPTS,
     ) -> _T:
         """A GET, repeated after failures that may pass, all within ``deadline`` (default: ``request_timeout``)."""
-        return self.get_answer(
-            path,
-            lambda answer: self.read(answer, "GET", path, parse),
-            params=params,
-            deadline=deadline,
-            attempts=attempts,
-        )
-
-    def get_answer(
-        self,
-        path: str,
-        read: Callable[[HttpAnswer], _T],
-        *,
-        params: Mapping[str, Any] | None = None,
-        deadline: Deadline | None = None,
-        attempts: int = ATTEMPTS,
-    ) -> _T:
-        """The same for an answer that is read in another way."""
         limit = self.transport.settings.request_timeout
         deadline = deadline or Deadline(limit)
         failed = False
@@ -204,7 +186,7 @@ class RestApi:
             fresh = {**(params or {}), "_": unique()} if failed else params
             failed = True
             left = deadline.between(LEAST, limit)
-            return read(self.request("GET", path, params=fresh, read_timeout=left))
+            return self.read(self.request("GET", path, params=fresh, read_timeout=left), "GET", path, parse)
 
         return self.again(once, may_pass, deadline=deadline, attempts=attempts)
 
@@ -257,10 +239,6 @@ class RestApi:
             params["kinds"] = ",".join(sorted(kinds))
         return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
 
-    def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
-        """Return a streamed message as it is now."""
-        return self.held(session_id, event, deadline=deadline) or event
-
     def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event | None:
         """The event as the server holds it, or None. From 3.2 on read alone; else, or if that is refused, listed."""
         if self.single_reads and is_segment(event.id):
@@ -283,11 +261,11 @@ class RestApi:
         session_id: str,
         body: Mapping[str, Any],
         *,
-        failure: Failure,
+        failure: Failure | None = None,
         params: Mapping[str, Any] | None = None,
         read_timeout: float | None = None,
     ) -> Event:
-        """Posts once. Whether the server may have taken it after an error is in ``failure``."""
+        """Posts once. Whether the server may have taken it after an error is then in ``failure``."""
         path = events_path(session_id)
         answer = self.request("POST", path, params=params, body=body, read_timeout=read_timeout, failure=failure)
         return self.read(answer, "POST", path, Event)
@@ -302,7 +280,7 @@ class RestApi:
         """
         body = {"kind": "status", "source": "customer_ui", "status": "cancelled"}
         try:
-            self.create_event(session_id, body, failure=Failure())
+            self.create_event(session_id, body)
         except errors.ApiError as error:
             if error.status != 409 and (error.status != 504 or getattr(error, "_of_a_proxy", False)):
                 raise
@@ -364,17 +342,16 @@ class RestApi:
 
     def is_fluid(self, agent_id: str, *, deadline: Deadline) -> bool | None:
         """Whether the agent's composition mode is "fluid"; read once per client. None if it cannot be read now."""
-        known = self._server.composition_modes.get(agent_id)
-        path = f"/agents/{agent_id}"
+        known = self._server.fluid.get(agent_id)
         if known is None:
             try:
-                known = self.read_agent(agent_id, deadline=deadline, attempts=1).raw.get("composition_mode")
+                mode = self.read_agent(agent_id, deadline=deadline, attempts=1).raw.get("composition_mode")
             except errors.ParlantSyncError as error:
-                logger.debug("%s: the agent's composition mode cannot be read: %s", path, error)
-            if not isinstance(known, str):
+                logger.debug("%s: agent %s cannot be read: %s", self.transport.base_url, agent_id, error)
                 return None
-            self._server.composition_modes[agent_id] = known
-        return known == "fluid"
+            if isinstance(mode, str):
+                known = self._server.fluid[agent_id] = mode == "fluid"
+        return known
 
     def server_info(self) -> ServerInfo:
         """Raises TransportError where nothing answers; a server that hides its state counts as healthy."""
@@ -394,11 +371,9 @@ class RestApi:
                 raise ValueError("the state of a server was expected")
             return found
 
-        def read(answer: HttpAnswer) -> str:
-            return self.read(answer, "GET", "/healthz", parse) if answer.body else "not a Parlant server's"
-
         try:
-            return self.get_answer("/healthz", read, attempts=1)
+            answer = self.request("GET", "/healthz")
+            return self.read(answer, "GET", "/healthz", parse) if answer.body else "not a Parlant server's"
         except errors.ServerError as error:
             return f"failing ({error.status})"
         except errors.ProtocolError:
@@ -424,7 +399,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.single_reads = True
-        self.composition_modes: dict[str, str] = {}  # by the ids of agents
+        self.fluid: dict[str, bool] = {}  # by the ids of agents
         self.said: dict[str, object] = {}  # warnings that were given
         self.limited_until = 0.0  # monotonic: the end of a pause after a 429, of requests without a limiter
 

@@ -103,4 +103,4 @@ class MessageReader:
 
     def _read(self, message: StreamedMessage, deadline: Deadline) -> Event:
         limit = deadline.between(LEAST, self._api.transport.settings.request_timeout)
-        return self._api.reread(self._session_id, message.event, deadline=Deadline(limit))
+        return self._api.held(self._session_id, message.event, deadline=Deadline(limit)) or message.event

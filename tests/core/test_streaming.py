@@ -113,7 +113,7 @@ class Api(RestApi):
         super().__init__(SimpleNamespace(settings=SimpleNamespace(request_timeout=30.0)))  # type: ignore[arg-type]
         self.answers = list(answers)
 
-    def reread(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
+    def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
