@@ -7,7 +7,6 @@ one thing: an integer ``offset``, because without it events cannot be put in ord
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ ANONYMOUS_TRACE = "<main>"
 PREAMBLE_TAG = "__preamble__"
 # Beyond it, JSON numbers are not exact everywhere; and no log is that long: the next poll would never get an event.
 _OFFSETS = 2**53
-# Of a list with so many events, a pass of the garbage collector over all objects takes milliseconds.
-_LONG_LIST = 10_000
 HUMAN_SOURCES = frozenset({"human_agent", "human_agent_on_behalf_of_ai_agent"})
 
 
@@ -287,25 +284,10 @@ _set_raw = Event.__dict__["raw"].__set__
 _set_offset = Event.__dict__["offset"].__set__
 
 
-def _start_new_count() -> None:
-    """Make the garbage collector count anew, so that its next pass over all objects is 80,000 objects away.
-
-    The JSON of a long list has just used that count up. The pass would go through all of it while its events are made,
-    find nothing, and take longer than making them.
-    """
-    if gc.get_freeze_count() == 0:  # else the application keeps frozen objects, and unfreeze() would free them
-        try:
-            gc.freeze()
-        finally:
-            gc.unfreeze()
-
-
 def read_events(value: object) -> list[Event]:
     """The events of a list's body in offset order, each offset once. Raises ``ValueError`` for anything else."""
     if not isinstance(value, list):
         raise ValueError(f"a list of events was expected, not {type(value).__name__}")
-    if len(value) >= _LONG_LIST:
-        _start_new_count()
     events = [Event(item) for item in value]
     last = -1
     for event in events:

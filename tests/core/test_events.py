@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
 import inspect
 import json
 import pickle
-import sys
 from datetime import datetime, timezone
 from typing import Any
 
@@ -107,40 +105,6 @@ def test_lists_are_put_in_order_once() -> None:
     assert events[1].raw["grown"]
     with pytest.raises(ValueError, match="list"):
         read_events({"detail": "no"})
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="its collector takes small steps, and makes no such pass")
-def test_no_pass_of_the_garbage_collector_over_all_objects_falls_into_making_events() -> None:
-    passes: list[int] = []
-
-    def note(phase: str, info: dict[str, int]) -> None:
-        passes.append(info["generation"])
-
-    value = [{"offset": n} for n in range(50_000)]
-    gc.unfreeze()  # what conftest.py has frozen
-    gc.disable()
-    new: list[object] = [[] for _ in gc.get_objects()]
-    gc.enable()
-    gc.callbacks.append(note)
-    try:
-        for _ in range(20):
-            gc.collect(1)
-        assert gc.get_count()[2] > gc.get_threshold()[2]  # a pass over all objects is due
-        passes.clear()
-        assert len(read_events(value)) == len(value) < len(new)
-        assert passes
-        assert 2 not in passes
-        assert gc.get_freeze_count() == 0
-    finally:
-        gc.callbacks.remove(note)
-        gc.freeze()
-
-
-def test_what_the_application_has_frozen_stays_frozen() -> None:
-    gc.freeze()
-    frozen = gc.get_freeze_count()
-    read_events([{"offset": n} for n in range(50_000)])
-    assert gc.get_freeze_count() == frozen > 0
 
 
 def test_sessions_and_agents() -> None:
