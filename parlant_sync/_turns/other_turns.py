@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -103,7 +102,7 @@ class OtherTurns:
 
     def __init__(self, starter: TurnStarter) -> None:
         self._starter = starter
-        self._triggered: deque[Transcript] = deque(maxlen=16)  # what trigger() has started
+        self._triggered: list[Transcript] = []  # the last that trigger() has started
         self._inside = SingleOwner()  # next()
         self._from: int | None = None  # where its next call looks
         self._seen: set[str] = set()  # the traces of turns before that
@@ -176,6 +175,7 @@ class OtherTurns:
             tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
             driver = TurnDriver(starter, feed, tracker, deadline, ticket=ticket, post_error=post_error)
             self._triggered.append(driver.transcript)
+            del self._triggered[:-16]
             return driver
         except BaseException:
             give_up(ticket, feed)

@@ -61,6 +61,7 @@ def test_forgotten_readers_are_forgotten() -> None:
     del box
     gc.collect()
     assert hub.backlog == 1
+    assert len(hub._mailboxes) == 1
     hub.leave(kept)
     assert hub.backlog == 0
 
