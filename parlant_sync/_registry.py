@@ -26,9 +26,9 @@ class _Book:
         # Guards all below; sessions are opened, woken and joined outside it. Reentrant: the garbage collector may run a
         # user's __del__ that closes a session. So nothing is iterated that this may change.
         self.lock = threading.RLock()
+        self.open: weakref.WeakValueDictionary[str, OpenSession] = weakref.WeakValueDictionary()
+        # Those with a thread. The others, which are new or parked, are freed unless somebody refers to them.
         self.polling: dict[str, OpenSession] = {}
-        # New or parked: without a thread. Freed, unless somebody refers to them.
-        self.resting: weakref.WeakValueDictionary[str, OpenSession] = weakref.WeakValueDictionary()
         self.left_off: OrderedDict[str, Position] = OrderedDict()
         self.opening: dict[str, Future[OpenSession]] = {}
 
@@ -153,7 +153,7 @@ class Registry:
 
     def _find(self, book: _Book, session_id: str) -> OpenSession | None:
         """The lock is held."""
-        session = book.polling.get(session_id) or book.resting.get(session_id)
+        session = book.open.get(session_id)
         return session if session is not None and not session.closed else None
 
     # -- keeping
@@ -169,23 +169,21 @@ class Registry:
         """Its poller has started, was parked, or has ended: hold it accordingly."""
         book = self._book
         with book.lock:
-            if book.polling.get(session.id) is session or book.resting.get(session.id) is session:
+            if book.open.get(session.id) is session:
                 self._shelve(book, session)
 
     def _shelve(self, book: _Book, session: OpenSession) -> None:
         """Put it where its state belongs, which may have changed since it was made. The lock is held."""
         name = session.id
+        book.open[name] = session
+        book.polling.pop(name, None)
+        book.left_off.pop(name, None)
         if session.state in ("new", "parked"):
-            book.resting[name] = session
-            book.polling.pop(name, None)
-            book.left_off.pop(name, None)  # then to the end (move_to_end() fails if a __del__ has just closed it)
             book.left_off[name] = session.hub.position
             if len(book.left_off) > _REMEMBERED:
                 book.left_off.popitem(last=False)
         else:
             book.polling[name] = session
-            book.resting.pop(name, None)
-            book.left_off.pop(name, None)
         if session.closed:  # checked last: what closes it from now on finds it here
             self._remove(book, session)
 
@@ -196,18 +194,14 @@ class Registry:
 
     def _remove(self, book: _Book, session: OpenSession) -> None:
         """The lock is held."""
-        if book.polling.get(session.id) is session:
-            book.polling.pop(session.id, None)
-        if book.resting.get(session.id) is session:
-            book.resting.pop(session.id, None)
-        if book.left_off.get(session.id) is session.hub.position:
-            book.left_off.pop(session.id, None)
+        if book.open.get(session.id) is session:
+            for kept in (book.open, book.polling, book.left_off):
+                kept.pop(session.id, None)
 
     def _all(self, book: _Book) -> list[OpenSession]:
         """The lock is held."""
         # valuerefs() returns a list. keys() and items() would change if a session is freed meanwhile.
-        resting = [session for ref in book.resting.valuerefs() if (session := ref()) is not None]
-        return [*resting, *book.polling.values()]
+        return [session for ref in book.open.valuerefs() if (session := ref()) is not None]
 
     # -- the end
 

@@ -425,7 +425,7 @@ def test_parked_sessions_may_be_freed_while_they_are_listed() -> None:
             sessions.clear()
             return found
 
-    registry._book.resting = Vanishing(registry._book.resting)
+    registry._book.open = Vanishing(registry._book.open)
     assert registry.all() == []
 
 
@@ -484,8 +484,9 @@ def test_a_session_that_ends_while_it_is_registered_is_not_kept(state: str) -> N
 
     session.poller.start = ends_at_once
     assert registry.add(session) is session
-    assert list(registry._book.polling.values()) == []
-    assert list(registry._book.resting.values()) == []
+    assert registry._book.polling == {}
+    assert registry._book.left_off == {}
+    assert list(registry._book.open) == []
 
 
 def test_a_process_that_was_forked_without_a_hook_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
