@@ -272,15 +272,16 @@ class Poller:
         return math.ceil(longest if line.wakeable else min(longest, UNWAKEABLE_WAIT))
 
     def _next_wait(self, line: PollConnection) -> int | None:
-        """How many seconds the next poll asks the server to wait; None if this thread is to end: the session is parked
-        now, or the thread's start was interrupted."""
-        longest = self._longest_wait(line)
+        """How many seconds the next poll asks the server to wait; None if this thread is to end.
+
+        Then the session was stopped, or is parked now, or the thread's start was interrupted.
+        """
         with self._lock:
-            if self._line is not line:
+            if self.stop_signal.is_set() or self._line is not line:
                 return None
             idle = self._idle() or 0.0
             if idle < self._idle_timeout:
-                return max(1, math.ceil(min(longest, self._idle_timeout - idle)))
+                return max(1, math.ceil(min(self._longest_wait(line), self._idle_timeout - idle)))
             self._state, self._thread, self._line = "parked", None, None
         self._on_change()
         self._alarms.parked(self._idle_timeout)
