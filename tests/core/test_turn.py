@@ -7,7 +7,6 @@ import itertools
 import json
 import pickle
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,20 +21,13 @@ from parlant_sync import (
     Client,
     ConcurrencyError,
     ConfigurationError,
-    NotFoundError,
     ServerError,
     Session,
     SessionClosed,
     TurnTimeout,
     as_sse,
 )
-from parlant_sync._turns import starter, tracker
-from parlant_sync._turns.driver import TurnDriver
 from parlant_sync.testing import FakeServer, Response
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def test_what_a_reply_holds(server: FakeServer, session: Session) -> None:
@@ -116,44 +108,6 @@ def test_out_of_time_in_a_stream_has_the_text_so_far(server: FakeServer, session
     assert len(caught.value.partial.text) > len("a ")
 
 
-def test_a_second_send_waits_its_turn_within_its_own_time(
-    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It does not replace a turn that a thread waits in, however long that takes."""
-    monkeypatch.setattr(starter, "UNATTENDED", 0.1)
-    server.agent("a").replies("first").waits("g")
-    server.agent("a").replies("second")
-    first = in_background(session.send, "one")
-    server.reached("g")
-    with pytest.raises(TurnTimeout, match="nothing was posted") as caught:
-        session.send("two", timeout=0.5)
-    assert caught.value.event is None
-    second = in_background(session.send, "three")
-    posted = session.post("meanwhile")  # neither waits nor queues
-    assert posted.message == "meanwhile"
-    server.release("g")
-    assert {first.result(10).outcome, second.result(10).outcome} == {"answered"}
-    customers = [e.message for e in session.history(sources="customer")]
-    assert "two" not in customers
-
-
-def test_an_abandoned_turn_frees_the_queue(server: FakeServer, session: Session) -> None:
-    server.agent("a").ignores()
-    server.agent("a").replies("fine")
-    turn = session.stream("collected")
-    del turn
-    gc.collect()
-    assert session.send("q", timeout=5).text == "fine"
-    with session.stream("left") as turn:
-        pass
-    assert session.send("q", timeout=5).text == "fine"
-    with pytest.raises(SessionClosed, match="reply_to"):
-        session.stream("x").__class__.reply(turn)
-    kept = session.stream("out of time", timeout=0.2)
-    assert session.send("q", timeout=5).text == "fine"
-    kept.close()
-
-
 def test_two_threads_cannot_drive_one_turn(server: FakeServer, session: Session) -> None:
     server.agent("a").replies("x").waits("g")
     with session.stream("q") as turn:
@@ -177,52 +131,6 @@ def test_a_turn_keeps_its_session_alive(server: FakeServer) -> None:
     del turn
     gc.collect()
     server.wait_no_polls()
-
-
-def test_an_interrupted_send_frees_the_queue(
-    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also if its frames are held by the exception, as in a notebook."""
-    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
-    server.agent("a").ignores()
-    server.agent("a").replies("fine")
-    step = TurnDriver._step
-    monkeypatch.setattr(TurnDriver, "_step", lambda *_: interrupt())
-    with pytest.raises(KeyboardInterrupt) as held:
-        session.send("q")
-    monkeypatch.setattr(TurnDriver, "_step", step)
-    assert session.send("again", timeout=5).text == "fine"
-    assert held.traceback
-
-
-@pytest.mark.slow
-def test_a_trigger_whose_post_fails_is_judged_by_its_events(server: FakeServer, session: Session) -> None:
-    server.agent("a").replies("Proactive.")
-    server.fail_next("POST /events", 500, b"Internal Server Error", stored=True)
-    assert session.trigger().text == "Proactive."
-    hold = server.hold_next("POST /events")
-    with within(10):
-        assert session.trigger().text == "Proactive."
-    hold.release()
-
-
-def test_reply_to_a_message_of_another_session(server: FakeServer, client: Client, session: Session) -> None:
-    """The same offset is another message there, or none at all."""
-    other = client.create_session("a")
-    session.send("here")
-    for _ in range(2):
-        theirs = other.post("there")
-        server.wait_idle()
-        with pytest.raises(ConfigurationError, match="does not hold"):
-            session.reply_to(theirs, timeout=20)
-        assert other.reply_to(theirs).text == "echo: there"
-
-
-def test_reply_to_goes_on_where_the_message_cannot_be_looked_for(server: FakeServer, session: Session) -> None:
-    posted = session.post("q")
-    server.wait_idle()
-    server.fail_next("GET /sessions/*/events/*", 503, times=5)
-    assert session.reply_to(posted).text == "echo: q"
 
 
 @pytest.mark.parametrize("broken", [200, 502], ids=["no event", "a proxy's 502"])
@@ -288,27 +196,6 @@ def test_an_interrupted_reply_is_the_same_when_asked_again(server: FakeServer, s
     assert count > 20
 
 
-@pytest.mark.parametrize("first", ["driven", "kept"])
-@pytest.mark.parametrize("ended", ["deleted", "closed"])
-def test_all_who_queue_are_told_of_the_end(
-    server: FakeServer, session: Session, ended: str, first: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At once, also those who queue behind a turn that nobody drives."""
-    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
-    server.agent("a").replies("x").waits("g")
-    kept = session.stream("kept") if first == "kept" else None
-    sending = [in_background(session.send, f"m{n}", timeout=None) for n in range(4)]
-    server.reached("g")
-    if ended == "closed":
-        session.close()
-    else:
-        server.delete_session(session.id)
-    for sent in sending:
-        with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
-            sent.result(10)
-    del kept
-
-
 def test_a_list_that_hangs_does_not_outlast_the_turn() -> None:
     with FakeServer("3.2") as server, Client(server.base_url, request_timeout=8) as client:
         server.agent("a")
@@ -340,64 +227,6 @@ def test_what_ended_a_stream_is_not_lost_where_the_pollers_were_stopped(server: 
     session._opened.poller.stop()
     assert sending.result(10).text == "a b c"
     assert len(refused) == 4
-
-
-# -- the turn queue follows the server
-
-
-def test_an_unread_turn_frees_the_queue_when_it_is_over(server: FakeServer, session: Session) -> None:
-    unread = session.stream("one")
-    half_read = iter(session.stream("two"))
-    next(half_read)
-    with within(1.0):
-        assert session.send("three", timeout=10).text == "echo: three"
-    assert unread.reply().text == "echo: one"
-    assert [e.message for e in half_read if e.message] == ["echo: two"]
-
-
-def test_an_unread_turn_that_runs_is_waited_for(server: FakeServer, session: Session) -> None:
-    server.agent("a").replies("first").after(0.5)
-    server.agent("a").replies("second")
-    unread = session.stream("one")
-    assert session.send("two", timeout=10).text == "second"
-    assert unread.reply().text == "first"
-
-
-def test_an_unread_turn_of_a_hook_frees_the_queue_after_its_quiet_period(
-    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracker, "HOOK_QUIET", 0.3)
-    server.agent("a").hook_answers("hi")
-    server.agent("a").replies("second")
-    unread = session.stream("one")
-    started = time.monotonic()
-    assert session.send("two", timeout=10).text == "second"
-    assert 0.2 < time.monotonic() - started < 1.5
-    assert unread.reply().text == "hi"
-
-
-def test_a_turn_that_no_thread_waits_in_is_replaced(
-    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A visitor left in the middle of his turn, and now sends again. Both get the reply that answers both."""
-    monkeypatch.setattr(starter, "UNATTENDED", 0.3)
-    server.agent("a").replies("first").waits("g")
-    server.agent("a").replies("to both")
-    left = session.stream("one")
-    server.reached("g")
-    with within(2.0):
-        assert session.send("two", timeout=10).text == "to both"
-    assert left.reply().text == "to both"
-
-
-def test_interrupting_does_not_wait_and_both_get_the_reply_to_both(server: FakeServer, session: Session) -> None:
-    server.agent("a").replies("first").waits("g")
-    server.agent("a").replies("to both")
-    first = in_background(session.send, "one", timeout=20)
-    server.reached("g")
-    second = in_background(session.send, "two", timeout=20, interrupt=True)
-    assert [second.result(10).text, first.result(10).text] == ["to both", "to both"]
-    assert session.send("next", timeout=5).outcome == "answered"
 
 
 # -- everything in one loop
@@ -502,43 +331,3 @@ def test_a_visitor_who_leaves_frees_the_queue(server: FakeServer, session: Sessi
     stream.close()  # type: ignore[attr-defined]
     with within(1.0):
         assert session.send("again", timeout=10).text == "fine"
-
-
-# -- turns that no call requested
-
-
-def test_the_next_turn_is_a_colleagues_message(server: FakeServer, client: Client, session: Session) -> None:
-    server.set_mode(session.id, "manual")
-    server.human(session.id, "Dana here.")
-    assert (session.next_turn(timeout=10).outcome, session.next_turn.__name__) == ("human", "next_turn")
-    session.post("mine", source="human_agent", participant={"display_name": "Me"})
-    with pytest.raises(TurnTimeout):
-        session.next_turn(timeout=0.2)
-
-
-def test_a_triggered_turn_is_not_the_next_turn(server: FakeServer, session: Session) -> None:
-    for guidelines in (None, "speak"):
-        assert session.trigger(guidelines, timeout=10).outcome == "answered"
-    with pytest.raises(TurnTimeout):
-        session.next_turn(timeout=0.2)
-
-
-def test_a_failed_turn_is_the_next_turn_once(server: FakeServer, session: Session) -> None:
-    server.agent("a").fails("boom")
-    server.agent("a").replies("fine")
-    for text in ("one", "two"):
-        server.say(session.id, text)
-        server.wait_idle()
-    with pytest.raises(AgentError, match="boom"):
-        session.next_turn(timeout=10)
-    assert session.next_turn(timeout=10).text == "fine"
-
-
-def test_the_next_turn_that_was_not_over_in_time_is_given_whole_later(server: FakeServer, session: Session) -> None:
-    server.agent("a").replies("first", then="second").waits("g", at="then")
-    server.say(session.id, "theirs")
-    server.reached("g")
-    with pytest.raises(TurnTimeout, match="still working"):
-        session.next_turn(timeout=0.3)
-    server.release("g")
-    assert session.next_turn(timeout=10).text == "first\n\nsecond"

@@ -1,15 +1,23 @@
+"""One turn at a time: the queue alone, and the turns of a session in it."""
+
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from types import FrameType
 from typing import Any
 
 import pytest
 from support.raw_api import in_background
-from support.waiting import wait_until
+from support.waiting import wait_until, within
 
+from parlant_sync import NotFoundError, Session, SessionClosed, TurnTimeout
 from parlant_sync._deadline import Deadline
+from parlant_sync._turns import starter, tracker
+from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.starter import TurnQueue
+from parlant_sync.testing import FakeServer
 
 SOON = 0.01
 
@@ -148,3 +156,140 @@ def test_an_interrupt_anywhere_leaves_it_usable(name: str, event: str) -> None:
         again.release()
         if count < stop_at:
             break
+
+
+# -- the turns of a session
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_second_send_waits_its_turn_within_its_own_time(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not replace a turn that a thread waits in, however long that takes."""
+    monkeypatch.setattr(starter, "UNATTENDED", 0.1)
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("second")
+    first = in_background(session.send, "one")
+    server.reached("g")
+    with pytest.raises(TurnTimeout, match="nothing was posted") as caught:
+        session.send("two", timeout=0.5)
+    assert caught.value.event is None
+    second = in_background(session.send, "three")
+    posted = session.post("meanwhile")  # neither waits nor queues
+    assert posted.message == "meanwhile"
+    server.release("g")
+    assert {first.result(10).outcome, second.result(10).outcome} == {"answered"}
+    customers = [e.message for e in session.history(sources="customer")]
+    assert "two" not in customers
+
+
+def test_an_abandoned_turn_frees_the_queue(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+    turn = session.stream("collected")
+    del turn
+    gc.collect()
+    assert session.send("q", timeout=5).text == "fine"
+    with session.stream("left") as turn:
+        pass
+    assert session.send("q", timeout=5).text == "fine"
+    with pytest.raises(SessionClosed, match="reply_to"):
+        session.stream("x").__class__.reply(turn)
+    kept = session.stream("out of time", timeout=0.2)
+    assert session.send("q", timeout=5).text == "fine"
+    kept.close()
+
+
+def test_an_interrupted_send_frees_the_queue(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its frames are held by the exception, as in a notebook."""
+    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+    step = TurnDriver._step
+    monkeypatch.setattr(TurnDriver, "_step", lambda *_: interrupt())
+    with pytest.raises(KeyboardInterrupt) as held:
+        session.send("q")
+    monkeypatch.setattr(TurnDriver, "_step", step)
+    assert session.send("again", timeout=5).text == "fine"
+    assert held.traceback
+
+
+@pytest.mark.parametrize("first", ["driven", "kept"])
+@pytest.mark.parametrize("ended", ["deleted", "closed"])
+def test_all_who_queue_are_told_of_the_end(
+    server: FakeServer, session: Session, ended: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, also those who queue behind a turn that nobody drives."""
+    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
+    server.agent("a").replies("x").waits("g")
+    kept = session.stream("kept") if first == "kept" else None
+    sending = [in_background(session.send, f"m{n}", timeout=None) for n in range(4)]
+    server.reached("g")
+    if ended == "closed":
+        session.close()
+    else:
+        server.delete_session(session.id)
+    for sent in sending:
+        with pytest.raises(SessionClosed if ended == "closed" else NotFoundError):
+            sent.result(10)
+    del kept
+
+
+def test_an_unread_turn_frees_the_queue_when_it_is_over(server: FakeServer, session: Session) -> None:
+    unread = session.stream("one")
+    half_read = iter(session.stream("two"))
+    next(half_read)
+    with within(1.0):
+        assert session.send("three", timeout=10).text == "echo: three"
+    assert unread.reply().text == "echo: one"
+    assert [e.message for e in half_read if e.message] == ["echo: two"]
+
+
+def test_an_unread_turn_that_runs_is_waited_for(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first").after(0.5)
+    server.agent("a").replies("second")
+    unread = session.stream("one")
+    assert session.send("two", timeout=10).text == "second"
+    assert unread.reply().text == "first"
+
+
+def test_an_unread_turn_of_a_hook_frees_the_queue_after_its_quiet_period(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "HOOK_QUIET", 0.3)
+    server.agent("a").hook_answers("hi")
+    server.agent("a").replies("second")
+    unread = session.stream("one")
+    started = time.monotonic()
+    assert session.send("two", timeout=10).text == "second"
+    assert 0.2 < time.monotonic() - started < 1.5
+    assert unread.reply().text == "hi"
+
+
+def test_a_turn_that_no_thread_waits_in_is_replaced(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visitor left in the middle of his turn, and now sends again. Both get the reply that answers both."""
+    monkeypatch.setattr(starter, "UNATTENDED", 0.3)
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("to both")
+    left = session.stream("one")
+    server.reached("g")
+    with within(2.0):
+        assert session.send("two", timeout=10).text == "to both"
+    assert left.reply().text == "to both"
+
+
+def test_interrupting_does_not_wait_and_both_get_the_reply_to_both(server: FakeServer, session: Session) -> None:
+    server.agent("a").replies("first").waits("g")
+    server.agent("a").replies("to both")
+    first = in_background(session.send, "one", timeout=20)
+    server.reached("g")
+    second = in_background(session.send, "two", timeout=20, interrupt=True)
+    assert [second.result(10).text, first.result(10).text] == ["to both", "to both"]
+    assert session.send("next", timeout=5).outcome == "answered"
