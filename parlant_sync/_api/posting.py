@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,16 +87,18 @@ class Draft:
 
 
 class MessagePoster:
-    """The posts of one session. Thread-safe."""
+    """The posts of one session. Thread-safe.
+
+    No lock: single operations of dicts, each whole by itself, so that a signal handler may post at any moment.
+    """
 
     def __init__(self, session_id: str, api: RestApi) -> None:
         self._session_id = session_id
         self._api = api
-        self._lock = threading.RLock()  # guards _sent and _doubtful; reentrant for signal handlers that use the session
-        # Ids of messages that posts of this object returned: none of them is another post's lost message.
-        self._sent: OrderedDict[str, str] = OrderedDict()
+        # The keys of messages by the ids that their posts returned: none of them is another post's lost message.
+        self._sent: dict[str, str] = {}
         # Messages that may or may not have arrived, by key. On 3.0 only their text finds them: it drops the key.
-        self._doubtful: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._doubtful: dict[str, tuple[str, int]] = {}
 
     def post(
         self, draft: Draft, *, since: int, deadline: Deadline, attempts: float = float("inf")
@@ -118,9 +118,7 @@ class MessagePoster:
             raise
         if span is not None:
             span.end(offset=event.offset)
-        with self._lock:
-            _remember(self._sent, event.id, draft.key)
-            self._doubtful.pop(draft.key, None)
+        _remember(self._sent, event.id, draft.key)
         if draft.metadata and not _keeps_metadata(event):
             self._warn("the metadata of messages")
         return event, found
@@ -133,7 +131,6 @@ class MessagePoster:
         limit = self._api.transport.settings.request_timeout
         posting = Deadline(min(deadline.remaining(), limit))
         limiter, stop = self._api.post_limiter, self._api.stop_signal
-        limited: list[errors.RateLimitedError] = []
 
         def once() -> Event:
             nonlocal tries
@@ -141,7 +138,7 @@ class MessagePoster:
             if not limiter.limiting:
                 limiter.went.append(time.monotonic())
             elif not limiter.wait(stop, posting) and not stop.is_set():
-                raise limited[-1] if limited else self._not_its_turn(limiter.delay())
+                raise self._not_its_turn(limiter.delay())
             tries += 1
             try:
                 event = self._api.create_event(
@@ -153,7 +150,6 @@ class MessagePoster:
                 )
             except errors.RateLimitedError as error:
                 limiter.limited(error.retry_after)
-                limited[:] = [error]
                 raise
             if not self._is_of(event, key):
                 self._api.transport.reconnect()
@@ -174,14 +170,13 @@ class MessagePoster:
                     tried = errors.TransportError(f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)")
                     raise tried from error
                 raise
-            with self._lock:
-                _remember(self._doubtful, key, (draft.message, since))
+            _remember(self._doubtful, key, (draft.message, since))
             return self._look_for(key, deadline, error), True
 
     def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
         return errors.RateLimitedError(
             f"session {self._session_id} on {self._api.transport.base_url}: nothing was posted: the server "
-            "refused other posts with 429, and the turn of this one does not come in time; wait longer, or post less "
+            "has refused posts with 429, and the turn of this one does not come in time; wait longer, or post less "
             "often",
             method="POST",
             path=events_path(self._session_id),
@@ -190,8 +185,7 @@ class MessagePoster:
 
     def find(self, key: str, *, deadline: Deadline | None = None, attempts: int = 3) -> Event | None:
         """The message under ``key`` in the server's list; None if it is not there now."""
-        with self._lock:
-            message, since = self._doubtful.get(key, (None, 0))
+        message, since = self._doubtful.get(key, (None, 0))
         found = self._match(self._list(since, deadline, attempts), key, message)
         if found is None and since > 0:
             # Below what was known: only if the server's numbering went back (WIRE.md).
@@ -200,8 +194,7 @@ class MessagePoster:
 
     def has_sent(self, event: Event) -> bool:
         """Whether a post of this object has stored this message."""
-        with self._lock:
-            return event.id in self._sent
+        return event.id in self._sent
 
     def _warn(self, what: str) -> None:
         """Log once what an old server drops silently."""
@@ -224,10 +217,8 @@ class MessagePoster:
         )
 
     def _match(self, events: list[Event], key: str, message: str | None) -> Event | None:
-        with self._lock:
-            ours = dict(self._sent)
         for event in events:
-            if event.metadata.get(KEY) == key or ours.get(event.id) == key:
+            if event.metadata.get(KEY) == key or self._sent.get(event.id) == key:
                 return event
         if message is None:
             if events and not any(map(_keeps_metadata, events)):
@@ -236,24 +227,14 @@ class MessagePoster:
         for event in events:
             # 3.0 has no metadata at all: only the text, the source and the place are left.
             same = event.source == "customer" and event.message == message and not _keeps_metadata(event)
-            if same and self._claim(event.id, key):
+            if same and self._sent.setdefault(event.id, key) == key:  # and no other post of this object has it
                 return event
         return None
 
     def _is_of(self, event: Event, key: str) -> bool:
         """Whether this answer to the post of ``key`` is its own. 3.0 drops the keys, but an id is of one post alone."""
-        with self._lock:
-            if self._sent.get(event.id, key) != key:
-                return False
-        return not _keeps_metadata(event) or event.metadata.get(KEY) == key
-
-    def _claim(self, event_id: str, key: str) -> bool:
-        """Whether this message is that of ``key``, not of another post of this object."""
-        with self._lock:
-            if self._sent.get(event_id, key) != key:
-                return False
-            _remember(self._sent, event_id, key)
-            return True
+        known = self._sent.get(event.id, key)
+        return known == key and (not _keeps_metadata(event) or event.metadata.get(KEY) == key)
 
     def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event:
         """Find the message whose post failed with ``cause``. Raises ``cause`` if that proves that it is not stored."""
@@ -321,7 +302,8 @@ def _keeps_metadata(event: Event) -> bool:
     return "metadata" in event.raw
 
 
-def _remember(memory: OrderedDict[str, Any], name: str, value: Any) -> None:
+def _remember(memory: dict[str, Any], name: str, value: Any) -> None:
+    """Add it, and forget the oldest ones above the limit."""
     memory[name] = value
-    while len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
+    for oldest in list(memory)[:-_REMEMBERED]:
+        memory.pop(oldest, None)

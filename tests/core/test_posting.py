@@ -20,6 +20,8 @@ from parlant_sync import (
     TransportError,
     TurnTimeout,
 )
+from parlant_sync._api.posting import Draft, MessagePoster
+from parlant_sync._deadline import Deadline
 from parlant_sync.testing import FakeServer, Response
 
 POST = "POST /events"
@@ -149,6 +151,42 @@ def test_a_look_that_is_refused_for_now_pauses_the_polls_as_well(server: FakeSer
     server.fail_next(look, 429, b"{}", headers={"Retry-After": "1"})
     assert session.send("the one").text == "echo: the one"
     assert session._api.list_limiter._changed_at > 0
+
+
+def poster(session: Session) -> MessagePoster:
+    """One that does not know what other objects have posted."""
+    return MessagePoster(session.id, session._api)
+
+
+def test_a_lost_message_is_not_another_one_with_the_same_text(server: FakeServer, session: Session) -> None:
+    posts = poster(session)
+    posts.post(Draft("the same"), since=0, deadline=Deadline(5))
+    server.cut_next(POST)
+    with pytest.raises(DeliveryUncertain):
+        posts.post(Draft("the same"), since=0, deadline=Deadline(5))
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["of this object", "of another one"])
+def test_an_answer_that_is_delivered_twice_is_that_of_one_post(
+    server: FakeServer, session: Session, other: bool
+) -> None:
+    if other and server.version == "3.0":
+        pytest.skip("3.0 drops the keys, and the id is new to the other object")
+    first, answers = poster(session), []
+    server.alter_next(POST, answers.append)
+    first.post(Draft("one"), since=0, deadline=Deadline(5))
+    server.alter_next(POST, lambda _: answers[0])
+    second = poster(session) if other else first
+    two, found = second.post(Draft("two"), since=0, deadline=Deadline(5))
+    assert (two.message, found) == ("two", True)
+    assert second.has_sent(two)
+
+
+def test_the_memory_of_posts_is_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parlant_sync._api.posting._REMEMBERED", 2)
+    posts = poster(session)
+    events = [posts.post(Draft(text), since=0, deadline=Deadline(5))[0] for text in "abc"]
+    assert [posts.has_sent(event) for event in events] == [False, True, True]
 
 
 def test_a_message_that_is_stored_late_is_found(server: FakeServer, session: Session) -> None:

@@ -293,7 +293,6 @@ LOCKS: dict[str, Callable[[Client, Session], Any]] = {
     "registry": lambda client, session: client._registry._book.lock,
     "hub": lambda client, session: session._opened.hub._lock,
     "poller": lambda client, session: session._opened.poller._lock,
-    "posts": lambda client, session: session._opened.starter.delivery._lock,
 }
 
 
