@@ -190,7 +190,7 @@ class Session:
         deadline, starter = self._deadline(timeout), self._starter
         with starter.using():
             driver = self._begin(draft, deadline, interrupt)
-        return Turn(driver, owner=self, use=starter.using_also_closed, cancel=starter.cancel)
+        return Turn(driver, owner=self)
 
     def _begin(self, draft: Draft, deadline: Deadline, interrupt: bool) -> TurnDriver:
         """Post, unless it is to be there ``once`` and is there already, and follow the turn that answers."""

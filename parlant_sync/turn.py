@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from parlant_sync import errors
 from parlant_sync._deadline import Deadline, seconds
-from parlant_sync._polling.poller import Use
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns.driver import TurnDriver
 from parlant_sync._turns.tracker import Update
@@ -29,14 +28,10 @@ class Turn:
     SessionClosed, or what ended the session.
     """
 
-    def __init__(
-        self, driver: TurnDriver, *, owner: object, use: Callable[[], Use], cancel: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, driver: TurnDriver, owner: object) -> None:
         """``owner``: the session, which lives as long as one of its turns."""
         self._driver = driver
         self._owner = owner
-        self._use = use
-        self._cancel = cancel
         self._pid = os.getpid()
         self._claim = SingleOwner()  # of the thread that drives
         driver.leave_unattended()
@@ -44,7 +39,7 @@ class Turn:
     def __repr__(self) -> str:
         driver = self._driver
         state = "over" if driver.outcome is not None else "closed" if driver.left else "running"
-        return f"<Turn of session {driver.session_id!r}, request={self.request!r} ({state})>"
+        return f"<Turn of session {driver.starter.session_id!r}, request={self.request!r} ({state})>"
 
     def __enter__(self) -> Turn:
         return self
@@ -62,7 +57,7 @@ class Turn:
 
         If the turn is over, nothing happens. Raises UnsupportedByServer on earlier versions.
         """
-        self._cancel(self._driver.outcome is None)
+        self._driver.starter.cancel(self._driver.outcome is None)
 
     @property
     def request(self) -> Event | None:
@@ -150,16 +145,16 @@ class Turn:
 
     def _drive(self, *, text: bool, until: Deadline | None = None, to_end: bool = False) -> bool:
         """Take one step, or all of them if ``to_end``; False if the outcome was known already."""
-        if self._driver.outcome is not None:
+        driver, starter = self._driver, self._driver.starter
+        if driver.outcome is not None:
             return False
-        with self._use():  # first: in a forked child, a thread of the parent may have the claim
+        with starter.using_also_closed():  # first: in a forked child, a thread of the parent may have the claim
             if not self._claim.take():
                 raise errors.ConcurrencyError(
-                    f"{self._driver.where}: another thread reads this turn; let one thread read it, or give each its "
-                    "own"
+                    f"{starter.where}: another thread reads this turn; let one thread read it, or give each its own"
                 )
             try:
-                self._driver.drive(text=text, until=until, to_end=to_end)
+                driver.drive(text=text, until=until, to_end=to_end)
             finally:
                 self._claim.let_go()
         return True
@@ -197,7 +192,7 @@ def as_sse(turn: Turn, *, heartbeat: float | None = 15.0) -> Iterator[str]:
                 data.update(outcome=reply.outcome, trace_id=reply.trace_id, duration=round(reply.duration, 3))
             yield _sse(update.kind, data)
     except errors.ParlantSyncError as error:
-        logger.warning("session %s: the page's stream ended with an error: %s", turn._driver.session_id, error)
+        logger.warning("session %s: the page's stream ended with an error: %s", turn._driver.starter.session_id, error)
         partial = getattr(error, "partial", None)
         data = {"error": type(error).__name__, "text": partial.text if isinstance(partial, Reply) else ""}
         retry_after = getattr(error, "retry_after", None)

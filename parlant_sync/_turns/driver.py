@@ -48,14 +48,10 @@ class TurnDriver:
         posted_here: bool = False,
     ) -> None:
         self.request = request
-        self.session_id = session_id = starter.session_id
-        self.where = starter.where
-        self._messages = starter.messages
+        self.starter = starter
         self.transcript = Transcript(tracker, starter.messages.every)
         self.outcome: Reply | errors.ParlantSyncError | None = None
         self.left = False
-        self._api = starter.api
-        self._poller = starter.poller
         self._feed = feed
         self._deadline = deadline
         self._ticket = ticket
@@ -65,7 +61,7 @@ class TurnDriver:
         self._begin = feed.offset
         self._started = self._last_event_at = time.monotonic()
         self._posted_here = posted_here
-        self._span = Span("turn", session_id=session_id) if OPENTELEMETRY in sys.modules else None
+        self._span = Span("turn", session_id=starter.session_id) if OPENTELEMETRY in sys.modules else None
         if ticket is not None:
             ticket.running = (tracker, feed.offset)
 
@@ -122,7 +118,7 @@ class TurnDriver:
 
     def _was_left(self) -> errors.SessionClosed:
         return errors.SessionClosed(
-            f"{self.where}: this turn was closed; session.reply_to(turn.request) continues to wait for it"
+            f"{self.starter.where}: this turn was closed; session.reply_to(turn.request) continues to wait for it"
         )
 
     def _start_over(self) -> None:
@@ -182,9 +178,8 @@ class TurnDriver:
     def _end_quiet(self) -> None:
         """The quiet period has passed. The poller may have been in trouble meanwhile, so the server itself decides."""
         tracker = self.transcript.tracker
-        last = tracker.events[-1].offset
         try:
-            newer = self._api.list_events(self.session_id, last + 1, deadline=self._step_deadline(), attempts=1)
+            newer = self._list_after(attempts=1)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
@@ -192,14 +187,20 @@ class TurnDriver:
             return
         self._quiet = NEVER
         if any(event.trace_id == tracker.trace for event in newer):
-            self._feed.back_to(last + 1)
+            self._feed.back_to(newer[0].offset)
         else:
             tracker.end_quiet()
+
+    def _list_after(self, attempts: int) -> list[Event]:
+        """What the server holds behind the last event of the turn."""
+        starter, last = self.starter, self.transcript.tracker.events[-1].offset
+        limit = Deadline(self._deadline.between(_LAST_LOOK, starter.settings.request_timeout))
+        return starter.api.list_events(starter.session_id, last + 1, deadline=limit, attempts=attempts)
 
     # -- streamed messages
 
     def _refresh(self, growing: StreamedMessage) -> None:
-        self._messages.refresh(growing, self._deadline)
+        self.starter.messages.refresh(growing, self._deadline)
         self.transcript.show_growth()
 
     def _read_before(self, event: Event) -> bool:
@@ -211,19 +212,16 @@ class TurnDriver:
         if growing is None or not growing.is_followed_by(event) or event.status == "cancelled":
             return True
         try:
-            self._messages.finish(growing, self._deadline)
+            self.starter.messages.finish(growing, self._deadline)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise
             self._feed.back_to(event.offset)  # the event was taken, but not used yet
-            if self._poller.stop_signal.is_set():
+            if self.starter.poller.stop_signal.is_set():
                 return False
             raise self._out_of_time() from error
         self.transcript.end_growth()
         return True
-
-    def _step_deadline(self) -> Deadline:
-        return Deadline(self._deadline.between(_LAST_LOOK, self._api.transport.settings.request_timeout))
 
     # -- the end
 
@@ -237,10 +235,10 @@ class TurnDriver:
         if tracker.refusal is not None:
             raise self._refused()
         if tracker.error is not None:
-            detail = redact(error_detail(tracker.error), self._api.transport.secrets())
+            detail = redact(error_detail(tracker.error), self.starter.api.transport.secrets())
             summary = summary_of(detail)
             raise errors.AgentError(
-                f"{self.where}: the agent reported an error: {summary}; the server's log has more",
+                f"{self.starter.where}: the agent reported an error: {summary}; the server's log has more",
                 detail=detail,
                 summary=summary,
                 partial=self._reply(),
@@ -255,10 +253,10 @@ class TurnDriver:
         retry_after = max(0.0, (until - now).total_seconds()) if until is not None and now is not None else None
         reason = refusal.get("reason")
         reason = reason if isinstance(reason, str) else "no reason given"
-        reason = summary_of(redact(reason[:1000], self._api.transport.secrets()))
+        reason = summary_of(redact(reason[:1000], self.starter.api.transport.secrets()))
         when = "later" if retry_after is None else f"in {retry_after:.0f} s"
         return errors.AgentUnavailable(
-            f"{self.where}: the server's cost control refused the turn ({reason}); try again {when}",
+            f"{self.starter.where}: the server's cost control refused the turn ({reason}); try again {when}",
             detail=reason,
             summary=reason,
             partial=self._reply(),
@@ -280,8 +278,7 @@ class TurnDriver:
                 if late >= SECOND_LOOK and tracker.error is None:
                     return
             if tracker.error is None:
-                last = tracker.events[-1].offset
-                for event in self._api.list_events(self.session_id, last + 1, deadline=self._step_deadline()):
+                for event in self._list_after(attempts=3):
                     tracker.feed(event)
         except (FeedEnded, errors.ParlantSyncError):
             pass  # the turn is over in any case; whether an error would have followed stays unknown
@@ -295,19 +292,19 @@ class TurnDriver:
         if self._post_error is not None:
             why += f"; its request had failed: {self._post_error}"
         return errors.TurnTimeout(
-            f"{self.where}: the turn was not over in time ({why}); {then}",
+            f"{self.starter.where}: the turn was not over in time ({why}); {then}",
             partial=self._reply(),
             event=self.request,
         )
 
     def _why_not_over(self) -> str:
-        counts = self._poller.counts
+        counts = self.starter.poller.counts
         if counts.consecutive_failures and counts.last_error is not None:
             return f"the session cannot be read: {counts.last_error}"
         if self.transcript.tracker.trace is not None:
             return "the agent was still working"
         try:
-            info = self._api.read_session(self.session_id, deadline=Deadline(_LAST_LOOK), attempts=1)
+            info = self.starter.api.read_session(self.starter.session_id, deadline=Deadline(_LAST_LOOK), attempts=1)
         except errors.ParlantSyncError as error:
             return f"the agent had not begun, and the session could not be read: {error}"
         if info.mode == "manual":

@@ -121,9 +121,8 @@ class OtherTurns:
     def _check_held(self, event: Event, deadline: Deadline) -> None:
         """An offset alone would follow a turn of this session that answers another message."""
         starter = self._starter
-        limit = Deadline(deadline.between(LEAST, starter.settings.request_timeout))
         try:
-            held = starter.api.held(starter.session_id, event, deadline=limit)
+            held = starter.api.held(starter.session_id, event, deadline=deadline)
         except errors.ParlantSyncError as error:
             if not unread(error):
                 raise

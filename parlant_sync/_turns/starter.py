@@ -245,15 +245,15 @@ class TurnStarter:
         return Use(self.poller, start=False)
 
     def feed(self, offset: int | None, deadline: Deadline | None = None, *, epoch: int | None = None) -> EventFeed:
-        """A reader's place, from ``offset`` on; None: from what the poller has not yet seen."""
+        """A reader's place, from ``offset`` on; None: from what the poller has not yet seen.
+
+        When it lists, one request may take what is left until ``deadline``, but no longer than other requests.
+        """
         api, session_id, settings = self.api, self.session_id, self.settings
 
         def lister(since: int) -> list[Event]:
-            # A list is work, not waiting: it has the time of a request, but no more than its turn has left.
-            most = settings.request_timeout
-            limit = most if deadline is None else deadline.between(LEAST, most)
             try:
-                return api.list_events(session_id, since, deadline=Deadline(limit), attempts=1)
+                return api.list_events(session_id, since, deadline=deadline, attempts=1)
             except errors.RateLimitedError as error:
                 api.list_limiter.limited(error.retry_after)  # the pollers pause, too
                 raise
@@ -400,13 +400,8 @@ class TurnStarter:
             return self._turn_queue.interrupt(deadline)
         started = time.monotonic()
         ticket = self._turn_queue.enter(deadline, self._watch)
-        try:
-            self.check()
-        except BaseException:
-            if ticket is not None:
-                ticket.release()
-            raise
         if ticket is None:
+            self.check()
             why = "nothing was posted, because another turn was running all the time (interrupt=True does not wait)"
             raise self.nothing_posted(why, started)
         return ticket

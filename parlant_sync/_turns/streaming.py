@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from parlant_sync import errors
 from parlant_sync._api.rest import RestApi
-from parlant_sync._api.retry import LEAST, unread
+from parlant_sync._api.retry import unread
 from parlant_sync._deadline import Deadline
 from parlant_sync.events import Event
 
@@ -102,5 +102,4 @@ class MessageReader:
         message.store(fresh, self.every())
 
     def _read(self, message: StreamedMessage, deadline: Deadline) -> Event:
-        limit = deadline.between(LEAST, self._api.transport.settings.request_timeout)
-        return self._api.held(self._session_id, message.event, deadline=Deadline(limit)) or message.event
+        return self._api.held(self._session_id, message.event, deadline=deadline) or message.event
