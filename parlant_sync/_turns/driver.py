@@ -186,9 +186,7 @@ class TurnDriver:
             self._quiet = Deadline(SECOND_LOOK)  # ask again
             return
         self._quiet = NEVER
-        if any(event.trace_id == tracker.trace for event in newer):
-            self._feed.back_to(newer[0].offset)
-        else:
+        if not any(event.trace_id == tracker.trace for event in newer):
             tracker.end_quiet()
 
     def _list_after(self, attempts: int) -> list[Event]:
