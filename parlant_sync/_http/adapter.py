@@ -6,7 +6,6 @@ import datetime
 import functools
 import os
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,6 @@ from requests.cookies import RequestsCookieJar, get_cookie_header
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPHeaderDict
-from urllib3.util import Retry
 
 from parlant_sync._http.connection import PublishingConnection, here, publishing
 
@@ -26,9 +24,6 @@ MAX_COOKIES = 100
 MAX_COOKIE = 4096
 # Servers close idle connections after 4 to 5 s (WIRE.md); a request on one of those is lost without an answer.
 REUSE_WITHIN = 2.0
-# What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
-# copies of a message stored; and nothing could cut the pauses in between short.
-_ONCE = Retry(0, read=False)
 
 
 class CookieJar(RequestsCookieJar):
@@ -57,11 +52,12 @@ class CookieJar(RequestsCookieJar):
 class Common:
     """What all sessions of our own share. Apart from the cookies not changed once the first request was made."""
 
-    __slots__ = ("base_url", "cookies", "headers", "prepared", "proxies")
+    __slots__ = ("base_url", "cookies", "headers", "prepared", "proxies", "tls")
 
-    def __init__(self, base_url: str, proxies: dict[str, str]) -> None:
+    def __init__(self, base_url: str, proxies: dict[str, str], tls: dict[str, Any]) -> None:
         self.base_url = base_url
         self.proxies = proxies
+        self.tls = tls
         self.cookies = CookieJar()
         self.headers = requests.utils.default_headers()
         # By whichever session is first; a second that is as fast makes the same.
@@ -83,48 +79,55 @@ class OwnSession(requests.Session):
         self.headers = common.headers
         self.proxies = common.proxies
         self.cookies = common.cookies
+        self.verify, self.cert = common.tls["verify"], common.tls.get("cert")
         self._common = common
 
-    def prepare_request(self, request: requests.Request) -> PreparedRequest:
-        """The same as requests would make: checked and normalized the first time, copied from then on."""
+    def request(  # type: ignore[override]
+        self, method: str, url: str, *, params: Any, data: Any, headers: Any, auth: Any, timeout: Any, **_: Any
+    ) -> requests.Response:
+        """The same as requests would send: checked and normalized the first time, copied from then on."""
         common = self._common
         steady = common.prepared
         if steady is None:
             # Checks the headers, and gives the address the form it has on the wire.
-            steady = common.prepared = super().prepare_request(requests.Request("GET", common.base_url))
+            steady = common.prepared = self.prepare_request(requests.Request("GET", common.base_url))
             steady.headers.pop("Cookie", None)
-        url = str(request.url)
+            steady.headers = _Headers(steady.headers)
         prepared = PreparedRequest()
-        prepared.method = request.method
+        prepared.method = method
         # Behind the base everything is quoted already.
         prepared.url = str(steady.url).rstrip("/") + url[len(common.base_url) :]
-        if request.params:
-            prepared.url += "?" + _query(request.params)
-        prepared.headers = _copy(steady.headers)
+        if params:
+            prepared.url += "?" + _query(params)
+        prepared.headers = steady.headers.copy()
         prepared._cookies = self.cookies
-        if request.headers:
-            prepared.headers.update(request.headers)
+        if headers:
+            prepared.headers.update(headers)
         if self.cookies._cookies:  # type: ignore[attr-defined]
             cookie = get_cookie_header(self.cookies, prepared)
             if cookie is not None:
                 prepared.headers["Cookie"] = cookie
-        if request.data:
-            prepared.prepare_body(request.data, None)
-        elif request.method != "GET":
+        if data:
+            prepared.prepare_body(data, None)
+        elif method != "GET":
             prepared.headers["Content-Length"] = "0"
-        if request.auth is not None:  # asked each time: tokens rotate
-            prepared.prepare_auth(request.auth, prepared.url)
-        slot = here.slot
-        if slot is not None:
-            slot.request = prepared
-        return prepared
+        if auth is not None:  # asked each time: tokens rotate
+            prepared.prepare_auth(auth, prepared.url)
+        if here.slot is not None:
+            here.slot.request = prepared
+        return self.send(
+            prepared,
+            timeout=timeout,
+            allow_redirects=False,
+            stream=True,
+            proxies=self.proxies,
+            verify=self.verify,
+            cert=self.cert,
+        )
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:  # type: ignore[override]
         """None: redirects are refused. To find its target, requests would also read its body, however long."""
         return iter(())
-
-    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> dict[str, Any]:
-        return {"proxies": self.proxies, "stream": stream, "verify": verify, "cert": cert}
 
 
 def _query(params: Any) -> str:
@@ -134,11 +137,13 @@ def _query(params: Any) -> str:
     return urlencode(params, doseq=True)
 
 
-def _copy(headers: Any) -> Any:
-    """``headers.copy()``, which would go through all names and lower each again."""
-    copied: CaseInsensitiveDict[str] = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
-    copied._store = headers._store.copy()
-    return copied
+class _Headers(CaseInsensitiveDict[Any]):
+    """Headers that are copied for each request, here and by urllib3. requests would lower each name again."""
+
+    def copy(self) -> _Headers:
+        copied = _Headers.__new__(_Headers)
+        copied._store = self._store.copy()
+        return copied
 
 
 class _JsonResponse(requests.Response):
@@ -171,6 +176,9 @@ class Idle:
     leave the queue's lock taken for ever. Single operations on a list need no lock, and a forked child inherits none.
     If it is full, the connection that was idle for the longest time goes: urllib3 would close the newest one, and log a
     warning for each.
+
+    A poller's connection is not among them: its ``RunningRequest`` keeps it. So all pollers share one session and one
+    pool, which would be a tenth of what each takes in memory (docs/performance.md).
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -178,6 +186,10 @@ class Idle:
         self._items: list[Any] = []
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        slot = here.slot
+        if slot is not None and slot.for_polls:
+            slot.connection = item
+            return
         self._items.append(item)
         if 0 < self._maxsize < len(self._items):
             oldest = self._items.pop(0)
@@ -185,6 +197,10 @@ class Idle:
                 oldest.close()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        slot = here.slot
+        if slot is not None and slot.for_polls and slot.connection is not None:
+            found, slot.connection = slot.connection, None
+            return found
         try:
             return self._items.pop()
         except IndexError:
@@ -214,13 +230,6 @@ class FreshPool:
     def ConnectionCls(self, value: Any) -> None:  # noqa: N802
         self.__dict__["_connection_class"] = value
 
-    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
-        """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
-        OpenTelemetry) take only keywords."""
-        if here.slot is not None and len(args) < 5:
-            kwargs["retries"] = _ONCE
-        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
-
     def _get_conn(self, timeout: float | None = None) -> Any:
         """Promise: no request goes out on a connection that is idle for long, or that a parent process uses."""
         conn = super()._get_conn(timeout)  # type: ignore[misc]
@@ -241,32 +250,26 @@ class FreshPool:
 
 
 @functools.lru_cache(maxsize=32)
-def _fresh(pool: Any) -> Any:
-    return pool if issubclass(pool, FreshPool) else type(f"Fresh{pool.__name__}", (FreshPool, pool), {})
+def _mixed(mixin: Any, pool: Any) -> Any:
+    return pool if issubclass(pool, FreshPool) else type(f"{mixin.__name__}{pool.__name__}", (mixin, pool), {})
 
 
-def teach(manager: Any) -> None:
+def teach(manager: Any, mixin: Any = FreshPool) -> None:
+    """Have the pools of a manager of urllib3 made with ``mixin``."""
     classes = manager.pool_classes_by_scheme
     if all(issubclass(pool, FreshPool) for pool in classes.values()):
         return
-    manager.pool_classes_by_scheme = {scheme: _fresh(pool) for scheme, pool in classes.items()}
+    manager.pool_classes_by_scheme = {scheme: _mixed(mixin, pool) for scheme, pool in classes.items()}
     manager.clear()  # those of a session that has been used already publish nothing
 
 
 class Adapter(HTTPAdapter):
-    """The adapter of our own sessions: publishes its sockets, and shares one TLS context. For one server.
+    """The adapter of our own sessions: publishes its sockets, and shares one TLS context. For one server."""
 
-    ``for_pollers``: each ``RunningRequest`` has connections of its own. A session and an adapter for each poller would
-    be a tenth of what it takes in memory (docs/performance.md).
-    """
-
-    def __init__(self, tls: Any = None, proxy_tls: Any = None, *, for_pollers: bool = False, **kwargs: Any) -> None:
+    def __init__(self, tls: Any = None, proxy_tls: Any = None, **kwargs: Any) -> None:
         self._tls = tls
         self._proxy_tls = proxy_tls
-        self._for_pollers = for_pollers
-        self.pool: Any = None
-        # One thread at a time asks for a pool and takes it out of the manager, which would give it to others as well.
-        self._lock = threading.RLock()
+        self._pool: Any = None
         super().__init__(**kwargs)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -291,20 +294,14 @@ class Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # One server, one way to it, one pool: requests would work out which one for each request.
-        owner = here.slot if self._for_pollers and here.slot is not None else self
-        pool = owner.pool
+        pool = self._pool
         if pool is None:
-            with self._lock:
-                pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
-                owner.pool = pool
-                if self._for_pollers:
-                    for manager in (self.poolmanager, *self.proxy_manager.values()):
-                        manager.clear()
+            pool = self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return pool
 
     def request_url(self, request: Any, proxies: Any) -> str:
         # Without proxies there is nothing to work out.
-        return super().request_url(request, proxies) if proxies else request.path_url
+        return super().request_url(request, proxies) if proxies else "/" + request.url.split("/", 3)[3]
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         headers: Any = getattr(resp, "headers", None)
@@ -319,7 +316,7 @@ class Adapter(HTTPAdapter):
         return (host, {}) if self._tls is not None else (host, pool)
 
     def close(self) -> None:
-        self.pool = None
+        self._pool = None
         super().close()
 
 

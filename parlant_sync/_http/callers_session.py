@@ -5,9 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import requests
+from urllib3.util import Retry
 
-from parlant_sync._http.adapter import Adapter, CookieJar, teach
+from parlant_sync._http.adapter import Adapter, CookieJar, FreshPool, teach
 from parlant_sync._http.connection import here
+
+# What requests passes on by default. A caller's adapter with other retries would post again below us, and have two
+# copies of a message stored; and nothing could cut the pauses in between short.
+_ONCE = Retry(0, read=False)
+
+
+class PostingOncePool(FreshPool):
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """Promise: one call posts a message at most once. Arguments go on as they came: some instrumentations (of
+        OpenTelemetry) take only keywords."""
+        if here.slot is not None and len(args) < 5:
+            kwargs["retries"] = _ONCE
+        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
 
 class _OurRedirects:
@@ -46,7 +60,7 @@ def instrument(session: requests.Session, url: str) -> bool:
     for adapter in session.adapters.values():
         manager = getattr(adapter, "poolmanager", None)
         if hasattr(manager, "pool_classes_by_scheme"):
-            teach(manager)
+            teach(manager, PostingOncePool)
             if not isinstance(adapter, Adapter):
                 _teach_proxies(adapter)
     try:
@@ -62,12 +76,12 @@ def _teach_proxies(adapter: Any) -> None:
         return
     for manager in getattr(adapter, "proxy_manager", {}).values():
         if hasattr(manager, "pool_classes_by_scheme"):
-            teach(manager)
+            teach(manager, PostingOncePool)
 
     def proxy_manager_for(proxy: str, **kwargs: Any) -> Any:
         manager = original(proxy, **kwargs)
         if hasattr(manager, "pool_classes_by_scheme"):
-            teach(manager)
+            teach(manager, PostingOncePool)
         return manager
 
     proxy_manager_for.publishes = True  # type: ignore[attr-defined]

@@ -66,9 +66,9 @@ class RunningRequest:
         "_pid",
         "_sock",
         "_stopped",
+        "connection",
         "deadline",
         "for_polls",
-        "pool",
         "request",
         "seen",
         "sent",
@@ -90,7 +90,7 @@ class RunningRequest:
         self.seen = False  # a pool of ours took the request, and so reports its bytes in ``sent``
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
-        self.pool: Any = None  # a poller's own connections (``Adapter``)
+        self.connection: Any = None  # a poller's own, while it is idle
 
     def rearm(self) -> None:
         """Forget earlier kicks. Look at what a kick would tell you after this: in the other order it is lost."""
@@ -171,6 +171,12 @@ class RunningRequest:
         sock, self._sock, self._handle = self._sock, None, None
         if sock is not None:
             sock.close()
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        idle, self.connection = self.connection, None
+        if idle is not None:
+            idle.close()
 
 
 def _shut(sock: socket.socket | None) -> None:

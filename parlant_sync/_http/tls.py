@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 from urllib3.util import create_urllib3_context, ssl_
@@ -39,7 +39,7 @@ def proxy_context(settings: Settings, proxy: str | None, server: ssl.SSLContext 
     return server if server is not None and settings.cert is None else _trusting_context(settings.verify)
 
 
-def arguments(settings: Settings) -> dict[str, object]:
+def arguments(settings: Settings) -> dict[str, Any]:
     """``verify`` and ``cert`` for ``requests``. Our own sessions have both in their context.
 
     pyOpenSSL forbids changes of a context that is in use, and urllib3 makes some for each connection. If it was
@@ -49,7 +49,7 @@ def arguments(settings: Settings) -> dict[str, object]:
         if ssl_.IS_PYOPENSSL:
             return {"verify": settings.verify is not False and _bundle(settings.verify), "cert": settings.cert}
         return {"verify": settings.verify is not False}
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     if settings.verify is not True:
         found["verify"] = settings.verify
     if settings.cert is not None:

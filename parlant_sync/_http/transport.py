@@ -106,17 +106,13 @@ class PollConnection:
         )
 
     def close(self) -> None:
-        pool, self.slot.pool = self.slot.pool, None
-        if pool is not None:
-            pool.close()
+        self.slot.close_idle()
         if self._transport.settings.session_factory is not None:
             adapter.close(self.session)
 
     def drop_inherited(self) -> None:
         """In a forked child: close the descriptor without a word to the peer, who still talks with the parent."""
         self.slot.drop_inherited()
-        self.slot.pool = None
-        self.session = requests.Session()  # the old one ends with its last reference
 
 
 def unique() -> str:
@@ -133,12 +129,12 @@ class Transport:
         self.base_url = settings.base_url
         # Read once: requests would go through the whole environment twice for each request (0.3 ms and more).
         proxies = requests.utils.get_environ_proxies(self.base_url, no_proxy=settings.proxies.get("no_proxy"))
-        self._common = adapter.Common(self.base_url, {**proxies, **settings.proxies})
+        self._tls_arguments = tls.arguments(settings)
+        self._common = adapter.Common(self.base_url, {**proxies, **settings.proxies}, self._tls_arguments)
         self._common.headers.update(self._own_headers(self._common.headers))
         self._proxy = requests.utils.select_proxy(self.base_url, self._common.proxies)
         self._tls = tls.server_context(settings)
         self._proxy_tls = tls.proxy_context(settings, self._proxy, self._tls)
-        self._tls_arguments = tls.arguments(settings)
         self._token = auth.TokenSource(settings.token, self.base_url) if settings.token is not None else None
         # The token that the server gives an anonymous client; None for all other clients.
         self.guest = auth.GuestToken() if settings.anonymous else None
@@ -177,7 +173,7 @@ class Transport:
             raise self._ended()
         polls = self._polls
         if polls is None:
-            ours = adapter.Adapter(self._tls, self._proxy_tls, for_pollers=True, pool_connections=1, pool_maxsize=1)
+            ours = adapter.Adapter(self._tls, self._proxy_tls, pool_connections=1, pool_maxsize=1)
             polls = self._polls = adapter.OwnSession(ours, self._common)  # two threads at once make two
         return polls, connection.CAN_WAKE
 
@@ -223,15 +219,6 @@ class Transport:
         if given is None and self.settings.session_factory is None:
             return None
         return auth.RequestAuth(given, slot, self.base_url)
-
-    def _arguments(self, session: requests.Session, headers: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of each request. A caller's session is not altered: it may be in other use as well."""
-        found: dict[str, Any] = dict(self._tls_arguments)
-        if self.settings.session_factory is not None:
-            headers = {**self._own_headers(session.headers), **headers}
-            found["proxies"] = dict(self.settings.proxies)  # a copy: requests adds the environment's
-        found["headers"] = headers
-        return found
 
     def request(
         self,
@@ -302,16 +289,22 @@ class Transport:
             left = min(deadline.remaining(), SOCKET_MAX)
             with slot:
                 slot.deadline = deadline
-                response = session.request(
+                send: Any = session.request
+                if self.settings.session_factory is not None:
+                    # A caller's session is not altered: it may be in other use as well.
+                    headers = {**self._own_headers(session.headers), **headers}
+                    # A copy: requests adds the environment's.
+                    send = partial(send, proxies=dict(self.settings.proxies), **self._tls_arguments)
+                response = send(
                     method,
                     self.base_url + path,
                     params=params,
                     data=data,
+                    headers=headers,
                     auth=self._auth(session, slot),
                     timeout=(max(min(self.settings.connect_timeout, left), 0.001), max(left, 0.001)),
                     allow_redirects=False,
                     stream=True,
-                    **self._arguments(session, headers),
                 )
                 with response:
                     if response.status_code < 200:  # closes the connection: the answer itself may come yet

@@ -16,13 +16,13 @@ import requests
 import responses
 import urllib3
 from support.raw_api import in_background
+from support.raw_server import RawServer, answer
 
 from parlant_sync import Client, errors
 from parlant_sync._api import retry
 from parlant_sync._deadline import Deadline
 from parlant_sync._http import connection, transport
 from parlant_sync._http.transport import Failure
-from parlant_sync.testing import FakeServer
 
 URL = "http://server.test:8800/prefix"
 DETAIL = {"detail": "what it says"}
@@ -258,21 +258,33 @@ def test_two_polls_of_one_offset_have_two_addresses(mocked: responses.RequestsMo
     line.close()
 
 
-def test_pollers_share_a_session_but_no_connection(server: FakeServer) -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["ours", "a-factory-s"])
+def test_pollers_share_a_session_but_no_connection(shared: bool) -> None:
     """What one of them does to its connection is nothing to the others."""
-    client = Client(server.base_url)
-    first, second = (client._transport.line() for _ in range(2))
-    assert first.session is second.session
-    for _ in range(2):
-        for line in (first, second):
-            line.get("/agents", {}, read_timeout=5)
-    assert first.slot.pool is not second.slot.pool
-    assert [line.slot.pool.num_connections for line in (first, second)] == [1, 1]
-    first.close()
-    second.get("/agents", {}, read_timeout=5)
-    assert second.slot.pool.num_connections == 1
-    second.close()
-    client.close()
+    given = requests.Session()
+    with RawServer(lambda *_: answer(b"{}")) as server:
+        client = Client(server.base_url, session_factory=(lambda: given) if shared else None)
+        first, second = (client._transport.line() for _ in range(2))
+        assert first.session is second.session
+        for _ in range(2):
+            for line in (first, second):
+                line.get("/agents", {}, read_timeout=5)
+        assert len(server.connections) == 2
+        first.close()
+        assert server.connections[0].recv(1) == b""  # closed at once
+        second.get("/agents", {}, read_timeout=5)
+        assert len(server.connections) == 2
+        second.close()
+        client.close()
+    given.close()
+
+
+def test_a_forked_child_gives_an_idle_connection_back() -> None:
+    with RawServer(lambda *_: answer(b"{}")) as server, Client(server.base_url) as client:
+        line = client._transport.line()
+        line.get("/agents", {}, read_timeout=5)
+        line.drop_inherited()
+        assert server.connections[0].recv(1) == b""
 
 
 def test_a_token_callable_that_fails(no_pauses: None) -> None:
