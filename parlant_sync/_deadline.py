@@ -6,8 +6,8 @@ import math
 import operator
 import queue
 import threading
-import time
 from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
 
 from parlant_sync.errors import ConfigurationError
@@ -54,11 +54,10 @@ def get_in_time(items: queue.SimpleQueue[_T], timeout: float | None) -> _T:
 class Deadline:
     """A point on the monotonic clock; the wall clock may jump as it likes. Immutable, so usable from any thread."""
 
-    __slots__ = ("_at", "_clock")
+    __slots__ = ("_at",)
 
-    def __init__(self, timeout: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._at = math.inf if timeout is None else clock() + timeout
+    def __init__(self, timeout: float | None) -> None:
+        self._at = math.inf if timeout is None else monotonic() + timeout
 
     @staticmethod
     def earliest(*deadlines: Deadline) -> Deadline:
@@ -67,14 +66,14 @@ class Deadline:
 
     def remaining(self) -> float:
         """Seconds left: 0.0 when it has passed, ``math.inf`` when there is no end."""
-        return max(0.0, self._at - self._clock())
+        return max(0.0, self._at - monotonic())
 
     def expired(self) -> bool:
-        return self._at <= self._clock()
+        return self._at <= monotonic()
 
     def bound(self, limit: float | None = None) -> float | None:
         """The shorter of ``limit`` and the time left, in the form that waits of the standard library take."""
-        left = self._at - self._clock()
+        left = self._at - monotonic()
         if limit is not None and limit < left:
             left = limit
         # The longest wait that every platform takes; a caller that waits without end comes round again.
@@ -82,11 +81,11 @@ class Deadline:
 
     def for_socket(self) -> float | None:
         """The time left, as a socket takes it. (There, 0.0 would mean "do not block".)"""
-        return None if self._at == math.inf else min(max(self._at - self._clock(), 0.0), SOCKET_MAX)
+        return None if self._at == math.inf else min(max(self._at - monotonic(), 0.0), SOCKET_MAX)
 
     def between(self, least: float, most: float) -> float:
         """The time left, but at least ``least`` and at most ``most`` seconds: what one step of a call may take."""
-        return min(max(self._at - self._clock(), least), most)
+        return min(max(self._at - monotonic(), least), most)
 
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import functools
 import gc
 import queue
 
 import pytest
 from support.waiting import Clock
 
-from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._polling.event_hub import EventHub
 from parlant_sync.errors import ForkedProcessError, SessionClosed
@@ -149,7 +147,7 @@ def test_agent_status() -> None:
 
 def test_a_poll_that_does_not_deliver_what_was_posted_is_overdue(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Once for all who wait; again after twice the time, if the next poll does not deliver it either."""
-    monkeypatch.setattr("parlant_sync._polling.event_hub.Deadline", functools.partial(Deadline, clock=clock))
+    monkeypatch.setattr("parlant_sync._deadline.monotonic", clock)
     hub = EventHub(0)
     box = join(hub)
     assert (hub.overdue.bound(None), hub.take_overdue()) == (None, False)

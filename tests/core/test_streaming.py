@@ -30,7 +30,7 @@ def half(text: str = "a ", **more: Any) -> Event:
 
 @pytest.fixture
 def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(streaming, "Deadline", lambda timeout: _deadline.Deadline(timeout, clock=clock))
+    monkeypatch.setattr(_deadline, "monotonic", clock)
     return clock
 
 
