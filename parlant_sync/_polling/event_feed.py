@@ -37,16 +37,13 @@ class Mailbox(queue.Queue[Sequence[Event]]):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.mutex: Any = threading.RLock()  # guards the queue and all below; held inside the hub's lock
-        self._new_conditions()
+        # One for all: only the reader ever waits, and only for ``not_empty``. Each has a queue of its own, over 1 KiB.
+        self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
         self._look_up = False  # wakes the reader without an event
         self._overflowed = False
         # Whether events were let go that only the server still has. Set by any thread at any time; only ``catch_up()``
         # takes it back.
         self.behind = True
-
-    def _new_conditions(self) -> None:
-        # One for all: only the reader ever waits, and only for ``not_empty``. Each has a queue of its own, over 1 KiB.
-        self.not_empty = self.not_full = self.all_tasks_done = threading.Condition(self.mutex)
 
     # -- what queue.Queue calls, with the mutex held
 
@@ -86,8 +83,6 @@ class Mailbox(queue.Queue[Sequence[Event]]):
                 self._look_up = True
             elif batch:
                 self._put(batch)
-            else:
-                return
             self.not_empty.notify()
 
     @property
@@ -133,13 +128,9 @@ class Mailbox(queue.Queue[Sequence[Event]]):
 
     def catch_up(self) -> None:
         """Clear the mailbox, and accept events again. The reader lists from its own offset next."""
-        try:
-            with self.mutex:
-                self._drop()
-                self._look_up = self.behind = self._overflowed = False
-        except BaseException:
-            self._repair()
-            raise
+        with self.mutex:
+            self._drop()
+            self._look_up = self.behind = self._overflowed = False
 
     def _drop(self) -> None:
         """The mutex is held."""
@@ -154,9 +145,7 @@ class Mailbox(queue.Queue[Sequence[Event]]):
         with self.mutex:
             self._drop()
             self._look_up = True
-            self.not_empty.notify_all()
-            # The old condition may still list the interrupted wait, which would swallow the next wake-up.
-            self._new_conditions()
+            self.not_empty.notify_all()  # also the interrupted wait, which would swallow the next wake-up
 
 
 class FeedEnded(Exception):
@@ -318,8 +307,6 @@ class EventFeed:
             try:
                 self._list(self._lister)
                 return True
-            except SessionClosed as error:
-                raise FeedEnded(self._hub.ending or error) from error
             except ParlantSyncError as error:
                 if not unread(error):
                     raise

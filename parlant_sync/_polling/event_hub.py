@@ -172,7 +172,7 @@ class EventHub:
             self._mailboxes.append(weakref.ref(mailbox, self._mailboxes.remove))
             place = self.place
             same_numbering = epoch is None or epoch == place.epoch
-            if offset is None or (offset == place.next and same_numbering and self.start is not None):
+            if offset is None or (offset == place.next and same_numbering):
                 mailbox.behind = False
             return place
 

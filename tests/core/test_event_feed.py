@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.raw_api import in_background
-from support.waiting import must_end, wait_until
+from support.waiting import must_end, wait_until, within
 
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded, Mailbox
@@ -118,10 +118,18 @@ def test_after_the_end_of_the_session_nothing_is_listed() -> None:
     assert server.lists == []
 
 
+class Limits(RateLimitedError):
+    """429 with Retry-After: 30."""
+
+    def __init__(self) -> None:
+        super().__init__("slow down", status=429, retry_after=30.0)
+
+
+@pytest.mark.parametrize("failure", [TransportError("down"), Limits()])
 @pytest.mark.parametrize("how", ["closed", "left"])
-def test_the_end_cuts_a_pause_between_lists(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_cuts_a_pause_between_lists(how: str, failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(3, start=3)
-    server.failures = [TransportError("down")] * 1000
+    server.failures = [failure] * 1000
     feed = server.feed(0)
 
     def pause(attempt: int) -> float:
@@ -130,7 +138,7 @@ def test_the_end_cuts_a_pause_between_lists(how: str, monkeypatch: pytest.Monkey
 
     thread = threading.Thread(target=end, args=(server, feed, how))
     monkeypatch.setattr("parlant_sync._api.retry.jittered", pause)
-    with pytest.raises(FeedEnded):
+    with within(5), pytest.raises(FeedEnded):
         feed.get(Deadline(None))
     thread.join()
     assert len(server.lists) == 1
@@ -186,6 +194,18 @@ def test_a_waiting_reader_is_woken(how: str) -> None:
     reading = in_background(feed.get, Deadline(None))
     end(server, feed, how)
     assert isinstance(reading.error(5), FeedEnded)
+
+
+def test_a_reader_that_waits_has_an_overdue_poll_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has not delivered what was posted: its connection may be dead without anybody having been told."""
+    monkeypatch.setattr("parlant_sync._polling.event_hub.DELIVERED_WITHIN", 0.05)
+    server = Server(1, start=1)
+    feed = EventFeed(server.hub, server.lister, 100, ask_again=server.poll)
+    server.add()
+    server.hub.note_posted(1, server.hub.place)
+    event = feed.get(Deadline(10))
+    assert event is not None
+    assert (event.offset, server.lists) == (1, [])
 
 
 def wiped(server: Server, keep: int, more: int) -> None:
@@ -276,18 +296,11 @@ def test_a_numbering_noticed_while_it_catches_up(monkeypatch: pytest.MonkeyPatch
 def test_back_to_gives_again() -> None:
     server = Server()
     feed = server.feed()
-    server.add(3)
+    server.add(4)
     server.poll()
-    assert drain(feed) == [0, 1, 2]
+    assert [e.offset for e in (feed.get(Deadline(0)), feed.get(Deadline(0))) if e] == [0, 1]
     feed.back_to(1)
-    assert drain(feed) == [1, 2]
-
-
-class Limits(RateLimitedError):
-    """429 with Retry-After: 30."""
-
-    def __init__(self) -> None:
-        super().__init__("slow down", status=429, retry_after=30.0)
+    assert drain(feed) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("failure", "woken"), [(TransportError("reset"), True), (Limits(), False)])
@@ -428,7 +441,14 @@ def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
         box.offer(batch(1, 2))
         monkeypatch.setattr(box.not_full, "notify", strike)
     else:
-        monkeypatch.setattr(box.not_empty, "wait", strike)
+
+        def wait(*_: object) -> None:
+            box.not_empty._waiters.append(gone)  # type: ignore[attr-defined]
+            raise Strike
+
+        gone = threading.Lock()
+        gone.acquire()
+        monkeypatch.setattr(box.not_empty, "wait", wait)
     box.mutex.acquire()  # as if it had struck between the acquisition and the ``try`` behind it
     with pytest.raises(Strike):
         box.take(5)
@@ -436,8 +456,11 @@ def test_interrupted_it_is_behind_and_never_holds_fewer_than_nothing(
     must_end(box.offer, batch(3))
     assert (box.behind, box.waiting) == (True, 0)
     box.catch_up()
+    reading = in_background(box.take, 30)
+    wait_until(lambda: box.not_empty._waiters, "the reader waits")  # type: ignore[attr-defined]
     box.offer(batch(3))
-    assert (box.waiting, len(box.take(5)), box.waiting) == (1, 1, 0)
+    assert len(reading.result(5)) == 1
+    assert box.waiting == 0
 
 
 def test_an_interrupted_nudge_does_not_leave_a_reader_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
