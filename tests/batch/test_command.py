@@ -230,23 +230,6 @@ def test_what_is_left_is_told_before_the_batch_is_closed(monkeypatch: pytest.Mon
     assert told == ["5 of 7 rows are left: run the same command again to go on"]
 
 
-def test_a_killed_run_goes_on(
-    server: FakeServer, start: Start, command: Command, questions: Questions, tmp_path: Path
-) -> None:
-    """Killed with a message stored and its answer on the way, which is the worst moment."""
-    path = tmp_path / "out.jsonl"
-    hold = server.hold_next("POST /events", times=2)
-    options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 2]
-    process = start(*options)
-    hold.wait(timeout=30, count=2)
-    process.kill()
-    process.communicate()
-    hold.release()
-    code, _, err = command(*options)
-    assert (code, err) == (0, "")
-    assert posted(server.base_url) == Counter({r["message"]: 1 for r in ROWS})
-
-
 def test_a_full_disk(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     options = [questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 1]

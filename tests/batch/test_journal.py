@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from parlant_sync import ConcurrencyError, ConfigurationError
+from parlant_sync import ConfigurationError
 from parlant_sync.batch import BatchLocked, Result, Row, TurnResult, outlook
 from parlant_sync.batch.journal import Entry, Journal, LineFile
 
@@ -118,16 +118,6 @@ def test_a_full_disk_leaves_the_file_whole(tmp_path: Path) -> None:
     file.append([{"id": "c"}])
     assert [value["id"] for value in read(file)] == ["a", "c"]
     file.close()
-
-
-def test_two_on_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "r.journal"
-    first = Journal(path)
-    with pytest.raises(BatchLocked, match="another run") as caught:
-        Journal(path)
-    assert isinstance(caught.value, ConcurrencyError)
-    first.close()
-    Journal(path).close()
 
 
 def test_a_file_is_discarded_by_who_has_made_it(tmp_path: Path) -> None:

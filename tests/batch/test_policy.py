@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from support.waiting import Clock
 
 import parlant_sync as ps
 from parlant_sync.batch import policy
@@ -106,16 +107,8 @@ def test_a_config_shows_no_secret() -> None:
 # -- pace
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_rate_spreads_messages_out() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     rate = Rate(30, clock=clock)
     waits = []
     for _ in range(3):
@@ -130,7 +123,7 @@ def test_a_rate_spreads_messages_out() -> None:
 
 @pytest.mark.parametrize(("error", "pauses"), [(LIMITED, [5, 10, 20, 40, 60]), (REFUSED, [1, 2, 4, 8, 10])])
 def test_pauses_grow_one_by_one(error: ps.ParlantSyncError, pauses: list[float]) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     trouble = Trouble(clock=clock)
     found = []
     for _ in range(5):
@@ -146,7 +139,7 @@ def test_pauses_grow_one_by_one(error: ps.ParlantSyncError, pauses: list[float])
 
 @pytest.mark.parametrize(("wish", "pause"), [(30.0, 30.0), (86_400.0, 300.0)])
 def test_a_wish_of_the_server_is_respected_within_limits(wish: float, pause: float) -> None:
-    trouble = Trouble(clock=Clock())
+    trouble = Trouble(clock=Clock(100.0))
     trouble.failed(LIMITED, write=True)
     trouble.failed(ps.RateLimitedError("429", retry_after=wish), write=True)
     assert trouble.pause_left() == pause
@@ -157,7 +150,7 @@ def test_a_wish_of_the_server_is_respected_within_limits(wish: float, pause: flo
 )
 def test_patience_is_that_of_the_run(error: ps.ParlantSyncError, patience: float) -> None:
     """Each row has its own failure, and the first one counts: rows must not begin their minutes one after another."""
-    clock = Clock()
+    clock = Clock(100.0)
     trouble = Trouble(clock=clock)
     for _ in range(6):
         trouble.failed(error, write=True)
@@ -170,7 +163,7 @@ def test_patience_is_that_of_the_run(error: ps.ParlantSyncError, patience: float
 
 
 def test_a_server_that_shows_everything_and_takes_nothing_is_in_trouble() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     trouble = Trouble(clock=clock)
     trouble.failed(PROXY, write=True)
     clock.now += 30
@@ -185,7 +178,7 @@ def test_a_server_that_shows_everything_and_takes_nothing_is_in_trouble() -> Non
 
 def test_what_a_progress_line_says_of_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", policy.logger.name)
-    clock = Clock()
+    clock = Clock(100.0)
     trouble = Trouble(clock=clock)
     assert trouble.text() == ""
     trouble.failed(ps.RateLimitedError("429", retry_after=20), write=True)
@@ -204,7 +197,7 @@ def test_what_a_progress_line_says_of_it(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_trouble_is_remembered_for_the_turns_that_it_has_hit() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     trouble = Trouble(clock=clock)
     assert not trouble.was_there(1000)
     trouble.failed(REFUSED, write=False)
