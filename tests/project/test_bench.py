@@ -15,7 +15,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 # `scripts/bench.py` only adds the making of the environment, which this one is already.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.skipif(os.name == "nt", reason="reads /proc")]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(400), pytest.mark.skipif(os.name == "nt", reason="reads /proc")]
 
 COLUMNS = {"parlant_sync", "parlant-client", "requests thread", "http.client"}
 
@@ -29,7 +29,6 @@ def bench(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.full
 def test_every_scenario_runs_and_is_reported(tmp_path: Path) -> None:
     plot = tmp_path / "bars.svg"
     found: dict[str, Any] = json.loads(bench("--quick", "--json", "--plot", str(plot)))
@@ -49,7 +48,6 @@ def test_every_scenario_runs_and_is_reported(tmp_path: Path) -> None:
     assert len(list(bars)) > len(rows)
 
 
-@pytest.mark.full
 def test_how_cost_grows_is_drawn(tmp_path: Path) -> None:
     bench("--quick", "--growth", str(tmp_path))
     for name in ("events", "memory", "sessions"):

@@ -131,11 +131,3 @@ def test_the_package_alone_loads_nothing() -> None:
     assert run("import parlant_sync; print(parlant_sync.nothing if hasattr(parlant_sync, 'nothing') else 'none')") == (
         "none\n"
     )
-
-
-def test_exports() -> None:
-    for name in parlant_sync.__all__:
-        assert hasattr(parlant_sync, name)
-    public = {name for name in vars(parlant_sync) if name.isidentifier() and not name.startswith("_")}
-    modules = {path.stem for path in PACKAGE.iterdir()} | {"TYPE_CHECKING"}
-    assert public - modules <= set(parlant_sync.__all__)

@@ -38,10 +38,9 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def shipped(built: Path) -> set[str]:
-    """The files of the package, and the pytest plugin beside it: all must be in the wheel."""
+    """The files of the package: all must be in the wheel."""
     source = built.parent / "source"
-    package = {path.relative_to(source).as_posix() for path in (source / "parlant_sync").rglob("*") if path.is_file()}
-    return package
+    return {path.relative_to(source).as_posix() for path in (source / "parlant_sync").rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +74,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs
 
 
-def test_one_wheel_and_one_sdist_are_built(built: Path) -> None:
+def test_one_wheel_and_one_sdist_that_the_index_would_take(built: Path) -> None:
     names = sorted(path.name for path in built.iterdir())
     assert names == [f"parlant_sync-{VERSION}-py3-none-any.whl", f"parlant_sync-{VERSION}.tar.gz"]
-
-
-def test_the_index_would_take_them(built: Path) -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", *sorted(built.iterdir()), cwd=built)
 
 
@@ -166,31 +162,19 @@ print(found.name, found.value, importlib.util.find_spec(found.value) is not None
     assert found.split() == ["parlant_sync", "parlant_sync.pytest_plugin", "True"]
 
 
-@pytest.fixture(scope="module")
-def pytest_there(installed: Path) -> tuple[str | Path, ...]:
-    """The pytest of somebody else's environment: it has the wheel, and finds the plugin by itself."""
+@pytest.mark.full
+def test_the_walk_through_in_a_folder_of_somebody_else(installed: Path, tmp_path: Path) -> None:
+    """docs/testing.md from the first step to the third, and nothing but what it says: pytest finds the plugin."""
     run(installed / "python", "-m", "pip", "install", "--quiet", "pytest", "flask", cwd=installed)
-    return (installed / "python", "-m", "pytest", "-W", "error", "-p", "no:cacheprovider")
-
-
-def test_the_walk_through_in_a_folder_of_somebody_else(pytest_there: tuple[str | Path, ...], tmp_path: Path) -> None:
-    """docs/testing.md from the first step to the third, and nothing but what it says."""
     page = (ROOT / "docs" / "testing.md").read_text("utf-8")
     files = dict(re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL))
     assert sorted(files) == ["app.py", "test_app.py"]
     for name, text in files.items():
         (tmp_path / name).write_text(text, "utf-8")
-    said = run(*pytest_there, "test_app.py", cwd=tmp_path)
+    command = (installed / "python", "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "test_app.py")
+    said = run(*command, cwd=tmp_path)
     assert f"{files['test_app.py'].count('def test_')} passed" in said
     assert str(ROOT) not in said
-
-
-def test_projects_that_do_not_use_the_plugin(pytest_there: tuple[str | Path, ...], tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import sys\n\ndef test_it():\n    assert not {'parlant_sync.client', 'ssl'} & set(sys.modules)\n", "utf-8"
-    )
-    assert "1 passed" in run(*pytest_there, cwd=tmp_path)
-    assert "1 passed" in run(*pytest_there, "-p", "no:parlant_sync", cwd=tmp_path)
 
 
 @pytest.mark.real

@@ -12,7 +12,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.append(str(SCRIPTS))
 
-from dev import environments, servers, steps, testing  # noqa: E402
+from dev import environments, steps, testing  # noqa: E402
 
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="the stand-ins are shell scripts")
 pytestmark = pytest.mark.slow  # most start pytest, or an interpreter
@@ -71,26 +71,6 @@ def test_a_change_of_the_sources_installs_again(installs: list[list[str]], tmp_p
 
 
 @POSIX_ONLY
-def test_an_interrupted_install_is_made_anew(
-    installs: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = environments.run
-
-    def fails(command: list[str], failed: str) -> None:
-        run(command, failed)
-        if "install" in command:
-            (tmp_path / ".venv/half a package").touch()
-            raise environments.SetupError("no network")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(environments, "run", fails)
-        with pytest.raises(environments.SetupError, match="no network"):
-            environments.project("test")
-    environments.project("test")
-    assert not (tmp_path / ".venv/half a package").exists()
-
-
-@POSIX_ONLY
 def test_an_environment_of_the_user_is_kept_and_another_folder_is_in_the_way(
     installs: list[list[str]], tmp_path: Path
 ) -> None:
@@ -119,33 +99,6 @@ def test_two_scripts_make_one_environment(installs: list[list[str]], tmp_path: P
     assert (tmp_path / "installs").read_text().count("install") == 2  # pip itself, and the project
 
 
-def test_what_would_lead_out_of_the_environment_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    found = environments.environ({"MORE": "1"})
-    assert "PYTHONPATH" not in found
-    assert (found["MORE"], found["PIP_USER"]) == ("1", "0")
-
-
-@POSIX_ONLY
-def test_a_python_is_found_by_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, says in [("3.98", "3.98"), ("3.99", "not what it is called")]:
-        path = tmp_path / f"python{version}"
-        path.write_text(f"#!/bin/sh\necho {says}\n")
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert environments.find_python("3.98") == str(tmp_path / "python3.98")
-    assert environments.find_python("3.99") is None
-    assert environments.find_python(f"{sys.version_info[0]}.{sys.version_info[1]}") == sys.executable
-
-
-def test_a_failing_pip_is_reported_in_its_own_words(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(environments.SetupError, match="pip failed"):
-        environments.run([sys.executable, "-m", "pip", "--no-such-option"], "pip failed")
-    said = capfd.readouterr()
-    assert "no such option" in said.err
-    assert said.out == ""
-
-
 @pytest.mark.parametrize("name", ["demo", "test", "bench", "soak", "servers"])
 def test_an_old_python_gets_one_clear_line(name: str, tmp_path: Path) -> None:
     code = f"import sys; sys.version_info = (3, 9); import runpy; runpy.run_path({str(SCRIPTS / name)!r} + '.py')"
@@ -162,29 +115,6 @@ def test_what_is_not_ours_goes_to_pytest() -> None:
     options, rest = testing.parse(["--unit", "-k", "turn", "tests/x.py", "--co", "-x", "--full"])
     assert (options.unit, options.full, options.pythons, options.servers) == (True, True, (), ())
     assert rest == ["-k", "turn", "tests/x.py", "--co", "-x"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--servers", "newest"], ()),
-        (["--servers", "all"], tuple(servers.SERVERS)[:-1]),
-        (["--servers", "3.2.2"], ("3.2.2",)),
-        (["--pythons", "all"], testing.PYTHONS),
-        (["--pythons", "3.12,3.14"], ("3.12", "3.14")),
-    ],
-)
-def test_versions_are_chosen(arguments: list[str], expected: tuple[str, ...]) -> None:
-    options, _ = testing.parse(arguments)
-    assert getattr(options, arguments[0].strip("-")) == expected
-
-
-@pytest.mark.parametrize("arguments", [["--servers", "2.0"], ["--pythons", "2.7"]])
-def test_a_wrong_choice_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        testing.parse(arguments)
-    assert caught.value.code == 2
-    assert arguments[1] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -208,32 +138,6 @@ def test_one_file_is_run_without_linters_and_without_the_server(monkeypatch: pyt
     found = testing.run(*testing.parse(["--unit", "tests/project/test_scripts.py"]))
     assert [result.name for result in found.results] == ["unit tests"]
     assert extras == [("test",)]
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_full_makes_the_environments_of_the_patched_tests(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
-    def ensure(folder: Path, requirements: list[str], **_: object) -> Path:
-        if not works:
-            raise environments.SetupError("the index is not reachable")
-        assert {"patched": "gevent", "replaced": "urllib3-future"}[folder.name] in requirements
-        return folder / "python"
-
-    asked: list[dict[str, str] | None] = []
-    monkeypatch.setattr(environments, "ensure", ensure)
-    monkeypatch.setattr(environments, "project", lambda *names: Path("python"))
-    monkeypatch.setattr(
-        steps.Steps, "_execute", lambda self, name, command, extra=None: asked.append(extra) or (0, 0.0)
-    )
-    found = testing.run(*testing.parse(["--full", "tests/process/test_process_patched.py"]))
-    made = {testing.PATCHED_PYTHON: "patched", testing.REPLACED_PYTHON: "replaced"} if works else {}
-    assert asked[-1] == {name: str(environments.ROOT / ".venvs" / folder / "python") for name, folder in made.items()}
-    assert any("left out, the index is not reachable" in result.name for result in found.results) is not works
-
-
-def test_floors_become_pins() -> None:
-    needed = ["requests>=2.33.0", "urllib3<3,>=2.8", "click >= 8.3.3", "tenacity"]
-    needed += ['prometheus-client>=0.21; extra == "prometheus"', 'pytest>=9; extra == "test"']
-    assert testing.floors(needed) == ["requests==2.33.0", "click==8.3.3", "prometheus-client==0.21"]
 
 
 # -- how they are counted
@@ -376,8 +280,3 @@ def test_a_part_without_a_match_is_fine_if_another_has_one(project: Path) -> Non
     run.run("lint", [sys.executable, "-c", "raise SystemExit(3)"])
     assert not run.ok
     assert "failed: lint" in run.summary()
-
-
-def test_a_command_is_shown_as_one_would_type_it(project: Path) -> None:
-    command = [str(project / ".venv/bin/python"), "-m", "pytest", "--junit-xml=/tmp/x", "-o", "junit_logging=no"]
-    assert steps.shown([*command, "-k", "a b"], {"X": "1 2"}) == "X='1 2' .venv/bin/python -m pytest -k 'a b'"

@@ -75,45 +75,22 @@ def test_lines_and_fences(page: Path) -> None:
         assert "\t" not in line, f"{page.name}:{number}: a tab"
 
 
-# -- the checks themselves
+BROKEN = {
+    "```python\n1 / 0\n```\n": ZeroDivisionError,
+    "```python\nif\n```\n": SyntaxError,
+    "```sh\nif\n```\n": AssertionError,
+    "```sh\nparlant-sync send --nothing\n```\n": AssertionError,
+    "```perl\n1\n```\n": pytest.fail.Exception,
+    "```python\nprint(2)\n```\n<!-- output -->\n```text\n3\n```\n": AssertionError,
+}
 
 
-def page_of(folder: Path, text: str) -> Path:
-    page = folder / "page.md"
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_block_is_noticed(text: str, tmp_path: Path, runner: Runner) -> None:
+    page = tmp_path / "page.md"
     page.write_text(text, "utf-8")
-    return page
-
-
-def test_blocks_are_found_with_their_notes(tmp_path: Path) -> None:
-    page = page_of(
-        tmp_path,
-        "# A page\n\n```python\na = 1\n```\n\n<!-- continues -->\n```python\nb = a\n```\n\nText.\n\n"
-        "<!-- not run:\nneeds a printer -->\n\n```sh\nlpr\n```\n\n```text\na picture\n```\n",
-    )
-    first, second = docs_blocks.groups(page)
-    assert [(block.line, block.text) for block in first] == [(4, "a = 1\n"), (9, "b = a\n")]
-    assert [block.notes for block in second] == [{"not run": "needs a printer"}]
-
-
-def test_a_broken_block_is_noticed(tmp_path: Path, runner: Runner) -> None:
-    for number, (language, text) in enumerate(
-        [("python", "1 / 0"), ("python", "if"), ("sh", "if"), ("sh", "parlant-sync send --nothing"), ("perl", "1")]
-    ):
-        page = page_of(tmp_path, f"```{language}\n{text}\n```\n")
-        (group,) = docs_blocks.groups(page)
-        with pytest.raises((ZeroDivisionError, SyntaxError, AssertionError, pytest.fail.Exception)):
-            runner.run(group[0])
-        assert number < 5
-
-
-def test_output_is_compared(tmp_path: Path, runner: Runner) -> None:
-    page = page_of(tmp_path, "```python\nprint(1 + 1)\n```\n<!-- output -->\n```text\n3\n```\n")
-    (group,) = docs_blocks.groups(page)
-    runner.run(group[0])
-    with pytest.raises(AssertionError, match="not what the block before it prints"):
-        runner.run(group[1])
-
-
-def test_anchors_are_those_of_github(tmp_path: Path) -> None:
-    page = page_of(tmp_path, "# One: `send()` & more\n\n## Twice\n\n## Twice\n\n```sh\n# no heading\n```\n")
-    assert docs_blocks.anchors(page) == {"one-send--more", "twice", "twice-1"}
+    ((*before, last),) = docs_blocks.groups(page)
+    for block in before:
+        runner.run(block)
+    with pytest.raises(BROKEN[text]):
+        runner.run(last)
