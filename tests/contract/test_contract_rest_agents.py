@@ -6,12 +6,11 @@ Such an agent is "fluid", and sends a bare ``ready`` right after ``acknowledged`
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli_runs import Cli
 
 from parlant_sync import Client, batch
 
@@ -32,22 +31,11 @@ def test_send(client: Client, agent_id: str) -> None:
     assert not [event for event in session.history() if event.status == "cancelled"]
 
 
-def test_the_command(server: Any, client: Client, agent_id: str) -> None:
+def test_the_command(server: Any, client: Client, agent_id: str, tmp_path: Path) -> None:
     session = client.create_session(agent_id)
     for text, answer in zip(TEXTS, ANSWERS, strict=True):
-        command = [
-            sys.executable,
-            "-m",
-            "parlant_sync",
-            "-s",
-            server.base_url,
-            "send",
-            "--session-id",
-            session.id,
-            text,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=40)
-        assert (done.returncode, done.stdout) == (0, answer + "\n"), done.stderr
+        done = Cli(server.base_url, tmp_path).run("send", "--session-id", session.id, text)
+        assert (done.code, done.out) == (0, answer + "\n"), done.err
 
 
 def test_a_batch(server: Any, agent_id: str, tmp_path: Path) -> None:

@@ -16,30 +16,10 @@ from typing import Any
 
 import pytest
 from support.process_helpers import ROOT, run
+from support.waiting import Background
 
-from parlant_sync import Client, Session, SessionClosed, TransportError
+from parlant_sync import Client, DeliveryUncertain, Session, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer
-
-
-class Worker(threading.Thread):
-    """Runs a call and keeps what came of it."""
-
-    def __init__(self, call: Any) -> None:
-        super().__init__()
-        self.call = call
-        self.outcome: Any = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.outcome = self.call()
-        except BaseException as error:
-            self.outcome = error
-
-    def wait(self) -> Any:
-        self.join(5)
-        assert not self.is_alive(), "still blocked after close()"
-        return self.outcome
 
 
 def test_from_another_thread_with_everybody_blocked(server: FakeServer) -> None:
@@ -47,21 +27,17 @@ def test_from_another_thread_with_everybody_blocked(server: FakeServer) -> None:
     client = Client(server.base_url)
     session = client.create_session("quick")
     server.wait_polls(1)
-    workers = [
-        Worker(lambda: session.send("one", timeout=60)),
-        Worker(lambda: list(session.iter_events())),
-        Worker(lambda: list(session.iter_events(since="latest"))),
-        Worker(lambda: session.trigger(timeout=60)),
-    ]
+    sending = Background(session.send, "one", timeout=60)
+    readers = [Background(list, session.iter_events()), Background(list, session.iter_events(since="latest"))]
+    triggering = Background(session.trigger, timeout=60)
     server.reached("never")
     started = time.monotonic()
     client.close()
     took = time.monotonic() - started
-    outcomes = [worker.wait() for worker in workers]
     assert took < 0.5
-    assert isinstance(outcomes[0], SessionClosed)
-    assert all(isinstance(outcome, list) for outcome in outcomes[1:3])
-    assert isinstance(outcomes[3], (SessionClosed, TransportError))
+    assert isinstance(sending.error(5), SessionClosed)
+    assert isinstance(triggering.error(5), (SessionClosed, TransportError))
+    assert all(isinstance(reader.result(5), list) for reader in readers)
     server.wait_no_polls()
 
 
@@ -76,10 +52,10 @@ def test_with_a_send_queued_behind_a_turn_that_nobody_drives(server: FakeServer)
             barrier.set()
             return session.send("queued", timeout=60).text
 
-        worker = Worker(send)
+        queued = Background(send)
         assert barrier.wait(5)
         session.close()
-        assert isinstance(worker.wait(), SessionClosed)
+        assert isinstance(queued.error(5), SessionClosed)
         turn.close()
 
 
@@ -160,8 +136,8 @@ def test_twice_and_by_many_at_once(server: FakeServer) -> None:
         thing.close()
         thing.close()
 
-    workers = [Worker(lambda thing=thing: close(thing)) for thing in [*sessions, *sessions, client, client]]
-    assert [worker.wait() for worker in workers] == [None] * 12
+    closing = [Background(close, thing) for thing in [*sessions, *sessions, client, client]]
+    assert [each.result(5) for each in closing] == [None] * 12
     server.wait_no_polls()
     with pytest.raises(SessionClosed):
         client.create_session("quick")
@@ -169,8 +145,6 @@ def test_twice_and_by_many_at_once(server: FakeServer) -> None:
 
 def test_at_once_with_send(server: FakeServer) -> None:
     """Many times, at the same moment: a reply or SessionClosed (or uncertain, if it was cut), never a hang."""
-    from parlant_sync import DeliveryUncertain
-
     for _ in range(30):
         client = Client(server.base_url)
         session = client.create_session("quick")
@@ -180,11 +154,11 @@ def test_at_once_with_send(server: FakeServer) -> None:
             barrier.wait()
             return session.send("hello", timeout=30).text
 
-        worker = Worker(send)
+        sending = Background(send)
         barrier.wait()
         client.close()
-        outcome = worker.wait()
-        assert outcome == "echo: hello" or isinstance(outcome, (SessionClosed, DeliveryUncertain, TransportError))
+        error = sending.error(5)
+        assert error is None or isinstance(error, (SessionClosed, DeliveryUncertain, TransportError))
     server.wait_no_polls()
 
 
@@ -228,12 +202,12 @@ def test_the_wall_clock_jumps_by_a_day(day: float, server: FakeServer, monkeypat
         session = client.create_session("quick")
         reader = session.iter_events(timeout=30)
         server.wait_polls(1)
-        worker = Worker(lambda: session.send("hello", timeout=60).text)
+        sending = Background(session.send, "hello", timeout=60)
         server.reached("gate")
         monkeypatch.setattr(time, "time", lambda: wall() + day)
         polls = session._opened.poller.counts.polls
         server.release("gate")
-        assert worker.wait() == "echo: hello"
+        assert sending.result().text == "echo: hello"
         assert session.send("again", timeout=60).text == "echo: again"
         assert next(reader).offset == 0
         assert session.health.state == "polling"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import subprocess
-import sys
-import threading
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.process_helpers import PROGRAMS, environment, run
+from support.process_helpers import PROGRAMS, gunicorn, run
 
 from parlant_sync.testing import FakeServer
 
@@ -39,64 +36,24 @@ def test_multiprocessing_with_fork(server: FakeServer) -> None:
     assert done.out.startswith("READY")
 
 
-class _Gunicorn:
-    """``gunicorn --preload`` with two workers; its port is read from its own log."""
+def test_gunicorn_preload_with_a_client_of_the_module(server: FakeServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    app = ("preloaded_app:application", "--preload")
+    with gunicorn(PROGRAMS, log, *app, workers=2, SERVER=server.base_url) as url:
 
-    def __init__(self, server: FakeServer) -> None:
-        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--threads", "4"]
-        command += ["--bind", "127.0.0.1:0", "--graceful-timeout", "5", "--worker-class", "gthread"]
-        self.process = subprocess.Popen(
-            [*command, "--chdir", str(PROGRAMS), "preloaded_app:application"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(SERVER=server.base_url),
-        )
-        self.log: list[str] = []
-        self.booted = threading.Semaphore(0)
-        self.url = ""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        def ask(say: str, session: str = "") -> Any:
+            query = urllib.parse.urlencode({"say": say, "session": session})
+            with urllib.request.urlopen(f"{url}/?{query}", timeout=30) as answer:
+                return json.load(answer)
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if "Listening at: " in line:
-                self.url = line.split("Listening at: ")[1].split()[0]
-            if "Booting worker" in line:
-                self.booted.release()
-
-    def ask(self, say: str, session: str = "") -> Any:
-        query = urllib.parse.urlencode({"say": say, "session": session})
-        with urllib.request.urlopen(f"{self.url}/?{query}", timeout=30) as answer:
-            return json.load(answer)
-
-    def stop(self) -> int:
-        self.process.terminate()
-        code = self.process.wait(20)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-
-@pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="gunicorn is in the extra 'test'")
-def test_gunicorn_preload_with_a_client_of_the_module(server: FakeServer) -> None:
-    gunicorn = _Gunicorn(server)
-    try:
-        for _ in range(2):
-            assert gunicorn.booted.acquire(timeout=30), "".join(gunicorn.log)
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(gunicorn.ask, [f"hello {number}" for number in range(24)]))
+            answers = list(pool.map(ask, [f"hello {number}" for number in range(24)]))
         assert [a["text"] for a in answers] == [f"echo: hello {number}" for number in range(24)]
         assert {a["first"] for a in answers} == {"echo: from the master"}
         assert all(a["pid"] != a["master"] for a in answers)
         # A conversation goes on, whichever worker gets the next request.
         session = answers[0]["session"]
         for number in range(6):
-            assert gunicorn.ask(f"again {number}", session)["text"] == f"echo: again {number}"
-    finally:
-        code = gunicorn.stop()
-    assert code == 0, "".join(gunicorn.log)
-    assert "Traceback" not in "".join(gunicorn.log), "".join(gunicorn.log)
-    assert "Worker" not in "".join(line for line in gunicorn.log if "TIMEOUT" in line or "killed" in line)
+            assert ask(f"again {number}", session)["text"] == f"echo: again {number}"
+    for word in ("Traceback", "TIMEOUT", "killed"):
+        assert word not in log.read_text(), log.read_text()

@@ -6,13 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import ssl
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,56 +40,13 @@ def test_over_http(patch: str, server: FakeServer) -> None:
     assert out == before + REPLY
 
 
-@pytest.fixture
-def tls(server: FakeServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """The address of the server over TLS, and the authority to trust."""
-    made = authority(tmp_path)
-    context = made.context()
-    port = int(server.base_url.rpartition(":")[2])
-    sockets: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def start(*work: object) -> None:
-        threads.append(threading.Thread(target=work[0], args=work[1:]))  # type: ignore[arg-type]
-        threads[-1].start()
-
-    def copy(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(target, socket.SHUT_RDWR)
-
-    def accept() -> None:
-        while True:
-            try:
-                near: socket.socket = context.wrap_socket(listener.accept()[0], server_side=True)
-            except ssl.SSLError:
-                continue
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", port))
-            sockets.extend((near, far))
-            start(copy, near, far)
-            start(copy, far, near)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        start(accept)
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}", made.bundle
-        listener.shutdown(socket.SHUT_RDWR)
-        for sock in list(sockets):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join(5)
-        for sock in sockets:
-            sock.close()
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("patch", OVER_HTTPS)
-def test_over_https(patch: str, tls: tuple[str, str]) -> None:
-    assert converse(patch, *tls) == REPLY
+def test_over_https(patch: str, tmp_path: Path) -> None:
+    made = authority(tmp_path)
+    with FakeServer(ssl_context=made.context()) as server:
+        server.agent("quick").echoes()
+        assert converse(patch, server.base_url, made.bundle) == REPLY
 
 
 @pytest.mark.full

@@ -65,12 +65,8 @@ def test_no_token_before_a_real_production_server(production: SharedServer, tmp_
         assert not found_in(said(done)), said(done)
 
 
-def answers(server: FakeServer, text: str) -> None:
-    server.agent("quick", name=f"Agent {text}").forget().replies(text)
-
-
 def test_hostile_text_is_made_visible(server: FakeServer, cli: Cli) -> None:
-    answers(server, HOSTILE)
+    server.agent("quick").forget().replies(HOSTILE)
     done = cli.run("send", "--agent-id", "quick", "hello")
     assert done.code == 0, said(done)
     shown = done.out
@@ -98,7 +94,7 @@ def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, cli
 
         server.alter_next("GET /events", escape, times=None)
     else:
-        answers(server, text)
+        server.agent("quick").forget().replies(text)
     done = cli.run("-o", "json", "send", "--agent-id", "quick", "hello")
     assert done.code == 0, said(done)
     lines = done.out.splitlines()
@@ -110,15 +106,20 @@ def test_json_output_is_valid_for_any_content(text: str, server: FakeServer, cli
 
 
 def test_the_other_commands_show_hostile_names_visibly(server: FakeServer, cli: Cli) -> None:
-    answers(server, HOSTILE)
-    session_id = server.create_session("quick", title=HOSTILE)
+    server.agent("hostile", name=f"Agent {HOSTILE}").replies(HOSTILE).with_preamble(HOSTILE)
+    session_id = server.create_session("hostile", title=HOSTILE)
     server.add_event(session_id, "message", {"message": HOSTILE, "participant": {"display_name": HOSTILE}})
     server.add_event(session_id, "custom", {"x": HOSTILE})
-    for arguments in (["agents"], ["sessions", "list"], ["sessions", "show", session_id], ["doctor"]):
+    for arguments in (
+        ["send", "--agent-id", "hostile", "--stream", "--show-preamble", "x"],
+        ["agents"],
+        ["sessions", "list"],
+        ["sessions", "show", session_id],
+        ["doctor"],
+        ["tail", "--session-id", session_id, "--since", "beginning", "--timeout", "0"],
+    ):
         done = cli.run(*arguments)
+        assert done.code == 0, said(done)
+        assert arguments == ["doctor"] or "gnp.exe" in said(done), said(done)
         for character in SHOWN_RAW:
             assert character not in said(done), (arguments, character, said(done))
-    done = cli.run("tail", "--session-id", session_id, "--since", "beginning", "--timeout", "0")
-    assert "gnp.exe" in said(done)
-    for character in SHOWN_RAW:
-        assert character not in said(done), ("tail", character, said(done))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from support.secret_proxy import TlsProxy
 from support.secret_tls import Authority, authority
+from support.waiting import Background
 
-from parlant_sync import Client, ParlantSyncError, SessionClosed, TransportError
+from parlant_sync import Client, SessionClosed, TransportError
 from parlant_sync.testing import FakeServer
 
 
@@ -83,20 +83,9 @@ def test_a_handshake_inside_of_tls_is_ended(tls: Authority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf, TlsProxy(tls.context()) as proxy:
         url = f"https://127.0.0.1:{deaf.getsockname()[1]}"
         client = Client(url, verify=tls.bundle, proxies={"https": proxy.url}, connect_timeout=60, request_timeout=60)
-        raised: list[BaseException] = []
-
-        def ask() -> None:
-            try:
-                client.agents()
-            except ParlantSyncError as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
+        asking = Background(client.agents)
         conn, _ = deaf.accept()
         assert conn.recv(1) == b"\x16"  # a handshake has begun
         client.close()
-        thread.join(5)
-        assert not thread.is_alive()
-        assert [type(error) for error in raised] == [SessionClosed]
+        assert isinstance(asking.error(5), SessionClosed)
         conn.close()

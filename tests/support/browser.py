@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,23 +51,6 @@ def until(driver: Any, condition: Callable[[], Any], what: str, timeout: float =
     from selenium.webdriver.support.wait import WebDriverWait
 
     return WebDriverWait(driver, timeout, poll_frequency=0.05).until(lambda _: condition(), what)
-
-
-@contextlib.contextmanager
-def gunicorn(folder: Path, log: Path, **environment: str) -> Iterator[str]:
-    """The address of ``app:create_app()`` in ``folder``, served by gunicorn. Its output goes to ``log``."""
-    pytest.importorskip("gunicorn")
-    command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8", "--workers", "1"]
-    command += ["--bind", "127.0.0.1:0", "--graceful-timeout", "2", "app:create_app()"]
-    environ = {**os.environ, **environment}
-    with log.open("w") as output, subprocess.Popen(command, cwd=folder, stderr=output, env=environ) as process:
-        try:
-            while (found := re.search(r"Listening at: (\S+)", log.read_text())) is None:
-                assert process.poll() is None, log.read_text()
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
 
 
 def was_cancelled(server: FakeServer) -> bool:

@@ -176,13 +176,6 @@ class Server:
         answer.raise_for_status()
         return answer
 
-    def post_many(self, path: str, body: Mapping[str, Any], count: int) -> list[str]:
-        """Post the same so many times, and give the ids."""
-        with requests.Session() as http:
-            http.trust_env = False
-            answers = [http.post(self.base_url + path, json=body, timeout=20) for _ in range(count)]
-        return [str(answer.json()["id"]) for answer in answers]
-
     def human(self, session_id: str, text: str, *, on_behalf: bool = False) -> None:
         """A human agent writes into the session."""
         source = "human_agent_on_behalf_of_ai_agent" if on_behalf else "human_agent"

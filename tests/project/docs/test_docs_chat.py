@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import chromium, gunicorn, say, until, was_cancelled
+from support.browser import chromium, say, until, was_cancelled
 from support.docs_blocks import ROOT
+from support.process_helpers import gunicorn
 
 from parlant_sync import Client
 from parlant_sync.testing import FakeServer
@@ -64,8 +65,8 @@ def test_it_starts_with_one_command_and_ends_with_a_signal(number: int, server: 
 @pytest.fixture
 def page(server: FakeServer, tmp_path: Path) -> Iterator[str]:
     """The address of the page, served by gunicorn."""
-    log = tmp_path / "gunicorn.log"
-    with gunicorn(CHAT, log, PARLANT_SERVER=server.base_url, PARLANT_AGENT_ID="support") as address:
+    settings = {"PARLANT_SERVER": server.base_url, "PARLANT_AGENT_ID": "support"}
+    with gunicorn(CHAT, tmp_path / "gunicorn.log", "app:create_app()", **settings) as address:
         yield address
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from support import docs_blocks
-from support.browser import chromium, gunicorn, say, until, was_cancelled
+from support.browser import chromium, say, until, was_cancelled
+from support.process_helpers import gunicorn
 
 from parlant_sync.testing import FakeServer
 
@@ -27,7 +28,7 @@ def driver(server: FakeServer, tmp_path: Path, log: Path) -> Iterator[Any]:
         if name := block.notes.get("file"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(block.text, "utf-8")
-    with gunicorn(tmp_path, log, PARLANT_SERVER=server.base_url) as page, chromium() as running:
+    with gunicorn(tmp_path, log, "app:create_app()", PARLANT_SERVER=server.base_url) as page, chromium() as running:
         running.get(page)
         yield running
 
