@@ -42,7 +42,7 @@ _lenient_decoder = json.JSONDecoder(parse_constant=str, parse_int=_lenient_int)
 _STRING = rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"'  # a pattern for re, which compiles it if it is ever used
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes | bytearray) -> Any:
     """Return the value of a JSON body. Raises ``ValueError`` for anything else, however it is broken."""
     marks = body.translate(_ONE_KIND, _NOT_MARKS)  # also those in strings, which are few
     if len(marks) > MAX_MARKS:
@@ -57,17 +57,17 @@ def decode_json(body: bytes) -> Any:
 
 
 @functools.cache
-def _orjson() -> Callable[[bytes], Any] | None:
+def _orjson() -> Callable[[bytes | bytearray], Any] | None:
     """``loads`` of the extra "speed", which only ever gives what json gives: see ``_decoded``. None without it."""
     try:
         from orjson import loads
     except Exception:  # also if this process can open no file now
         return None
-    found: Callable[[bytes], Any] = loads
+    found: Callable[[bytes | bytearray], Any] = loads
     return found
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes | bytearray) -> Any:
     """The value, the same with and without orjson: what orjson refuses or would read otherwise, json reads."""
     fast_loads = _orjson() if len(body) >= _LONG else None
     if fast_loads is not None and _LONG_NUMBER not in body.translate(_DIGITS_AS_ZEROS):
@@ -88,7 +88,7 @@ def _decoded(body: bytes) -> Any:
         return _lenient_decoder.decode(text)
 
 
-def _may_be_deep(marks: bytes) -> bool:
+def _may_be_deep(marks: bytes | bytearray) -> bool:
     """Whether ``_depth`` must look. Brackets in strings count as well, but this takes a hundredth of the time."""
     brackets = marks.translate(None, b",")
     for _ in range(MAX_DEPTH):  # each takes one level away
@@ -99,7 +99,7 @@ def _may_be_deep(marks: bytes) -> bool:
     return bool(brackets)
 
 
-def _depth(body: bytes) -> int:
+def _depth(body: bytes | bytearray) -> int:
     """How deep lists and objects are in each other."""
     depth = deepest = 0
     for mark in re.sub(_STRING, b"", body).translate(_ONE_KIND, _NOT_MARKS + b","):

@@ -176,7 +176,7 @@ _KINDS: dict[int, tuple[type[errors.ApiError], str]] = {
 _FINAL_IF_PARLANTS = (401, 403, 404)
 
 
-def is_parlants(body: bytes) -> bool:
+def is_parlants(body: bytes | bytearray) -> bool:
     """Whether Parlant itself wrote this body of an error: a JSON object with ``detail``. All others are a proxy's."""
     if b'"detail"' not in body:
         return False
@@ -187,7 +187,9 @@ def is_parlants(body: bytes) -> bool:
     return isinstance(value, dict) and "detail" in value
 
 
-def refused(method: str, base_url: str, path: str, response: requests.Response, body: bytes) -> errors.ApiError:
+def refused(
+    method: str, base_url: str, path: str, response: requests.Response, body: bytes | bytearray
+) -> errors.ApiError:
     """The error for a status that is not success."""
     status = response.status_code
     sent = response.request.headers
@@ -212,7 +214,7 @@ def refused(method: str, base_url: str, path: str, response: requests.Response, 
     return error
 
 
-def _detail(body: bytes) -> str:
+def _detail(body: bytes | bytearray) -> str:
     """The detail of an error; the whole of a body that is not Parlant's."""
     text = body[: 64 * 1024].decode("utf-8", "replace")
     try:

@@ -38,10 +38,10 @@ class HttpAnswer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
 
 
-def read_body(response: requests.Response, deadline: Deadline) -> bytes:
+def read_body(response: requests.Response, deadline: Deadline) -> bytearray:
     """Return the body, unpacked.
 
     Raises ProtocolError above MAX_BODY, and ReadTimeout after the deadline, also if the body drips.
@@ -58,23 +58,21 @@ def _place(response: requests.Response) -> str:
     return response.url.split("?")[0]
 
 
-def _read(response: requests.Response, deadline: Deadline) -> bytes:
+def _read(response: requests.Response, deadline: Deadline) -> bytearray:
     raw = response.raw
     # http.client's own read1, which vcrpy's answers have, does not unpack.
     read1 = None if isinstance(raw, http.client.HTTPResponse) else getattr(raw, "read1", None)
     pieces = iter(partial(read1, _CHUNK, decode_content=True), b"") if read1 else response.iter_content(_CHUNK)
-    chunks: list[bytes] = []
-    size = 0
+    body = bytearray()  # grows in place: pieces that are joined in the end take twice the memory, and more time
     for piece in pieces:
-        size += len(piece)
-        if size > MAX_BODY:
+        body += piece
+        if len(body) > MAX_BODY:
             raise errors.ProtocolError(f"a body of more than {MAX_BODY} bytes came from {_place(response)}")
-        chunks.append(piece)
         if deadline.expired():
             raise requests.exceptions.ReadTimeout("the body did not come in time")
         if getattr(raw, "length_remaining", None) == 0 and "Content-Encoding" not in response.headers:
             break  # known without another read, as nothing is to be unpacked
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body
 
 
 class Failure:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -158,7 +159,7 @@ def test_a_body_over_the_limit(mocked: responses.RequestsMock, client: Client, m
         client.agents()
 
 
-def read_body(read1: Callable[..., bytes], limit: float) -> bytes:
+def read_body(read1: Callable[..., bytes], limit: float) -> bytearray:
     response = requests.Response()
     response.url, response.raw = f"{URL}/agents?secret=1", SimpleNamespace(read1=read1)
     return transport.read_body(response, Deadline(limit))
@@ -171,6 +172,16 @@ def test_a_body_that_there_is_no_memory_for() -> None:
     with pytest.raises(errors.ProtocolError, match="memory") as caught:
         read_body(read1, 60)
     assert caught.value.__context__ is None  # whose frames would hold what there was no memory for
+
+
+def test_a_long_body_takes_its_own_size_of_memory() -> None:
+    pieces = iter([*([1_000_000] * 20), 0])
+    tracemalloc.start()
+    try:
+        assert len(read_body(lambda *_, **__: bytes(next(pieces)), 60)) == 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_body_has_its_time() -> None:
