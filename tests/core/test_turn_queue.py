@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -126,6 +128,7 @@ def test_in_the_order_in_which_they_came() -> None:
 @pytest.mark.parametrize("name", ["enter", "__init__", "_first", "release", "_nudge"])
 @pytest.mark.parametrize("event", ["call", "line", "return"])
 def test_an_interrupt_anywhere_leaves_it_usable(name: str, event: str) -> None:
+    """For the call that waits behind the interrupted one."""
     for stop_at in range(1, 30):
         gate = TurnQueue()
         count = 0
@@ -140,22 +143,28 @@ def test_an_interrupt_anywhere_leaves_it_usable(name: str, event: str) -> None:
                     raise KeyboardInterrupt
             return trace
 
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            entry = gate.enter(Deadline(100))
-            assert entry is not None
-            entry.release()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
-        entry = None
-        again = gate.enter(Deadline(2))
-        assert again is not None, f"after an interrupt at {event} {stop_at} of {name}"
-        again.release()
+        def interrupted(call: Callable[[], Any], trace: Any = trace) -> Any:
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                return call()
+            except KeyboardInterrupt:
+                return None
+            finally:
+                sys.settrace(before)
+
+        entry = interrupted(functools.partial(gate.enter, Deadline(100)))
+        waiting = in_background(gate.enter, Deadline(30))
+        if entry is not None:
+            wait_until(lambda gate=gate: len(gate._queue) == 2)  # type: ignore[misc]
+            interrupted(entry.release)
+            entry = None
+        next_entry = waiting.result(5)
+        assert next_entry is not None, f"after an interrupt at {event} {stop_at} of {name}"
+        next_entry.release()
         if count < stop_at:
             break
+    assert stop_at > 1  # it was interrupted at all
 
 
 # -- the turns of a session
