@@ -109,8 +109,6 @@ class OwnSession(requests.Session):
                 prepared.headers["Cookie"] = cookie
         if data:
             prepared.prepare_body(data, None)
-        elif method != "GET":
-            prepared.headers["Content-Length"] = "0"
         if auth is not None:  # asked each time: tokens rotate
             prepared.prepare_auth(auth, prepared.url)
         if here.slot is not None:
@@ -118,7 +116,6 @@ class OwnSession(requests.Session):
         return self.send(
             prepared,
             timeout=timeout,
-            allow_redirects=False,
             stream=True,
             proxies=self.proxies,
             verify=self.verify,

@@ -40,6 +40,9 @@ class HttpAnswer(NamedTuple):
     headers: Mapping[str, str]
     body: bytes | bytearray
 
+    def __repr__(self) -> str:
+        return f"<HttpAnswer {self.status}>"  # error reports show variables, and a server may echo secrets
+
 
 def read_body(response: requests.Response, deadline: Deadline) -> bytearray:
     """Return the body, unpacked.
