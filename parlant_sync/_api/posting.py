@@ -251,8 +251,6 @@ class MessagePoster:
             except errors.ParlantSyncError as error:
                 logger.debug("session %s: cannot look for message %s: %s", self._session_id, key, error)
                 redirected += _redirects(error)
-                if isinstance(error, errors.RateLimitedError):
-                    self._api.list_limiter.limited(error.retry_after)  # the pollers pause, too
                 raise
             looks += 1
             if event is None:

@@ -231,13 +231,20 @@ class RestApi:
         attempts: int = ATTEMPTS,
         uncached: bool = False,
     ) -> list[Event]:
-        """What the server holds now, from ``min_offset`` on. ``uncached``: also if a cache ignores no-store."""
+        """What the server holds now, from ``min_offset`` on. ``uncached``: also if a cache ignores no-store.
+
+        If it ends with a 429, the pollers pause as well: they share the server's limit.
+        """
         params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
         if uncached:
             params["_"] = unique()
         if kinds and kinds <= {"message", "status", "tool", "custom"}:
             params["kinds"] = ",".join(sorted(kinds))
-        return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
+        try:
+            return self.get(events_path(session_id), read_events, params=params, deadline=deadline, attempts=attempts)
+        except errors.RateLimitedError as error:
+            self.list_limiter.limited(error.retry_after)
+            raise
 
     def held(self, session_id: str, event: Event, *, deadline: Deadline | None = None) -> Event | None:
         """The event as the server holds it, or None. From 3.2 on read alone; else, or if that is refused, listed."""

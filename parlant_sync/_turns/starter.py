@@ -252,11 +252,7 @@ class TurnStarter:
         api, session_id, settings = self.api, self.session_id, self.settings
 
         def lister(since: int) -> list[Event]:
-            try:
-                return api.list_events(session_id, since, deadline=deadline, attempts=1)
-            except errors.RateLimitedError as error:
-                api.list_limiter.limited(error.retry_after)  # the pollers pause, too
-                raise
+            return api.list_events(session_id, since, deadline=deadline, attempts=1)
 
         ask_again = self.poller.poll_now
         return EventFeed(self.hub, lister, settings.backlog_limit, offset=offset, epoch=epoch, ask_again=ask_again)
