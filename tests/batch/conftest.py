@@ -12,6 +12,25 @@ from typing import Any
 import pytest
 from support.cli_runs import COMMAND, Cli
 
+from parlant_sync._api import posting
+from parlant_sync.batch import policy
+from parlant_sync.testing import FakeServer
+
+
+@pytest.fixture
+def server(parlant_server: FakeServer) -> FakeServer:
+    """The stand-in, with the agent ``a``."""
+    parlant_server.agent("a")
+    return parlant_server
+
+
+@pytest.fixture
+def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundredths of a second instead of seconds, between tries and between looks for a message."""
+    monkeypatch.setattr(policy, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(policy, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(posting, "LOOKS", (0.0, 0.1, 0.2))
+
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:

@@ -31,12 +31,6 @@ Questions = Callable[[list[dict[str, Any]]], Path]
 ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(6)]
 
 
-@pytest.fixture
-def server(parlant_server: FakeServer) -> FakeServer:
-    parlant_server.agent("a")
-    return parlant_server
-
-
 def test_a_batch(server: FakeServer, command: Command, questions: Questions, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     code, out, err = command(questions(ROWS), "--results", path, "-s", server.base_url, "--concurrency", 2)

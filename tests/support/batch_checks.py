@@ -1,4 +1,4 @@
-"""What a server really holds after a batch, and what its results say."""
+"""Runs of a batch, what a server really holds after one, and what its results say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from parlant_sync.batch import Batch, Result, run
+from parlant_sync.testing import FakeServer
+
+ROWS = [{"id": f"r{n}", "message": f"question {n}"} for n in range(12)]
+
+
+def ask(server: FakeServer, rows: Any = ROWS, **options: Any) -> Batch:
+    return run(rows, **{"agent_id": "a", "base_url": server.base_url, "timeout": 20.0, **options})
+
+
+def statuses(results: list[Result]) -> Counter[str]:
+    return Counter(result.status for result in results)
 
 
 def results_of(path: Path) -> list[dict[str, Any]]:
