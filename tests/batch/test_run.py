@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -289,34 +288,6 @@ def test_a_session_that_is_gone_is_replaced(server: FakeServer, tmp_path: Path) 
     assert statuses(results) == {"answered": 2}
     assert set(posted(server.base_url).values()) == {1}
     assert list(ask(server, ROWS[:2], results=path)) == []
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("spread", [False, True])
-def test_a_server_that_forgets_its_sessions_while_rows_are_in_flight(server: FakeServer, spread: bool) -> None:
-    """It was restarted, and keeps them in memory. Rows behind whose session was opened already are concerned, too."""
-    server.agent("a").forget().echoes().waits("gate")
-    with ThreadPoolExecutor(2) as threads:
-        with ask(server, ROWS[:6], concurrency=2, executor=threads if spread else None) as batch:
-            server.reached("gate", 2)
-            server.restart()
-            server.release("gate")
-            assert statuses(list(batch)) == {"answered": 6}
-    assert posted(server.base_url) == Counter(row["message"] for row in ROWS[:6])
-
-
-@pytest.mark.timeout(60)
-def test_a_proxy_that_says_404_for_a_moment_costs_no_second_post(server: FakeServer) -> None:
-    server.agent("a").forget().echoes().waits("gate")
-    with ask(server, ["hi"], client_options={"poll_wait": 1}) as batch:
-        server.reached("gate")
-        server.fail_next("GET /events", 404, "404 page not found", times=None)
-        # The poll's, and that of a look for the message.
-        server.wait_requests(lambda request: request.status == 404, 2, timeout=20)
-        server.clear_faults()
-        server.release("gate")
-        assert statuses(list(batch)) == {"answered": 1}
-    assert posted(server.base_url) == {"hi": 1}
 
 
 def test_a_server_that_drops_keys(tmp_path: Path) -> None:

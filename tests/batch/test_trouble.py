@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,34 @@ def test_a_refusal_of_one_row_alone_ends_that_row(server: FakeServer) -> None:
     results = {r.id: r for r in ask(server, rows, settle=0.0, concurrency=2, client_options={"request_timeout": 1})}
     assert [name for name, r in results.items() if not r.ok] == ["2"]
     assert results["2"].status in ("failed", "uncertain")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_server_that_forgets_its_sessions_while_rows_are_in_flight(server: FakeServer, spread: bool) -> None:
+    """It was restarted, and keeps them in memory. Rows behind whose session was opened already are concerned, too."""
+    server.agent("a").forget().echoes().waits("gate")
+    with ThreadPoolExecutor(2) as threads:
+        with ask(server, ROWS[:6], concurrency=2, executor=threads if spread else None) as batch:
+            server.reached("gate", 2)
+            server.restart()
+            server.release("gate")
+            assert statuses(list(batch)) == {"answered": 6}
+    assert posted(server.base_url) == Counter(row["message"] for row in ROWS[:6])
+
+
+@pytest.mark.timeout(60)
+def test_a_proxy_that_says_404_for_a_moment_costs_no_second_post(server: FakeServer) -> None:
+    server.agent("a").forget().echoes().waits("gate")
+    with ask(server, ["hi"], client_options={"poll_wait": 1}) as batch:
+        server.reached("gate")
+        server.fail_next("GET /events", 404, "404 page not found", times=None)
+        # The poll's, and that of a look for the message.
+        server.wait_requests(lambda request: request.status == 404, 2, timeout=20)
+        server.clear_faults()
+        server.release("gate")
+        assert statuses(list(batch)) == {"answered": 1}
+    assert posted(server.base_url) == {"hi": 1}
 
 
 def test_a_token_that_ran_out_ends_the_batch_resumably(server: FakeServer, tmp_path: Path) -> None:
