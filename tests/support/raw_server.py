@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 # Of a request's head, its body and its number, from 0: the bytes to send; ending with CLOSE, to close after them.
 Say = Callable[[bytes, bytes, int], bytes]
 CLOSE = b"\0close"
 
 
-class RawServer:
-    def __init__(self, say: Say) -> None:
-        self._say = say
+class Listener:
+    """Serves each connection in a thread of its own. A context manager; nothing of it outlives the block."""
+
+    def __init__(self) -> None:
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.port = self._sock.getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{self.port}"
-        self.requests: list[tuple[bytes, bytes]] = []
         self.connections: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
-    def __enter__(self) -> RawServer:
+    def __enter__(self) -> Any:
         self._threads[0].start()
         return self
 
@@ -30,36 +31,49 @@ class RawServer:
         self._threads[0].join(5)
         self._sock.close()
         for conn in self.connections:
-            try:
-                conn.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            shut(conn)
         for thread in self._threads[1:]:
             thread.join(5)
         for conn in self.connections:
             conn.close()
 
+    def serve(self, conn: socket.socket) -> None:
+        raise NotImplementedError
+
+    def start(self, target: Callable[..., object], *arguments: object) -> None:
+        """Runs this in a further thread."""
+        self._threads.append(threading.Thread(target=target, args=arguments))
+        self._threads[-1].start()
+
     def _accept(self) -> None:
-        while True:
-            try:
+        with contextlib.suppress(OSError):
+            while True:
                 conn, _ = self._sock.accept()
-            except OSError:
-                return
-            self.connections.append(conn)
-            self._threads.append(threading.Thread(target=self._serve, args=(conn,)))
-            self._threads[-1].start()
+                self.connections.append(conn)
+                self.start(self._serve, conn)
 
     def _serve(self, conn: socket.socket) -> None:
-        try:
-            while self._answer(conn):
-                pass
-        except OSError:
+        with contextlib.suppress(OSError):
+            self.serve(conn)
+        shut(conn)
+
+
+def shut(sock: socket.socket) -> None:
+    """Wakes whoever reads from it, also over TLS."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class RawServer(Listener):
+    def __init__(self, say: Say) -> None:
+        super().__init__()
+        self._say = say
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.requests: list[tuple[bytes, bytes]] = []
+
+    def serve(self, conn: socket.socket) -> None:
+        while self._answer(conn):
             pass
-        finally:
-            try:
-                conn.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def _answer(self, conn: socket.socket) -> bool:
         data = b""

@@ -5,57 +5,22 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
-from typing import Any
+
+from support.raw_server import Listener, shut
 
 
-class TlsProxy:
+class TlsProxy(Listener):
     """Answers CONNECT, and forwards whole requests for ``http://`` targets. A context manager."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"https://127.0.0.1:{self.port}"
         self.tunnels: list[str] = []
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
 
-    def __enter__(self) -> TlsProxy:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join(5)
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-        for sock in self._sockets:
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(plain)
-            self._start(self._serve, plain)
-
-    def _start(self, target: Any, *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args)
-        self._threads.append(thread)
-        thread.start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        try:
-            near = self._context.wrap_socket(plain, server_side=True)
-        except OSError:
-            return
-        self._sockets.append(near)
+    def serve(self, conn: socket.socket) -> None:
+        near = self._context.wrap_socket(conn, server_side=True)
+        self.connections.append(near)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             byte = near.recv(1)
@@ -66,12 +31,12 @@ class TlsProxy:
         self.tunnels.append(place)
         host, _, port = place.rpartition(":")
         far = socket.create_connection((host, int(port)))
-        self._sockets.append(far)
+        self.connections.append(far)
         if head.startswith(b"CONNECT"):
             near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
             far.sendall(head)
-        self._start(_pump, far, near)
+        self.start(_pump, far, near)
         _pump(near, far)
 
 
@@ -80,5 +45,4 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65536):
             target.sendall(data)
     for sock in (source, target):
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        shut(sock)
