@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import requests
+from support.raw_api import in_background
 from support.waiting import Clock, must_end, wait_until, within
 
 from parlant_sync import errors
@@ -164,7 +165,8 @@ def test_a_failed_poll_is_repeated_at_the_same_offset_after_a_pause(trouble: Exc
     api, hub = FakeApi([0], trouble, trouble, [1], trouble), EventHub(0)
     p = poller(api, hub, backoff=lambda n: pauses.append(n) or 0.0)
     run_to_the_end(p)
-    assert [offset for offset, _ in api.asked] == [0, 1, 1, 1, 2, 2]
+    # After a failure, for a short wait: to notice soon that the server is back.
+    assert api.asked == [(0, 60), (1, 60), (1, 1), (1, 1), (2, 60), (2, 1)]
     assert pauses == [1, 2, 1]
     assert p.counts.failures == 3
     assert p.counts.reconnects == 1
@@ -208,15 +210,18 @@ def test_a_bug_in_the_poller_ends_all_waits(caplog: pytest.LogCaptureFixture) ->
     assert "the poller failed" in caplog.text
 
 
-def test_stop_wakes_a_poll() -> None:
+def test_stop_wakes_a_poll(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     poll = Blocked()
     api = FakeApi(poll)
-    p = poller(api)
-    use(p)
+    p = poller(api, idle_timeout=100, clock=clock)
+    use(p).__exit__()
     assert poll.began.wait(5)
+    clock.now = 1000
     p.stop()
     assert p.join(Deadline(5))
     assert p.state == "ended"
+    assert caplog.text == ""  # it is not parked on its way out
     use(p)  # one-way: a later use starts nothing
     assert len(api.asked) == 1
 
@@ -242,6 +247,14 @@ def test_stop_cuts_a_pause() -> None:
     with within(5):
         p.stop()
         assert p.join(Deadline(10))
+
+
+def test_a_poll_that_cannot_be_woken_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, and with adapters of another kind."""
+    monkeypatch.setattr(FakeLine, "wakeable", False)
+    api = FakeApi()
+    run_to_the_end(poller(api))
+    assert api.asked == [(0, 5)]
 
 
 def test_poll_now_asks_again() -> None:
@@ -322,8 +335,8 @@ def test_a_poller_in_use_is_not_parked(clock: Clock) -> None:
     idle = Idle(clock, 600)
     idle.unused.set()
     api = FakeApi(idle, idle, idle)
-    run_to_the_end(poller(api, idle_timeout=100, clock=clock))  # use() without unuse()
-    assert len(api.asked) == 4
+    run_to_the_end(poller(api, idle_timeout=40, clock=clock))  # its user does not leave
+    assert api.asked == [(0, 40)] * 4  # it may be out of use soon, and is then not to be polled for a minute
 
 
 def test_the_pause_after_a_429_is_cut_by_stop_alone() -> None:
@@ -361,8 +374,15 @@ def test_stopped_in_the_middle_of_its_start(method: str, monkeypatch: pytest.Mon
     """By the same thread, which holds the lock."""
     api = FakeApi([0])
     p = poller(api)
-    collected_in_the_middle(monkeypatch, method, p.stop)
+    joined: list[bool] = []
+
+    def act() -> None:
+        p.stop()
+        joined.append(in_background(p.join, Deadline(5)).result())  # the thread may be there, and not started yet
+
+    collected_in_the_middle(monkeypatch, method, act)
     must_end(use, p)
+    assert joined == [method == "__init__"]
     assert p.join(Deadline(5))
     assert (p.state, api.asked) == ("ended", [])
 
@@ -616,19 +636,24 @@ def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPat
 def test_a_start_that_was_interrupted_is_made_again(comes_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal handler raises while the thread comes up: the session goes on, with one poller."""
     start = threading.Thread.start
+    came_up: list[threading.Thread] = []
 
     def interrupted(self: threading.Thread) -> None:
         monkeypatch.undo()
         if comes_up:
+            came_up.append(self)
             start(self)
         raise KeyboardInterrupt
 
-    api, hub = FakeApi([0]), EventHub(0)
+    api, hub = FakeApi(Blocked()), EventHub(0)
     p = poller(api, hub)
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         use(p)
+    for thread in came_up:
+        thread.join(5)
+        assert not thread.is_alive()
     assert hub.ending is None
+    api.script, api.asked = [], []
     run_to_the_end(p)
-    assert [offset for offset, _ in api.asked] == [0, 1]
-    wait_until(lambda: api.lines[0].closed or not comes_up)
+    assert len(api.asked) == 1
