@@ -175,7 +175,8 @@ class Idle:
     warning for each.
 
     A poller's connection is not among them: its ``RunningRequest`` keeps it. So all pollers share one session and one
-    pool, which would be a tenth of what each takes in memory (docs/performance.md).
+    pool, which would be a tenth of what each takes in memory (docs/performance.md). It keeps that of one pool
+    alone: inside of a poll, a caller's session may ask another server, for a token.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -184,8 +185,8 @@ class Idle:
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         slot = here.slot
-        if slot is not None and slot.for_polls:
-            slot.connection = item
+        if slot is not None and slot.for_polls and item is not None and slot.pool in (None, self):
+            slot.connection, slot.pool = item, self
             return
         self._items.append(item)
         if 0 < self._maxsize < len(self._items):
@@ -195,7 +196,7 @@ class Idle:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         slot = here.slot
-        if slot is not None and slot.for_polls and slot.connection is not None:
+        if slot is not None and slot.pool is self and slot.connection is not None:
             found, slot.connection = slot.connection, None
             return found
         try:

@@ -69,6 +69,7 @@ class RunningRequest:
         "connection",
         "deadline",
         "for_polls",
+        "pool",
         "request",
         "seen",
         "sent",
@@ -91,6 +92,7 @@ class RunningRequest:
         self.sent = False
         self.deadline: Deadline | None = None  # of the whole answer, its head and its body
         self.connection: Any = None  # a poller's own, while it is idle
+        self.pool: Any = None  # the ``Idle`` of its pool; no other may take it, which may be another server's
 
     def rearm(self) -> None:
         """Forget earlier kicks. Look at what a kick would tell you after this: in the other order it is lost."""

@@ -10,7 +10,9 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import requests
 from support.raw_api import in_background
+from support.raw_server import RawServer, answer
 
 from parlant_sync import Client
 from parlant_sync._http.adapter import Idle
@@ -60,3 +62,22 @@ def test_many_threads_lose_nothing() -> None:
     for churning in [in_background(churn) for _ in range(8)]:
         churning.result()
     assert sorted(idle.get() for _ in range(32)) == list(range(32))
+
+
+def test_a_session_that_asks_another_server_inside_of_its_requests(parlant_server: FakeServer) -> None:
+    """As OAuth2Session does, for a new token: never over the connection to this server, nor the other way round."""
+
+    class Refreshing(requests.Session):
+        def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+            if url != f"{tokens.base_url}/token":
+                assert self.get(f"{tokens.base_url}/token", timeout=5).text == "token"
+            return super().request(method, url, *args, **kwargs)
+
+    parlant_server.agent("a")
+    with RawServer(lambda *_: answer(b"token")) as tokens:
+        with Client(parlant_server.base_url, session_factory=Refreshing) as client:
+            session = client.create_session("a")
+            for text in ("one", "two", "three"):
+                assert session.send(text, timeout=10).text == f"echo: {text}"
+            assert session.health.last_error is None
+        assert {head.split()[1] for head, _ in tokens.requests} == {b"/token"}
