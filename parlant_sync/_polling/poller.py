@@ -148,12 +148,14 @@ class Poller:
             if self._line is line:
                 self._state, self._line, self._thread = before, None, None
                 line.slot.stop()
-            if isinstance(error, (RuntimeError, MemoryError)):
-                raise errors.TransportError(
-                    f"{self._where()}: no thread can be started for its poller ({error}); close sessions, use a "
-                    "smaller idle_timeout, or raise the limit of the process"
-                ) from error
-            raise
+            if not isinstance(error, (RuntimeError, MemoryError)):
+                raise
+            then = "close sessions, use a smaller idle_timeout, or raise the limit of the process"
+            if "daemon" in str(error):  # a subinterpreter (InterpreterPoolExecutor) allows no daemon threads
+                then = "use a process or a thread pool"
+            raise errors.TransportError(
+                f"{self._where()}: no thread can be started for its poller ({error}); {then}"
+            ) from error
         return True
 
     def _where(self) -> str:

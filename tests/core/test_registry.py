@@ -212,22 +212,27 @@ def test_a_session_whose_polling_has_ended_is_opened_anew(server: FakeServer) ->
         assert again.send("hello").text == "echo: hello"
 
 
+@pytest.mark.parametrize(
+    ("refusal", "advice"),
+    [
+        ("can't start new thread", "close sessions"),
+        ("daemon threads are disabled in this (sub)interpreter", "use a process or a thread pool"),
+    ],
+)
 def test_no_thread_is_a_typed_error_and_leaves_nothing(
-    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch, refusal: str, advice: str
 ) -> None:
     start = threading.Thread.start
 
     def refuse(self: threading.Thread) -> None:
         if self.name.startswith("parlant-sync"):
-            raise RuntimeError("can't start new thread")
+            raise RuntimeError(refusal)
         start(self)
 
     session = client.session(server.create_session("a"))
     monkeypatch.setattr(threading.Thread, "start", refuse)
     for call in (lambda: session.send("x"), session.iter_events, lambda: client.create_session("a")):
-        with pytest.raises(
-            errors.TransportError, match=f"{server.base_url}: no thread can be started .*close sessions"
-        ):
+        with pytest.raises(errors.TransportError, match=f"{server.base_url}: no thread can be started .*; {advice}"):
             call()
     assert (session.history(), list(client.sessions), session.health.state) == ([], [session.id], "new")
     monkeypatch.undo()
