@@ -149,11 +149,11 @@ class Turn:
         if driver.outcome is not None:
             return False
         with starter.using_also_closed():  # first: in a forked child, a thread of the parent may have the claim
-            if not self._claim.take():
-                raise errors.ConcurrencyError(
-                    f"{starter.where}: another thread reads this turn; let one thread read it, or give each its own"
-                )
             try:
+                if not self._claim.take():  # in the ``try``, because an interrupt may come after it was taken
+                    raise errors.ConcurrencyError(
+                        f"{starter.where}: another thread reads this turn; let one thread read it, or give each its own"
+                    )
                 driver.drive(text=text, until=until, to_end=to_end)
             finally:
                 self._claim.let_go()

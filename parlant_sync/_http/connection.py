@@ -339,8 +339,9 @@ class _TimedResponse(http.client.HTTPResponse):
                     message.set_raw(*header)
                 return message
             name, colon, value = line.partition(":")
-            if line[0] in " \t" and headers:
-                headers[-1][1] += " " + line.strip()
+            if line[0] in " \t":
+                if headers:  # before the first one it belongs to none, and does not count
+                    headers[-1][1] += " " + line.strip()
             elif not colon or " " in name:
                 broken = True  # what comes behind it does not count, as in http.client; and is not logged
             elif not broken:

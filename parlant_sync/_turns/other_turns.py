@@ -104,7 +104,7 @@ class OtherTurns:
         self._starter = starter
         self._triggered: list[Transcript] = []  # the last that trigger() has started
         self._inside = SingleOwner()  # next()
-        self._from: int | None = None  # where its next call looks
+        self._from: tuple[int, int] | None = None  # where its next call looks: an offset, and its numbering
         self._seen: set[str] = set()  # the traces of turns before that
 
     def follow(self, event: Event, deadline: Deadline) -> TurnDriver:
@@ -202,29 +202,30 @@ class OtherTurns:
         For one thread at a time: a second one gets ConcurrencyError.
         """
         starter = self._starter
-        if not self._inside.take():
-            raise errors.ConcurrencyError(f"{starter.where}: another thread is inside next_turn()")
         try:
+            if not self._inside.take():  # in the ``try``, because an interrupt may come after it was taken
+                raise errors.ConcurrencyError(f"{starter.where}: another thread is inside next_turn()")
             finder = TurnFinder(starter.facts(deadline), self._is_ours)
             finder.traces.update(self._seen)
-            feed = starter.feed(start if self._from is None else self._from, deadline)
+            offset, epoch = self._from or (start, 0)  # if the numbering went back since, the feed goes back with it
+            feed = starter.feed(offset, deadline, epoch=epoch)
             try:
                 found = self._find(feed, finder, deadline)
                 feed.back_to(found.offset)
                 reply = TurnDriver(starter, feed, found.tracker, deadline, request=found.request).run()
             except errors.AgentError as error:  # over as well: the next call must not find it again
-                self._go_on_after(error.partial, finder)
+                self._go_on_after(error.partial, finder, feed)
                 raise
             finally:
                 feed.leave()
-            self._go_on_after(reply, finder)
+            self._go_on_after(reply, finder, feed)
             return reply
         finally:
             self._inside.let_go()
 
-    def _go_on_after(self, reply: Reply, finder: TurnFinder) -> None:
+    def _go_on_after(self, reply: Reply, finder: TurnFinder, feed: EventFeed) -> None:
         self._seen = finder.traces | {event.trace_id for event in reply.events}
-        self._from = reply.events[-1].offset + 1
+        self._from = min(reply.events[-1].offset + 1, feed.offset), feed.epoch
 
     def _find(self, feed: EventFeed, finder: TurnFinder, deadline: Deadline) -> FoundTurn:
         starter = self._starter

@@ -159,6 +159,7 @@ HEADS = {
     "not modified": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",
     "lines end in LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\n[]",
     "folded": b"HTTP/1.1 200 OK\r\nX: a\r\n\tb\r\nContent-Length: 2\r\n\r\n[]",
+    "folded at once": b"HTTP/1.1 200 OK\r\n a\r\nContent-Length: 2\r\n\r\n[]",
     "twice": b"HTTP/1.1 200 OK\r\nX: a\r\nX: \xe4: b\r\nContent-Length: 2\r\n\r\n[]",
     "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n[]",
     "no number": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n[]",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from support.raw_api import in_background
 from support.waiting import wait_until, within
 
 from parlant_sync import (
@@ -18,6 +21,7 @@ from parlant_sync import (
 )
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
+from parlant_sync._single_owner import SingleOwner
 from parlant_sync._turns import driver, other_turns
 from parlant_sync.events import Event
 from parlant_sync.testing import FakeServer
@@ -186,6 +190,52 @@ def test_a_failed_turn_is_the_next_turn_once(server: FakeServer, session: Sessio
     with pytest.raises(AgentError, match="boom"):
         session.next_turn(timeout=10)
     assert session.next_turn(timeout=10).text == "fine"
+
+
+@pytest.mark.parametrize("server", ["3.2"], indirect=True)  # it uses offsets again
+def test_the_next_turn_after_the_numbering_went_back(server: FakeServer, session: Session) -> None:
+    """It is below where the next turn was looked for, in the old numbering."""
+    server.fill(session.id, 50)
+    server.say(session.id, "before")
+    assert session.next_turn(timeout=10).text == "echo: before"
+    server.wipe(session.id)
+    session.send("ours")  # which tells
+    server.say(session.id, "theirs")
+    assert session.next_turn(timeout=10).text == "echo: theirs"
+    with pytest.raises(TurnTimeout):
+        session.next_turn(timeout=0.1)
+
+
+@pytest.mark.parametrize("server", ["3.2"], indirect=True)  # it uses offsets again
+def test_the_first_next_turn_after_the_numbering_went_back(server: FakeServer, client: Client) -> None:
+    """The same for an object that began to read at the end of the old numbering."""
+    session_id = server.create_session("a")
+    server.fill(session_id, 50)
+    session = client.session(session_id)
+    session.send("one")
+    server.wipe(session_id)
+    session.send("two")
+    server.say(session_id, "theirs")
+    assert session.next_turn(timeout=10).text == "echo: theirs"
+
+
+def test_an_interrupt_just_after_a_claim_does_not_keep_other_threads_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(claim: SingleOwner) -> bool:
+        claim.by = {"thread": threading.get_ident()}
+        raise KeyboardInterrupt
+
+    with session.stream("q") as turn:
+        with monkeypatch.context() as interrupts:
+            interrupts.setattr(SingleOwner, "take", take)
+            with pytest.raises(KeyboardInterrupt):
+                session.next_turn()
+            with pytest.raises(KeyboardInterrupt):
+                turn.reply()
+        assert in_background(turn.reply).result(10).text == "echo: q"
+        with pytest.raises(TurnTimeout):
+            in_background(lambda: session.next_turn(timeout=0.1)).result(10)
 
 
 def test_the_next_turn_that_was_not_over_in_time_is_given_whole_later(server: FakeServer, session: Session) -> None:
