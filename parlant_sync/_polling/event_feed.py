@@ -8,7 +8,9 @@ and continues from the mailbox, dropping the events it already had.
 
 from __future__ import annotations
 
+import importlib.util
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,24 @@ if TYPE_CHECKING:
 Lister = Callable[[int], list[Event]]
 
 
-class Mailbox(queue.Queue[Sequence[Event]]):
+def _standard_queue() -> Any:
+    """The ``queue.Queue`` of the standard library. gevent and eventlet put another one in its place."""
+    if queue.Queue.__module__ == "queue":
+        return queue.Queue
+    spec = sys.modules["queue"].__spec__
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Queue
+
+
+if TYPE_CHECKING:
+    _Queue = queue.Queue
+else:
+    _Queue = _standard_queue()
+
+
+class Mailbox(_Queue[Sequence[Event]]):
     """The batches of events that wait for one reader; bounded by the number of events, which ``waiting`` is.
 
     Filled by the poller, emptied by one reader at a time. Thread-safe; the poller never waits for the reader.

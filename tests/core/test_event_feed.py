@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 import threading
 import time
 
@@ -477,3 +479,20 @@ def test_an_interrupted_nudge_does_not_leave_a_reader_asleep(monkeypatch: pytest
     with pytest.raises(Strike):
         box.nudge()
     assert reading.result(5) == ()
+
+
+def test_the_queue_is_that_of_the_standard_library_also_if_gevent_has_replaced_it() -> None:
+    program = (
+        "import queue\n"
+        "class Other: pass\n"
+        "queue.Queue = Other\n"
+        "from parlant_sync._polling.event_feed import Mailbox\n"
+        "mailbox = Mailbox(5)\n"
+        "mailbox.behind = False\n"
+        "mailbox.offer([1, 2])\n"
+        "print(Mailbox.__bases__[0].__module__, mailbox.take(0), mailbox.waiting)\n"
+        "try: mailbox.take(0)\n"
+        "except queue.Empty: print('empty')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "queue [1, 2] 0\nempty\n", done.stderr
