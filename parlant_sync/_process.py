@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
 import weakref
 from typing import Protocol
 
@@ -26,15 +25,14 @@ class Hooked(Protocol):
     def _drop_inherited(self) -> None: ...
 
 
-_lock = threading.Lock()  # guards _armed
-_armed = False
+# By whom the hooks were set. No lock: setdefault() is atomic, also for a signal handler and for a forked child.
+_armed: dict[str, object] = {}
 # By id: a WeakSet would hash, and its iteration guards would not survive a fork in the middle of one.
 _clients: dict[int, weakref.ref[Hooked]] = {}
 
 
 def watch(client: Hooked) -> None:
     """Close ``client`` at exit, and renew it in forked children, for as long as it is referred to."""
-    global _armed
     key = id(client)
 
     def gone(ref: weakref.ref[Hooked]) -> None:
@@ -42,12 +40,10 @@ def watch(client: Hooked) -> None:
             _clients.pop(key, None)
 
     _clients[key] = weakref.ref(client, gone)
-    with _lock:
-        if not _armed:
-            _armed = True
-            atexit.register(_at_exit)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_after_fork)
+    if _armed.setdefault("by", gone) is gone:
+        atexit.register(_at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
 
 
 def _living() -> list[Hooked]:
@@ -65,8 +61,6 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
     for client in _living():
         try:
             client._drop_inherited()

@@ -317,7 +317,7 @@ class Client:
     def _drop_inherited(self) -> None:
         """For the fork hook, in the child: empty and usable, without disturbing the parent."""
         self._registry.drop_inherited()
-        self._api.drop_inherited()
+        self._transport.drop_inherited()
 
 
 def _unknown_customer(error: errors.NotFoundError, body: Mapping[str, Any], server: str) -> errors.NotFoundError:

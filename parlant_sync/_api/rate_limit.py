@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -44,7 +45,8 @@ class RateLimiter:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()  # guards everything below; held for arithmetic only, and innermost
+        # Guards everything below; held for arithmetic only, and innermost. Reentrant: a signal handler may post, too.
+        self._lock = threading.RLock()
         self.limiting = False  # from a 429 on, until enough minutes went by without another; read without the lock
         self.went: deque[float] = deque(maxlen=5000)  # when the latest went while nothing limited them
         self._paused_until = -math.inf
@@ -54,10 +56,13 @@ class RateLimiter:
         self._pause = FIRST_RATE_PAUSE
         self._changed_at = -math.inf
         self._tightened_at = -math.inf
+        self._pid = os.getpid()
 
-    def drop_inherited(self) -> None:
-        """In a forked child, where a thread of the parent may hold the lock: start empty."""
-        self._begin()
+    def _own_lock(self) -> threading.RLock:
+        """The lock. In a forked child, where a thread of the parent may hold it, start empty first."""
+        if self._pid != os.getpid():
+            self._begin()
+        return self._lock
 
     def wait(self, stop: StopSignal, deadline: Deadline | None = None) -> bool:
         """Wait for a turn. Return whether the request may go now.
@@ -86,7 +91,7 @@ class RateLimiter:
 
     def reserve(self, latest: float) -> float | None:
         """The time on the clock at which the caller may go; None if that is after ``latest``."""
-        with self._lock:
+        with self._own_lock():
             now = self._clock()
             self._ease(now)
             if not self._gap and self._paused_until <= now:
@@ -107,7 +112,7 @@ class RateLimiter:
 
     def give_back(self, at: float) -> None:
         """The caller that reserved this time does not go."""
-        with self._lock:
+        with self._own_lock():
             if at + self._gap == self._next:
                 self._next = at
             else:
@@ -115,18 +120,18 @@ class RateLimiter:
 
     def delay(self) -> float:
         """Seconds until a request that asks now may go; 0.0 if it may go at once."""
-        with self._lock:
+        with self._own_lock():
             now = self._clock()
             return max(0.0, self._paused_until - now, self._next - now if self._gap else 0.0)
 
     def pause_left(self) -> float:
         """Seconds left of the pause after a 429; 0.0 without a pause."""
-        with self._lock:
+        with self._own_lock():
             return max(0.0, self._paused_until - self._clock())
 
     def limited(self, wish: float | None) -> None:
         """A 429 came, with this Retry-After in seconds or None. A longer one than a minute counts as a minute."""
-        with self._lock:
+        with self._own_lock():
             self.limiting = True
             now = self._clock()
             if now < self._paused_until and wish is None:

@@ -69,12 +69,6 @@ class RestApi:
         self.calls.stop(cause)
         self.stop_signal.set()
 
-    def drop_inherited(self) -> None:
-        """In a forked child: forget the parent's connections without telling their peers, and its 429s."""
-        self.list_limiter.drop_inherited()
-        self.post_limiter.drop_inherited()
-        self.transport.drop_inherited()
-
     @property
     def single_reads(self) -> bool:
         """Whether the server shows single events: until it refuses that, as a production policy does."""

@@ -344,6 +344,8 @@ class Transport:
 
     def close(self) -> None:
         """Later requests get SessionClosed; those under way go on (``RunningRequests`` ends them)."""
+        if self._pid != os.getpid():
+            self.drop_inherited()
         with self._lock:
             self._closed = True
         self.reconnect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from support.raw_api import in_background
 
 from parlant_sync import _process
 
@@ -30,7 +31,7 @@ class Hooked:
 @pytest.fixture
 def clients(monkeypatch: pytest.MonkeyPatch) -> list[Hooked]:
     monkeypatch.setattr(_process, "_clients", {})
-    monkeypatch.setattr(_process, "_armed", True)  # no hook of the process for these
+    monkeypatch.setattr(_process, "_armed", {"by": None})  # no hook of the process for these
     made = [Hooked(), Hooked(AttributeError("inside")), Hooked()]
     for client in made:
         _process.watch(client)
@@ -54,3 +55,19 @@ def test_who_is_gone_is_forgotten(clients: list[Hooked]) -> None:
     assert len(_process._living()) == 3
     clients.pop()
     assert len(_process._living()) == 2
+
+
+def test_a_signal_handler_may_make_a_client_while_the_first_is_made(
+    clients: list[Hooked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks: list[object] = []
+
+    def interrupted(hook: object) -> None:
+        _process.watch(clients[0])
+        hooks.append(hook)
+
+    monkeypatch.setattr(_process, "_armed", {})
+    monkeypatch.setattr("atexit.register", interrupted)
+    monkeypatch.setattr("os.register_at_fork", lambda **_: None)
+    in_background(_process.watch, clients[1]).result(5)
+    assert hooks == [_process._at_exit]

@@ -172,3 +172,25 @@ class TestGivingUp:
         limiter.limited(0.2)
         assert all(wait.result(20) for wait in waits[1::2])
         assert min(went[-10:]) >= again + 0.2
+
+
+def test_a_child_of_a_fork_without_hooks_begins_anew(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the parent may have held the lock, and is not there any more."""
+    limiter = RateLimiter(clock=clock)
+    limiter.limited(60)
+    parents = limiter._lock
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    in_background(parents.acquire).result(5)
+    assert in_background(limiter.wait, StopSignal(), Deadline(1)).result(5)
+    assert in_background(limiter.pause_left).result(5) == 0.0
+    assert not limiter.limiting
+
+
+def test_a_signal_handler_may_ask_whose_thread_is_inside(clock: Clock) -> None:
+    limiter = RateLimiter(clock=clock)
+
+    def interrupted() -> float:
+        with limiter._lock:
+            return limiter.delay()
+
+    assert in_background(interrupted).result(5) == 0.0

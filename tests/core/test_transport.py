@@ -468,6 +468,13 @@ def test_a_fork_that_ran_no_hook_of_python_shares_no_poll_session_with_the_paren
     assert transport.poll_session()[0] is not parents
 
 
+def test_a_fork_that_ran_no_hook_of_python_can_close_the_client(client: Client) -> None:
+    """A thread of the parent may have held the lock, and is not there any more."""
+    in_background(client._transport._lock.acquire).result(5)
+    client._transport._pid = -1
+    in_background(client.close).result(5)
+
+
 def test_an_interrupt_at_the_end_of_a_request(
     mocked: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
