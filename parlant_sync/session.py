@@ -168,7 +168,12 @@ class Session:
         draft = Draft(message, key, metadata, moderation, participant, once=once)
         deadline = self._deadline(timeout)
         with self._starter.using():
-            return self._begin(draft, deadline, interrupt).run()
+            driver = self._begin(draft, deadline, interrupt)
+            try:
+                return driver.run()
+            except BaseException:
+                driver.leave()  # also if an interrupt came at the first line of run()
+                raise
 
     def stream(
         self,
@@ -190,7 +195,11 @@ class Session:
         deadline, starter = self._deadline(timeout), self._starter
         with starter.using():
             driver = self._begin(draft, deadline, interrupt)
-        return Turn(driver, owner=self)
+            try:
+                return Turn(driver, owner=self)
+            except BaseException:
+                driver.leave()
+                raise
 
     def _begin(self, draft: Draft, deadline: Deadline, interrupt: bool) -> TurnDriver:
         """Post, unless it is to be there ``once`` and is there already, and follow the turn that answers."""
@@ -250,7 +259,12 @@ class Session:
         """
         wanted, deadline = check.guidelines(guidelines), self._deadline(timeout)
         with self._starter.using():
-            return self._opened.other_turns.trigger(wanted, deadline).run()
+            driver = self._opened.other_turns.trigger(wanted, deadline)
+            try:
+                return driver.run()
+            except BaseException:
+                driver.leave()
+                raise
 
     def cancel(self) -> None:
         """Stop the agent's running turn (Parlant 4.0). Does nothing if no turn is running.

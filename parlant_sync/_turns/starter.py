@@ -128,10 +128,10 @@ class TurnQueue:
         in which no thread waits is over; after ``UNATTENDED`` seconds it is replaced in any case.
         """
         mine = TurnTicket(self._queue, deadline)
-        self._queue.append(self._reference(mine))
         watching: TurnWatch | None = None
         watched: weakref.ref[TurnTicket] | None = None
         try:
+            self._queue.append(self._reference(mine))
             while not self._closed:
                 first = self._first(mine)
                 if first is mine:

@@ -228,6 +228,40 @@ def test_an_interrupted_send_frees_the_queue(
     assert held.traceback
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("send", "run"),
+        ("trigger", "run"),
+        ("stream", "Turn.__init__"),
+        ("stream", "TurnDriver.leave_unattended"),
+        ("stream", "TurnTicket.leave_unattended"),
+    ],
+)
+def test_an_interrupt_between_the_post_and_the_turn_frees_the_queue(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch, call: str, name: str
+) -> None:
+    """At the first line of these, before any ``try`` of theirs, and the exception holds their frames."""
+    monkeypatch.setattr(starter, "UNATTENDED", 60.0)
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+
+    def trace(frame: FrameType, what: str, arg: Any) -> None:
+        own = frame.f_locals.get("self")
+        if name in (frame.f_code.co_name, f"{type(own).__name__}.{frame.f_code.co_name}"):
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt) as held:
+            getattr(session, call)("q")
+    finally:
+        sys.settrace(before)
+    assert session.send("again", timeout=5).text == "fine"
+    assert held.traceback
+
+
 @pytest.mark.parametrize("first", ["driven", "kept"])
 @pytest.mark.parametrize("ended", ["deleted", "closed"])
 def test_all_who_queue_are_told_of_the_end(
