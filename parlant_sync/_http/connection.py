@@ -233,9 +233,6 @@ class RunningRequests:
 _TLS_RECORD = 16 * 1024
 # Bytes. Each idle session has one. Long bodies do not go through it.
 _BUFFER = 2048
-# As in http.client: bytes of a line, lines of a head.
-_MAX_LINE = 65536
-_MAX_HEADERS = 101
 # A peer that has vanished is noticed after half a minute, in the middle of a long poll as well: by the kernel's probes.
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -290,11 +287,6 @@ class _TimedRaw(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """The answer to one of our requests, whose head is read here. http.client reads those of all other requests.
-
-    It would give our heads to ``email.parser``, whose hundred calls are a quarter of what we add to an event's way.
-    """
-
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         slot = here.slot
         self._timed: _TimedRaw | None = None
@@ -303,61 +295,28 @@ class _TimedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
 
     def begin(self, **options: Any) -> None:
+        """Promise: no secret in a log record; no socket left open."""
+        super().begin(**options)
         if self._timed is None:
-            super().begin(**options)
             return
-        while True:
-            version, self.status, reason = self._read_status()  # type: ignore[attr-defined]
-            self._timed.may_end = False
-            headers = self.headers = self.msg = self._read_headers()
-            # Promise: each request gets its own answer. http.client skips interim answers of 100 only: it would take
-            # another one (103 Early Hints) for the answer, and the answer itself for that to the next request.
-            if not 100 <= self.status < 200 or self.status == http.client.SWITCHING_PROTOCOLS:
-                break
-        if not version.startswith("HTTP/1."):
-            raise http.client.UnknownProtocol(version)
-        self.version = 10 if version == "HTTP/1.0" else 11
-        self.code, self.reason = self.status, reason.strip()
-        self.chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
-        self.chunk_left = None
-        self.length = None if self.chunked else _length(headers)
-        if self.status in (http.client.NO_CONTENT, http.client.NOT_MODIFIED):
-            self.length = 0
-        self.will_close = self._check_close() or (self.length is None and not self.chunked)  # type: ignore[attr-defined]
         self._timed.may_end = not self.chunked  # urllib3 counts what has a length
+        # urllib3 would log what stands behind a line that is not a header, which may be a token of ours.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
+        lengths = {length.strip() for line in self.msg.get_all("Content-Length", ()) for length in line.split(",")}
+        if len(lengths) > 1 and not self.chunked:
+            raise http.client.HTTPException("the answer has several lengths")  # urllib3 would leave the socket open
 
-    def _read_headers(self) -> http.client.HTTPMessage:
-        headers: list[list[str]] = []
-        broken = False
-        for _ in range(_MAX_HEADERS):
-            line = self.fp.readline(_MAX_LINE + 1).decode("latin-1")
-            if len(line) > _MAX_LINE:
-                raise http.client.LineTooLong("header line")
-            if line in ("\r\n", "\n"):
-                message = http.client.HTTPMessage()
-                for header in headers:
-                    message.set_raw(*header)
-                return message
-            name, colon, value = line.partition(":")
-            if line[0] in " \t":
-                if headers:  # before the first one it belongs to none, and does not count
-                    headers[-1][1] += " " + line.strip()
-            elif not colon or " " in name:
-                broken = True  # what comes behind it does not count, as in http.client; and is not logged
-            elif not broken:
-                headers.append([name, value.strip()])
-        raise http.client.HTTPException(f"got more than {_MAX_HEADERS} headers")
-
-
-def _length(headers: http.client.HTTPMessage) -> int | None:
-    lengths = {length.strip() for line in headers.get_all("Content-Length", ()) for length in line.split(",")}
-    if len(lengths) > 1:
-        raise http.client.HTTPException("the answer has several lengths")  # urllib3 would leave the socket open
-    try:
-        length = int(lengths.pop()) if lengths else -1
-    except ValueError:
-        length = -1
-    return None if length < 0 else length
+    def _read_status(self) -> Any:
+        """Promise: each request gets its own answer. http.client skips interim answers of 100 only: it would take
+        another one (103 Early Hints) for the answer, and the answer itself for that to the next request."""
+        while True:
+            found = super()._read_status()  # type: ignore[misc]
+            if self._timed is not None:
+                self._timed.may_end = False
+            if not 100 <= found[1] < 200 or found[1] == http.client.SWITCHING_PROTOCOLS:
+                return found
+            http.client.parse_headers(self.fp)
 
 
 class PublishingConnection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import http.client
-import io
 import os
 import socket
 from typing import Any
@@ -18,8 +17,7 @@ from support.raw_server import CLOSE, RawServer, answer
 from support.waiting import wait_until, within
 
 from parlant_sync import Client, ConfigurationError, SessionClosed, TransportError, _process
-from parlant_sync._deadline import Deadline
-from parlant_sync._http.connection import PublishingConnection, RunningRequest, here
+from parlant_sync._http.connection import here
 from parlant_sync._http.transport import Failure
 
 
@@ -124,70 +122,6 @@ def test_a_head_that_is_broken_in_the_middle(caplog: pytest.LogCaptureFixture) -
     with RawServer(lambda *_: head + b"hello") as server, Client(server.base_url) as client:
         assert ask(client) == (b"hello", True)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-
-
-class Said:
-    """A socket from which these bytes come, and then the end."""
-
-    def __init__(self, said: bytes) -> None:
-        self._said = said
-
-    def makefile(self, *_: Any, **__: Any) -> io.BytesIO:
-        return io.BytesIO(self._said)
-
-    def settimeout(self, seconds: float | None) -> None: ...
-
-
-def head_of(response: http.client.HTTPResponse) -> tuple[Any, ...]:
-    response.begin()
-    try:
-        headers = [(name, " ".join(value.split())) for name, value in response.msg.items()]
-        facts = (response.status, response.reason, response.version, response.chunked, response.will_close)
-        return (*facts, response.length, headers)
-    finally:
-        response.close()
-
-
-HEADS = {
-    "usual": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncontent-length:  2 \r\n\r\n[]",
-    "no length": b"HTTP/1.1 200 OK\r\n\r\n[]",
-    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 9\r\n\r\n0\r\n\r\n",
-    "closes": b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\n[]",
-    "old": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n[]",
-    "old, kept": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n[]",
-    "no reason": b"HTTP/1.1 204\r\n\r\n",
-    "not modified": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",
-    "lines end in LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\n[]",
-    "folded": b"HTTP/1.1 200 OK\r\nX: a\r\n\tb\r\nContent-Length: 2\r\n\r\n[]",
-    "folded at once": b"HTTP/1.1 200 OK\r\n a\r\nContent-Length: 2\r\n\r\n[]",
-    "twice": b"HTTP/1.1 200 OK\r\nX: a\r\nX: \xe4: b\r\nContent-Length: 2\r\n\r\n[]",
-    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n[]",
-    "no number": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n[]",
-    "no header": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX Y: z\r\nA: b\r\n\r\n[]",
-}
-
-
-@pytest.mark.parametrize("said", HEADS.values(), ids=HEADS)
-def test_a_head_means_what_http_client_makes_of_it(said: bytes) -> None:
-    theirs = head_of(http.client.HTTPResponse(Said(said)))  # type: ignore[arg-type]
-    with RunningRequest() as slot:
-        slot.deadline = Deadline(60)
-        assert head_of(PublishingConnection.response_class(Said(said))) == theirs
-
-
-@pytest.mark.parametrize(
-    "head", [b"X: y\r\n" * 101, b"X: " + b"y" * 66_000 + b"\r\n"], ids=["too many lines", "a line without end"]
-)
-def test_a_head_has_a_limit(head: bytes) -> None:
-    with RawServer(lambda *_: b"HTTP/1.1 200 OK\r\n" + head + b"\r\n[]" + CLOSE) as server:
-        with Client(server.base_url) as client, pytest.raises(TransportError):
-            ask(client)
-
-
-def test_no_other_version() -> None:
-    with RawServer(lambda *_: b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\n[]") as server:
-        with Client(server.base_url) as client, pytest.raises(TransportError):
-            ask(client)
 
 
 @pytest.mark.parametrize(
