@@ -18,7 +18,7 @@ class SingleOwner:
         self.by: dict[str, int] = {}
 
     def take(self) -> bool:
-        """Enter; return False if another thread is inside."""
+        """Enter; return False if another thread is inside. Call it inside of the ``try`` whose end lets go."""
         me = threading.get_ident()
         return self.by.setdefault("thread", me) == me
 

@@ -258,10 +258,13 @@ class Transport:
                 break
             logger.debug("%s %s: 401; asking for the token once more", method, path)
             once_more = False
-        if isinstance(answer, BaseException):
+        if isinstance(answer, HttpAnswer):
+            return answer
+        try:
             # Raised here, so that no frame of requests is in its traceback: their variables hold the headers.
             raise answer.with_traceback(None)
-        return answer
+        finally:
+            del answer  # this frame is in the traceback: the two, and the client, would be left to the collector
 
     def _once(
         self,

@@ -48,7 +48,11 @@ class Use:
             poller._users[id(self)] = weakref.ref(self)
             needed = self._start and poller._state != "polling"
         if needed:
-            poller.start()
+            try:
+                poller.start()
+            except BaseException:
+                self.__exit__()  # the caller may keep the error, and with its frames this object
+                raise
 
     def __exit__(self, *_: object) -> None:
         poller = self._poller

@@ -109,7 +109,8 @@ class TurnDriver:
             while to_end and self.outcome is None:
                 self._step(text, until)
         except errors.ParlantSyncError as error:
-            self._finish(error)
+            # Without its frames, which hold this turn and its session: they would be left to the collector.
+            self._finish(error.with_traceback(None))
         except BaseException:
             self._start_over()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -12,7 +13,7 @@ import pytest
 from support.raw_api import in_background
 from support.waiting import wait_until
 
-from parlant_sync import Client, Session
+from parlant_sync import AgentError, Client, NotFoundError, Session, TurnTimeout
 from parlant_sync.testing import FakeServer
 
 
@@ -208,6 +209,41 @@ def test_threads_end_without_the_garbage_collector(server: FakeServer) -> None:
         del turn, reader
         assert client_gone() is None
         assert [ref() for ref in gone] == [None, None]
+        wait_until(lambda: pollers() == [])
+    finally:
+        gc.enable()
+
+
+def asks_for_another(server: FakeServer, session: Session) -> None:
+    with contextlib.suppress(NotFoundError):
+        session._client.session("another")
+
+
+def runs_out_of_time(server: FakeServer, session: Session) -> None:
+    server.agent("a").ignores()
+    with contextlib.suppress(TurnTimeout):
+        session.send("q", timeout=0.2)
+
+
+def fails_in_a_turn(server: FakeServer, session: Session) -> None:
+    server.agent("a").fails("boom")
+    with contextlib.suppress(AgentError):
+        session.stream("q").reply()
+
+
+@pytest.mark.parametrize("call", [asks_for_another, runs_out_of_time, fails_in_a_turn])
+def test_threads_end_without_the_garbage_collector_after_an_error(
+    server: FakeServer, call: Callable[[FakeServer, Session], None]
+) -> None:
+    """An error that one of its own frames, or the turn, refers to would hold all that these frames refer to."""
+    gc.collect()
+    gc.disable()
+    try:
+        client = Client(server.base_url)
+        client_gone = weakref.ref(client)
+        call(server, client.create_session("a"))
+        del client
+        assert client_gone() is None
         wait_until(lambda: pollers() == [])
     finally:
         gc.enable()

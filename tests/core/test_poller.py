@@ -627,9 +627,12 @@ def test_a_subinterpreter_allows_no_daemon_threads(monkeypatch: pytest.MonkeyPat
     p = poller(api)
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", thread)
-        with pytest.raises(errors.TransportError, match="daemon threads are disabled"):
-            use(p)
+        with pytest.raises(errors.TransportError, match="daemon threads are disabled") as kept:
+            Use(p).__enter__()
     assert (p.state, api.lines[0].closed) == ("new", True)
+    assert kept.traceback  # its frames hold the use
+    with p._lock:
+        assert p._idle() is not None
 
 
 @pytest.mark.parametrize("comes_up", [True, False])
