@@ -224,7 +224,7 @@ class Client:
         """
         self._registry.check_open()
         start, wanted, senders = check.offset(since), check.kinds(kinds), check.sources(sources)
-        return select(self._api.list_events(session_id, start, kinds=wanted), wanted, senders)
+        return select(self._api.list_events(session_id, start, kinds=wanted, cacheable=True), wanted, senders)
 
     def agents(self) -> list[Agent]:
         """The agents of the server. A production server refuses this with PermissionDeniedError."""

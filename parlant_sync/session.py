@@ -389,7 +389,7 @@ class Session:
         """
         start, wanted, senders = check.offset(since), check.kinds(kinds), check.sources(sources)
         with self._starter.visiting():
-            events = self._api.list_events(self.id, start, kinds=wanted)
+            events = self._api.list_events(self.id, start, kinds=wanted, cacheable=True)
         return select(events, wanted, senders)
 
     # -- the session itself

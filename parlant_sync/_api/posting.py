@@ -213,7 +213,6 @@ class MessagePoster:
             kinds=frozenset({"message"}),
             deadline=deadline,
             attempts=attempts,
-            uncached=True,
         )
 
     def _match(self, events: list[Event], key: str, message: str | None) -> Event | None:

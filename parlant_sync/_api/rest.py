@@ -223,14 +223,17 @@ class RestApi:
         kinds: frozenset[str] | None = None,
         deadline: Deadline | None = None,
         attempts: int = ATTEMPTS,
-        uncached: bool = False,
+        cacheable: bool = False,
     ) -> list[Event]:
-        """What the server holds now, from ``min_offset`` on. ``uncached``: also if a cache ignores no-store.
+        """What the server holds now, from ``min_offset`` on; also if a cache on the way ignores no-store.
+
+        An old list would hide events that a reader then never gets, and end a turn before its answer (found by the
+        soak). ``cacheable``: for callers who may record and replay it.
 
         If it ends with a 429, the pollers pause as well: they share the server's limit.
         """
         params: dict[str, Any] = {"min_offset": min_offset, "wait_for_data": 0}
-        if uncached:
+        if not cacheable:
             params["_"] = unique()
         if kinds and kinds <= {"message", "status", "tool", "custom"}:
             params["kinds"] = ",".join(sorted(kinds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 from support.raw_api import in_background
 from support.waiting import wait_until, within
 
@@ -232,6 +235,39 @@ def test_what_the_server_has_now_is_asked_as_history_asks(server: FakeServer) ->
         server.clear_faults()
         assert took[0][1] == took[1][1]
         assert took[1][0] < 3 * took[0][0]
+
+
+class _Keeping(HTTPAdapter):
+    """A cache that ignores no-store: it answers each address with the first answer it has seen there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[str, requests.Response] = {}
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        kept = self._kept.get(str(request.url))
+        if request.method != "GET" or kept is None:
+            response = super().send(request, *args, **kwargs)
+            response.content  # noqa: B018 - read here, so that it can be given again
+            if request.method == "GET":
+                self._kept[str(request.url)] = response
+            kept = response
+        return copy.copy(kept)
+
+
+def test_no_cache_hides_events_from_a_reader(server: FakeServer) -> None:
+    """An old list would do worse than come late: what it lacks, the mailbox does not bring."""
+
+    def caching() -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", _Keeping())
+        return session
+
+    with Client(server.base_url, session_factory=caching) as client:
+        session = client.create_session("a")
+        for count in 0, 1, 2:
+            assert len(list(session.iter_events(since="beginning", timeout=0))) == count
+            server.add_event(session.id, "custom", {})
 
 
 def test_growth_is_seen_though_other_events_keep_coming(server: FakeServer, session: Session) -> None:
