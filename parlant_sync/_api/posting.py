@@ -70,7 +70,7 @@ class Draft:
         if participant is not None or source != "customer":
             check.speaker(source, participant)
         self.message = message
-        self.key = os.urandom(16).hex() if key is None else key
+        self.key = key or ""  # "": the poster will give it one
         self.metadata = metadata
         self.moderation = moderation
         self.participant = participant
@@ -97,6 +97,10 @@ class MessagePoster:
         self._api = api
         # The keys of messages by the ids that their posts returned: none of them is another post's lost message.
         self._sent: dict[str, str] = {}
+        # What is being posted, by key: its events may be read before its answer.
+        self._posting: dict[str, str] = {}
+        # What the keys begin with that are made here: such a message is known without being remembered.
+        self._own = os.urandom(8).hex()
         # Messages that may or may not have arrived, by key. On 3.0 only their text finds them: it drops the key.
         self._doubtful: dict[str, tuple[str, int]] = {}
 
@@ -109,16 +113,21 @@ class MessagePoster:
         not take is repeated. ``since`` is an offset that the message cannot be below. Raises DeliveryUncertain if it
         is not known whether the server has it.
         """
+        if not draft.key:
+            draft.key = self._own + os.urandom(8).hex()
         span = Span("post", session_id=self._session_id, key=draft.key) if OPENTELEMETRY in sys.modules else None
         try:
+            self._posting[draft.key] = draft.message
             event, found = self._post(draft, since, deadline, attempts)
+            remember(self._sent, event.id, draft.key)
         except BaseException as error:
             if span is not None:
                 span.end(error)
             raise
+        finally:
+            self._posting.pop(draft.key, None)
         if span is not None:
             span.end(offset=event.offset)
-        _remember(self._sent, event.id, draft.key)
         if draft.metadata and not _keeps_metadata(event):
             self._warn("the metadata of messages")
         return event, found
@@ -170,7 +179,7 @@ class MessagePoster:
                     tried = errors.TransportError(f"{error} (tried {tries} times in {took:.1f} s; nothing was posted)")
                     raise tried from error
                 raise
-            _remember(self._doubtful, key, (draft.message, since))
+            remember(self._doubtful, key, (draft.message, since))
             return self._look_for(key, deadline, error), True
 
     def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
@@ -193,8 +202,15 @@ class MessagePoster:
         return found
 
     def has_sent(self, event: Event) -> bool:
-        """Whether a post of this object has stored this message."""
-        return event.id in self._sent
+        """Whether this message is from a post of this object, which may still be under way.
+
+        Of messages under a key of the caller's, or on 3.0, which drops the keys, only the latest are remembered.
+        """
+        key = event.metadata.get(KEY)
+        if key in self._posting or (isinstance(key, str) and key.startswith(self._own)):
+            return True
+        posting = not _keeps_metadata(event) and event.message in self._posting.values()
+        return posting or event.id in self._sent
 
     def _warn(self, what: str) -> None:
         """Log once what an old server drops silently."""
@@ -299,7 +315,7 @@ def _keeps_metadata(event: Event) -> bool:
     return "metadata" in event.raw
 
 
-def _remember(memory: dict[str, Any], name: str, value: Any) -> None:
+def remember(memory: dict[Any, Any], name: Any, value: Any) -> None:
     """Add it, and forget the oldest ones above the limit."""
     memory[name] = value
     for oldest in list(memory)[:-_REMEMBERED]:

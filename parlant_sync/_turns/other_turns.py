@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parlant_sync import errors
+from parlant_sync._api.posting import remember
 from parlant_sync._api.retry import LEAST, unread
 from parlant_sync._deadline import Deadline
 from parlant_sync._http.transport import Failure
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # A trigger without guidelines may be answered after a minute, or by a 500, though the turn runs (WIRE.md).
 _TRIGGER_ANSWER = 2.0
+# So many triggered turns are kept whole.
+_FOLLOWED = 16
 
 
 class FoundTurn(NamedTuple):
@@ -103,6 +106,8 @@ class OtherTurns:
     def __init__(self, starter: TurnStarter) -> None:
         self._starter = starter
         self._triggered: list[Transcript] = []  # the last that trigger() has started
+        self._asked: list[TurnTracker] = []  # stand for those that it is starting
+        self._spoken: dict[str | None, None] = {}  # the traces of earlier ones
         self._inside = SingleOwner()  # next()
         self._from: tuple[int, int] | None = None  # where its next call looks: an offset, and its numbering
         self._seen: set[str] = set()  # the traces of turns before that
@@ -145,8 +150,10 @@ class OtherTurns:
         starter, started = self._starter, time.monotonic()
         ticket: TurnTicket | None = None
         feed: EventFeed | None = None
+        asked = TurnTracker()
         try:
             ticket = starter.enter(deadline)
+            self._asked.append(asked)  # its events may be read before its answer
             place = starter.hub.place
             feed = starter.feed(None, deadline)
             feed.start_at(self._latest_in_time(deadline, started))
@@ -174,11 +181,17 @@ class OtherTurns:
             tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
             driver = TurnDriver(starter, feed, tracker, deadline, ticket=ticket, post_error=post_error)
             self._triggered.append(driver.transcript)
-            del self._triggered[:-16]
+            for earlier in self._triggered[:-_FOLLOWED]:
+                remember(self._spoken, earlier.tracker.trace, None)
+            del self._triggered[:-_FOLLOWED]
             return driver
         except BaseException:
             give_up(ticket, feed)
             raise
+        finally:
+            asked.over = True
+            if asked in self._asked:
+                self._asked.remove(asked)
 
     def _latest_in_time(self, deadline: Deadline, started: float) -> int:
         try:
@@ -193,8 +206,10 @@ class OtherTurns:
         """Whether a call of this object posted this message, or triggered the turn that begins with this event."""
         if event.kind == "message" and event.source != "ai_agent":
             return self._starter.delivery.has_sent(event)
-        begun = [transcript.tracker for transcript in self._triggered]
-        return any(t.trace == event.trace_id or (t.trace is None and not t.over) for t in begun)
+        # Those that are starting are looked at first: they become the others.
+        begun = [*self._asked, *[transcript.tracker for transcript in self._triggered]]
+        known = event.trace_id in self._spoken
+        return known or any(t.trace == event.trace_id or (t.trace is None and not t.over) for t in begun)
 
     def next(self, start: int, deadline: Deadline) -> Reply:
         """The reply of the next turn. The first call looks from ``start`` on, later ones after the turn before.

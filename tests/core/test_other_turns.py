@@ -174,6 +174,52 @@ def test_the_next_turn_is_a_colleagues_message(server: FakeServer, client: Clien
         session.next_turn(timeout=0.2)
 
 
+@pytest.mark.parametrize("server", ["3.0", "3.3"], indirect=True)  # 3.0 drops the keys
+def test_a_message_whose_answer_is_late_is_not_of_the_next_turn(server: FakeServer, session: Session) -> None:
+    """Its turn can be read before the post has returned."""
+    server.fail_next("GET /agents", 404, b"{}", times=None)
+    hold = server.hold_next("POST /events")
+    sending = in_background(session.send, "ours", key="k")
+    hold.wait()
+    server.wait_idle()
+    with pytest.raises(TurnTimeout):
+        session.next_turn(timeout=0.3)
+    hold.release()
+    assert sending.result(10).text == "echo: ours"
+    server.say(session.id, "theirs")
+    assert session.next_turn(timeout=10).text == "echo: theirs"
+
+
+@pytest.mark.parametrize("guidelines", [(), ("greet them",)])
+def test_a_triggered_turn_whose_answer_is_late_is_not_the_next_turn(
+    server: FakeServer, session: Session, guidelines: tuple[str, ...]
+) -> None:
+    server.agent("a").replies("spoken").echoes()
+    hold = server.hold_next("POST /events")
+    triggering = in_background(session.trigger, *guidelines)
+    server.wait_events(session.id, 3)
+    server.wait_idle()
+    with pytest.raises(TurnTimeout):
+        session.next_turn(timeout=0.3)
+    hold.release()
+    assert triggering.result(10).text == "spoken"
+    server.say(session.id, "theirs")
+    assert session.next_turn(timeout=10).text == "echo: theirs"
+
+
+def test_none_of_very_many_turns_of_ours_is_the_next_turn(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parlant_sync._api.posting._REMEMBERED", 4)
+    monkeypatch.setattr(other_turns, "_FOLLOWED", 2)
+    for number in range(6):
+        session.send(f"q{number}")
+    for _ in range(5):
+        session.trigger("greet them")
+    server.say(session.id, "theirs")
+    assert session.next_turn(timeout=10).text == "echo: theirs"
+
+
 def test_a_triggered_turn_is_not_the_next_turn(server: FakeServer, session: Session) -> None:
     for guidelines in (None, "speak"):
         assert session.trigger(guidelines, timeout=10).outcome == "answered"

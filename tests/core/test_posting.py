@@ -185,7 +185,7 @@ def test_an_answer_that_is_delivered_twice_is_that_of_one_post(
 def test_the_memory_of_posts_is_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parlant_sync._api.posting._REMEMBERED", 2)
     posts = poster(session)
-    events = [posts.post(Draft(text), since=0, deadline=Deadline(5))[0] for text in "abc"]
+    events = [posts.post(Draft(text, key=text), since=0, deadline=Deadline(5))[0] for text in "abc"]
     assert [posts.has_sent(event) for event in events] == [False, True, True]
 
 
