@@ -180,7 +180,10 @@ class MessagePoster:
                     raise tried from error
                 raise
             remember(self._doubtful, key, (draft.message, since))
-            return self._look_for(key, deadline, error), True
+            found = self._look_for(key, deadline, error)
+            if found is None:
+                raise
+            return found, True
 
     def _not_its_turn(self, pause: float) -> errors.RateLimitedError:
         return errors.RateLimitedError(
@@ -251,13 +254,14 @@ class MessagePoster:
         known = self._sent.get(event.id, key)
         return known == key and (not _keeps_metadata(event) or event.metadata.get(KEY) == key)
 
-    def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event:
-        """Find the message whose post failed with ``cause``. Raises ``cause`` if that proves that it is not stored."""
+    def _look_for(self, key: str, deadline: Deadline, cause: errors.ParlantSyncError) -> Event | None:
+        """Find the message whose post failed with ``cause``; None if that proves that it is not stored."""
         logger.info("session %s: looking for message %s after: %s", self._session_id, key, cause)
         limit = self._api.transport.settings.request_timeout
         until = Deadline(min(max(deadline.remaining(), _GRACE), limit))
         looks = 0  # those that the server answered: the trouble that hid the answer may hide the list as well
         redirected = 0  # those that were redirected
+        was_redirected = _redirects(cause)  # no closure has ``cause``: it would hold the frames of the post
 
         def look() -> Event:
             nonlocal looks, redirected
@@ -280,7 +284,7 @@ class MessagePoster:
 
         def wrong_address(least: int) -> bool:
             """One redirect of a look may be another fault of the same kind (found by the soak)."""
-            return _redirects(cause) and looks == 0 and redirected >= least
+            return was_redirected and looks == 0 and redirected >= least
 
         def pause(failures: int) -> float:
             return LOOKS[looks] if looks == failures else max(LOOKS[looks], 0.5)
@@ -289,9 +293,9 @@ class MessagePoster:
             return self._api.again(look, may_look_again, deadline=until, attempts=float("inf"), pauses=pause)
         except (_NotListed, errors.ParlantSyncError):
             if wrong_address(2):  # there may have been no time for more
-                raise cause from None  # nothing behind the address has seen the message
+                return None  # nothing behind the address has seen the message
         if looks and (_is_servers_500(cause) or refuses(cause)):
-            raise cause  # the server itself says that it failed, or a proxy that it refused, and the list agrees
+            return None  # the server itself says that it failed, or a proxy that it refused, and the list agrees
         raise errors.DeliveryUncertain(
             f"session {self._session_id} on {self._api.transport.base_url}: the message with key {key} may or may not "
             f"have arrived ({cause}); call session.find({key!r}) later, before you send it again",

@@ -329,7 +329,7 @@ class EventFeed:
             except ParlantSyncError as error:
                 if not unread(error):
                     raise
-                failure = error
+                failure = error.with_traceback(None)  # this frame is in it: they would be left to the collector
             attempt += 1
             self._pause(deadline, failure, attempt)
             if self._over():

@@ -176,7 +176,7 @@ class OtherTurns:
             except (errors.ServerError, errors.TransportError, errors.ProtocolError) as error:
                 if not failure.sent:
                     raise
-                post_error = error
+                post_error = error.with_traceback(None)  # kept: see TurnDriver.drive()
             facts = starter.facts(deadline)
             tracker = TurnTracker(None, facts, trace=trace, unannounced=bool(guidelines) and trace is None)
             driver = TurnDriver(starter, feed, tracker, deadline, ticket=ticket, post_error=post_error)

@@ -13,7 +13,8 @@ import pytest
 from support.raw_api import in_background
 from support.waiting import wait_until
 
-from parlant_sync import AgentError, Client, NotFoundError, Session, TurnTimeout
+from parlant_sync import AgentError, Client, NotFoundError, ServerError, Session, TurnTimeout
+from parlant_sync._api import posting
 from parlant_sync.testing import FakeServer
 
 
@@ -231,11 +232,34 @@ def fails_in_a_turn(server: FakeServer, session: Session) -> None:
         session.stream("q").reply()
 
 
-@pytest.mark.parametrize("call", [asks_for_another, runs_out_of_time, fails_in_a_turn])
+def posts_what_is_refused(server: FakeServer, session: Session) -> None:
+    server.fail_next("POST /events", 500)
+    with contextlib.suppress(ServerError):
+        session.post("q")
+
+
+def triggers_what_fails(server: FakeServer, session: Session) -> None:
+    server.fail_next("POST /events", 500)
+    with contextlib.suppress(TurnTimeout):
+        session.trigger(timeout=0.2)
+
+
+def reads_through_an_outage(server: FakeServer, session: Session) -> None:
+    session.send("q")
+    server.fail_next("GET /sessions/*/events", 500, times=2)  # the next poll may get one of them
+    assert list(session.iter_events(since=0, timeout=0.5))
+
+
+ENDS = [asks_for_another, runs_out_of_time, fails_in_a_turn]
+ENDS += [posts_what_is_refused, triggers_what_fails, reads_through_an_outage]
+
+
+@pytest.mark.parametrize("call", ENDS)
 def test_threads_end_without_the_garbage_collector_after_an_error(
-    server: FakeServer, call: Callable[[FakeServer, Session], None]
+    server: FakeServer, call: Callable[[FakeServer, Session], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that one of its own frames, or the turn, refers to would hold all that these frames refer to."""
+    monkeypatch.setattr(posting, "LOOKS", (0.0,) * 5)
     gc.collect()
     gc.disable()
     try:
