@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import TracebackType
 
 from parlant_sync import errors
+from parlant_sync._api.streaming import BY_LIST, StreamedMessage
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._polling.event_hub import Position
 from parlant_sync._turns.starter import TurnStarter
-from parlant_sync._turns.streaming import BY_LIST, StreamedMessage
 from parlant_sync.events import Event
 
 

@@ -202,7 +202,7 @@ class Session:
                 raise
 
     def _begin(self, draft: Draft, deadline: Deadline, interrupt: bool) -> TurnDriver:
-        """Post, unless it is to be there ``once`` and is there already, and follow the turn that answers."""
+        """Post, and follow the turn that answers. With ``once``, a message that is there already is not posted."""
         if not draft.once:
             return self._starter.begin(draft, deadline, interrupt=interrupt)
         with self._starter.alone_with(draft.key, deadline):  # of two calls with one key at the same time, one posts

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from parlant_sync import errors
-
-if TYPE_CHECKING:
-    from parlant_sync._http.transport import Failure
+from parlant_sync._http.transport import Failure
 
 SHORTEST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0

@@ -85,7 +85,7 @@ class OwnSession(requests.Session):
     def request(  # type: ignore[override]
         self, method: str, url: str, *, params: Any, data: Any, headers: Any, auth: Any, timeout: Any, **_: Any
     ) -> requests.Response:
-        """The same as requests would send: checked and normalized the first time, copied from then on."""
+        """Send what requests would send: checked and normalized the first time, copied from then on."""
         common = self._common
         steady = common.prepared
         if steady is None:

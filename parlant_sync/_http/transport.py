@@ -97,7 +97,7 @@ class PollConnection:
         self._last: dict[str, Any] | None = None
 
     def get(self, path: str, params: Mapping[str, Any], *, read_timeout: float) -> HttpAnswer:
-        """Parlant's own 504 is an answer here, the usual one: nothing new. A proxy's is a ServerError."""
+        """Poll once. Parlant's own 504 is an answer here, the usual one: nothing new. A proxy's is a ServerError."""
         asked = dict(params)
         if asked == self._last:  # a cache on the way may have kept the last answer, a 504 included
             params = {**params, "_": unique()}
@@ -165,7 +165,7 @@ class Transport:
         return session, callers_session.adopt(session, self.base_url, self._common.cookies) and connection.CAN_WAKE
 
     def poll_session(self) -> tuple[requests.Session, bool]:
-        """The same for a poller: one of ours serves all of them, each with connections of its own."""
+        """A session for a poller: one of ours serves all of them, each with a connection of its own."""
         if self._pid != os.getpid():
             self.drop_inherited()
         if self.settings.session_factory is not None:
@@ -179,7 +179,7 @@ class Transport:
         return polls, connection.CAN_WAKE
 
     def secrets(self) -> list[str]:
-        """What must not show in any text of a server: the caller's headers and the token."""
+        """Return what must not show in any text of a server: the caller's headers and the token."""
         sent = self._token.header if self._token is not None else self.guest.value if self.guest is not None else None
         token = {"Authorization": sent} if sent is not None else {}
         return redaction.secrets_of({**self.settings.headers, **token})

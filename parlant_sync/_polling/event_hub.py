@@ -11,16 +11,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from parlant_sync._api.streaming import StreamedMessage
 from parlant_sync._deadline import NEVER, Deadline, StopSignal
 from parlant_sync._polling.event_feed import Mailbox
 from parlant_sync._single_owner import SingleOwner
 from parlant_sync.errors import ForkedProcessError, NotFoundError, ParlantSyncError, copy_for_waiter
 from parlant_sync.events import Event, Mode
-
-if TYPE_CHECKING:
-    from parlant_sync._turns.streaming import StreamedMessage
 
 # A poll that has not delivered a message this many seconds after its post is taken for dead, and made again. Servers
 # answer within 0.25 s (WIRE.md). If the next poll does not deliver it either, it gets twice the time.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from parlant_sync import errors
 from parlant_sync._api.retry import unread
+from parlant_sync._api.streaming import StreamedMessage
 from parlant_sync._deadline import NEVER, Deadline
 from parlant_sync._http.redaction import redact
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded
 from parlant_sync._tracing import OPENTELEMETRY, Span
 from parlant_sync._turns.engine_errors import error_detail, summary_of
-from parlant_sync._turns.streaming import StreamedMessage
 from parlant_sync._turns.tracker import Transcript, TurnTracker
 from parlant_sync.events import Event, Reply
 

@@ -19,13 +19,13 @@ from parlant_sync import errors
 from parlant_sync._api.posting import Draft, MessagePoster
 from parlant_sync._api.rest import RestApi
 from parlant_sync._api.retry import LEAST, unread
+from parlant_sync._api.streaming import MessageReader
 from parlant_sync._deadline import Deadline, get_in_time
 from parlant_sync._polling.event_feed import EventFeed, Mailbox
 from parlant_sync._polling.event_hub import EventHub, LogPosition
 from parlant_sync._polling.poller import Poller, Use
 from parlant_sync._settings import Settings
 from parlant_sync._turns.driver import TurnDriver
-from parlant_sync._turns.streaming import MessageReader
 from parlant_sync._turns.tracker import TurnFacts, TurnTracker
 from parlant_sync.events import Event, Reply, ServerAbilities, SessionInfo
 
@@ -230,17 +230,17 @@ class TurnStarter:
         self.check: Callable[[], None] = hub.check
 
     def using(self) -> Use:
-        """For turns and readers, which need the poller."""
+        """Use the session for a turn or a reader, which need the poller."""
         self.check()
         return Use(self.poller)
 
     def using_also_closed(self) -> Use:
-        """For turns that have begun: after the end of the session, they give what has come before it."""
+        """Use it for a turn that has begun: after the end of the session, it gives what has come before."""
         self.hub.check_process()
         return Use(self.poller)
 
     def visiting(self) -> Use:
-        """For single requests, which do not start it."""
+        """Use it for a single request, which does not start the poller."""
         self.check()
         return Use(self.poller, start=False)
 

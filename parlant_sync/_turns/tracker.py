@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from parlant_sync._turns.streaming import BY_LIST, StreamedMessage
+from parlant_sync._api.streaming import BY_LIST, StreamedMessage
 from parlant_sync.events import ANONYMOUS_TRACE, HUMAN_SOURCES, Event, Outcome, Reply, Value
 
 # If nothing more comes on the turn's trace for this many seconds, the turn is over:

@@ -182,7 +182,7 @@ def test_a_stream_that_is_dead_does_not_stop_short_loops(
     server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its server was stopped in the middle of it, and nothing says that its turn is over."""
-    monkeypatch.setattr("parlant_sync._turns.streaming.STALE", 1.0)
+    monkeypatch.setattr("parlant_sync._api.streaming.STALE", 1.0)
     server.agent("a").streams("one two three four", every=0.3).waits("never", at="chunk")
     session.post("q")
     wait_until(lambda: any(e.is_partial for e in session.history()))

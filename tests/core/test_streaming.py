@@ -10,10 +10,10 @@ import pytest
 from support.waiting import Clock
 
 from parlant_sync import NotFoundError, SessionClosed, TransportError, _deadline
+from parlant_sync._api import streaming
 from parlant_sync._api.rest import RestApi
+from parlant_sync._api.streaming import MessageReader, StreamedMessage
 from parlant_sync._deadline import Deadline
-from parlant_sync._turns import streaming
-from parlant_sync._turns.streaming import MessageReader, StreamedMessage
 from parlant_sync.events import Event
 
 BEGUN = datetime(2026, 1, 1, tzinfo=timezone.utc)

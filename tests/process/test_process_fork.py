@@ -16,7 +16,7 @@ from parlant_sync.testing import FakeServer
 
 pytestmark = pytest.mark.skipif("sys.platform == 'win32'", reason="there is no fork")
 # Those that are known; the walk finds more.
-LOCKS = [f"{owner}._lock" for owner in "transport list_limiter poller slot hub _process".split()]
+LOCKS = [f"{owner}._lock" for owner in "transport list_limiter poller slot hub".split()]
 LOCKS += ["mailbox.mutex", "].lock"]  # the last is the registry's
 
 
