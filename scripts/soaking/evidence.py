@@ -50,3 +50,9 @@ def of_exchanges(proxy: Any, session_id: str, since: float) -> str:
             body = exchange.answer.partition(b"\r\n\r\n")[2][:_HEAD]
             told.append(f"#{exchange.number} {exchange.kind} {exchange.status} {exchange.fault or 'no fault'} {body!r}")
     return "; ".join(told[-12:])
+
+
+def of_events(events: list[dict[str, Any]]) -> str:
+    """The end of what the server holds of a session."""
+    told = (f"{e['offset']} {e['source']} {e['trace_id'][-6:]} {str(e['data'])[:_HEAD]}" for e in events[-16:])
+    return "; ".join(told)

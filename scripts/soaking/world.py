@@ -182,7 +182,8 @@ class World:
         else:
             self.ledger.note(session.id, text, "reply")
             if said != expected:
-                self.ledger.found("wrong", f"{session.id}: {text!r} was answered {said!r}")
+                held = evidence.of_events(self.held(session.id))
+                self.ledger.found("wrong", f"{session.id}: {text!r} was answered {said!r}; held: {held}")
         self.ledger.took("a turn", time.monotonic() - begun, TIMEOUT + _LOOK)
         if way < 0.05:
             self._check_history(session)
