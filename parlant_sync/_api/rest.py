@@ -248,7 +248,11 @@ class RestApi:
         if self.single_reads and is_segment(event.id):
             path = f"{events_path(session_id)}/{segment(event.id, 'an event id')}"
             try:
-                return self.get(path, Event, deadline=deadline, attempts=1)
+                # A message that grows is read again and again at one address: an old answer would cut its text off.
+                found = self.get(path, Event, params={"_": unique()}, deadline=deadline, attempts=1)
+                if found.id == event.id:
+                    return found
+                raise errors.ProtocolError(f"GET {self.transport.base_url}{path}: the answer is of another request")
             except errors.ApiError as error:
                 if error.status not in (403, 404, 405) or not error.from_parlant:
                     raise

@@ -270,6 +270,28 @@ def test_no_cache_hides_events_from_a_reader(server: FakeServer) -> None:
             server.add_event(session.id, "custom", {})
 
 
+def test_no_cache_cuts_a_streamed_message_off(server: FakeServer) -> None:
+    def caching() -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", _Keeping())
+        return session
+
+    server.agent("a").streams("one two three four", every=0.3)
+    with Client(server.base_url, session_factory=caching) as client, client.create_session("a").stream("x") as turn:
+        assert "".join(turn.text) == "one two three four"
+
+
+def test_another_event_is_never_taken_for_a_streamed_message(server: FakeServer, session: Session) -> None:
+    """A connection that is one answer behind gives what another request asked for."""
+    server.add_event(session.id, "message", {"message": "other"})
+    (other,) = session.history()
+    server.agent("a").streams("one two three")
+    server.alter_next(
+        lambda request: "/events/" in request.path, lambda _: Response(200, json.dumps(other.raw).encode())
+    )
+    assert session.send("x").text == "one two three"
+
+
 def test_growth_is_seen_though_other_events_keep_coming(server: FakeServer, session: Session) -> None:
     server.agent("a").streams("one two three four five six", every=0.3)
     over = threading.Event()

@@ -28,6 +28,10 @@ def half(text: str = "a ", **more: Any) -> Event:
     return event({"message": text, "chunks": [text]}, kind="message", **more)
 
 
+def whole(text: str) -> Event:
+    return event({"message": text, "chunks": [text, None]}, kind="message")
+
+
 @pytest.fixture
 def clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(_deadline, "monotonic", clock)
@@ -143,7 +147,15 @@ def test_what_ends_the_session_is_raised() -> None:
 
 def test_a_message_is_read_to_its_end_in_spite_of_trouble(no_pauses: None) -> None:
     message = StreamedMessage(half(), 1.0)
-    reader_of(TransportError("reset"), TransportError("reset"), half("a b ")).finish(message, Deadline(5))
+    reader_of(TransportError("reset"), TransportError("reset"), whole("a b ")).finish(message, Deadline(5))
     assert message.event.message == "a b "
     with pytest.raises(TransportError):  # no time for another attempt
         reader_of(TransportError("reset"), half("c")).finish(message, Deadline(0))
+
+
+def test_an_old_answer_does_not_end_a_message(no_pauses: None) -> None:
+    message = StreamedMessage(half(), 1.0)
+    reader_of(half("a "), whole("a b ")).finish(message, Deadline(5))
+    assert message.event.message == "a b "
+    reader_of(half("c"), half("c")).finish(message, Deadline(5))  # it has broken
+    assert message.event.message == "c"
