@@ -115,6 +115,8 @@ class TurnDriver:
             self._start_over()
             raise
         finally:
+            if ticket is not None:
+                ticket.attended = False  # by a store: an interrupt may come at the first line of what follows
             self.leave_unattended()
 
     def _was_left(self) -> errors.SessionClosed:

@@ -262,6 +262,21 @@ def test_an_interrupt_between_the_post_and_the_turn_frees_the_queue(
     assert held.traceback
 
 
+def test_an_interrupt_at_the_end_of_a_step_lets_the_turn_be_replaced(
+    server: FakeServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "UNATTENDED", 0.1)
+    server.agent("a").ignores()
+    server.agent("a").replies("fine")
+    turn = session.stream("q")
+    with monkeypatch.context() as patch:
+        patch.setattr(TurnDriver, "leave_unattended", lambda _: interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            next(turn.updates(heartbeat=0.01))
+    assert session.send("again", timeout=5).text == "fine"
+    turn.close()
+
+
 @pytest.mark.parametrize("first", ["driven", "kept"])
 @pytest.mark.parametrize("ended", ["deleted", "closed"])
 def test_all_who_queue_are_told_of_the_end(
