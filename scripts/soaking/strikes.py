@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.managers import BaseManager
 from types import MappingProxyType
 from typing import Any
 
 from soaking.faults import CLOSED, DOWN, LIMIT, RESET, Faults
+
+
+def _end_with_the_soak() -> None:
+    """In the process of the proxy, however the soak ends."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-the-soak", daemon=True).start()
 
 
 class _Manager(BaseManager):
@@ -37,7 +50,7 @@ class Strikes:
         acts: Mapping[str, tuple[int, Callable[[], object]]] = MappingProxyType({}),
     ) -> None:
         self._manager = _Manager(ctx=get_context("spawn"))
-        self._manager.start()
+        self._manager.start(_end_with_the_soak)
         made: Any = self._manager
         self._faults = made.Faults(upstream, seed, share=share)
         self.base_url: str = self._faults.base_url()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import os
 import random
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from support.fault_backends import fake_backend
 from support.fault_proxy import FaultProxy
 from support.raw_server import answer
+from support.waiting import wait_until
 
 from parlant_sync import Client
 from parlant_sync.testing import FakeServer
@@ -84,3 +90,27 @@ def test_a_fault_counts_once_and_when_it_has_met_a_request(soaking: Any) -> None
             for method, query in [("GET", "wait_for_data=0"), ("GET", "wait_for_data=9"), ("POST", "")]:
                 requests.request(method, f"{faults.base_url}/sessions/{session.id}/events?{query}", timeout=10)
         assert faults.counts() == {strikes.LIMIT: 1}
+
+
+def test_the_proxy_ends_with_a_soak_that_is_killed(soaking: Any) -> None:
+    code = """if __name__ == "__main__":
+    from soaking.strikes import Strikes
+    print(Strikes("http://127.0.0.1:9", 1, share=1, all_every=9).base_url, flush=True)
+    input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(soaking.__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = urlsplit(process.stdout.readline().strip())
+        process.kill()
+
+    def refused() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((url.hostname, url.port)) != 0
+
+    wait_until(refused)
