@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Lister = Callable[[int], list[Event]]
 
+# Seconds. A waiting reader looks up so often. What a signal handler does in the reader's own thread (it may close the
+# session) wakes it only if it waits already, not if it is just about to.
+_LOOK = 1.0
+
 
 def _standard_queue() -> Any:
     """The ``queue.Queue`` of the standard library. gevent and eventlet put another one in its place."""
@@ -294,7 +298,7 @@ class EventFeed:
             return self._catch_up(deadline)  # also if the reader has left: the server still has what had arrived
         until = deadline if hub.overdue is NEVER else Deadline.earliest(deadline, hub.overdue)
         try:
-            batch = mailbox.take(0 if over else until.bound())
+            batch = mailbox.take(0 if over else until.bound(_LOOK))
         except queue.Empty:
             if self._mailbox.behind:
                 return True

@@ -12,6 +12,7 @@ import pytest
 from support.raw_api import in_background
 from support.waiting import must_end, wait_until, within
 
+from parlant_sync import Session
 from parlant_sync._deadline import Deadline
 from parlant_sync._polling.event_feed import EventFeed, FeedEnded, Mailbox
 from parlant_sync._polling.event_hub import EventHub
@@ -496,3 +497,21 @@ def test_the_queue_is_that_of_the_standard_library_also_if_gevent_has_replaced_i
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "queue [1, 2] 0\nempty\n", done.stderr
+
+
+def test_an_end_by_a_signal_handler_just_before_the_wait_is_seen(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailbox was found empty, and nobody waits yet whom its nudge could wake."""
+    size = Mailbox._qsize
+
+    def close_then_wait(mailbox: Mailbox) -> int:
+        found = size(mailbox)
+        if not found:
+            session._opened.hub.end(SessionClosed("by a handler"))
+        return found
+
+    reader = session.iter_events(timeout=30)
+    monkeypatch.setattr(Mailbox, "_qsize", close_then_wait)
+    with within(10):
+        assert list(reader) == []
