@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.batch_checks import ROWS, ask, posted, results_of, statuses
+from support.waiting import wait_until
 
 from parlant_sync.batch import runner, worker
 from parlant_sync.testing import FakeServer
@@ -91,6 +92,7 @@ def test_a_stopped_batch_takes_its_waiting_tasks_back(server: FakeServer) -> Non
         with ask(server, executor=executor, timeout=300) as batch:
             server.reached("never", 4)
             handed = batch._runner._handed
+            wait_until(lambda: len(handed) == 4, "all were handed to the executor")
         assert sum(future.cancelled() for future in handed) == 3
 
 

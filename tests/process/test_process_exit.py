@@ -84,7 +84,7 @@ def test_with_warnings_and_debugging(server: FakeServer) -> None:
     """``-X dev`` tells of every socket that was not closed."""
     took, code, err = end(server, "closed", PYTHONDEVMODE="1")
     assert (code, err) == (0, "")
-    assert took < 1.5
+    assert took < 5.0  # as above
 
 
 def _others() -> list[str]:

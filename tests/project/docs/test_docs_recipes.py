@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,6 +117,8 @@ def test_fastapi_one_message_per_key_a_new_session_if_it_is_gone_and_a_status_if
 
 def test_streamlit(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     kit = pytest.importorskip("streamlit.testing.v1")
+    # It puts the page in this place. A process that a later test spawns would run it.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     (text,) = [
         block.text
         for block in docs_blocks.blocks(docs_blocks.ROOT / "docs/recipes.md")
