@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import traceback
 import urllib.parse
 from base64 import b64encode
@@ -67,10 +68,13 @@ def places(error: BaseException) -> dict[str, str]:
     return seen
 
 
+_CHANCE = r"\b0x[0-9a-f]+|\b\d+\.\d+"  # addresses of objects, and pauses: any digits may stand in them
+
+
 def variables(error: BaseException) -> list[str]:
     """What a report of errors shows of the library's frames."""
     return [
-        f"{frame.f_code.co_name}: {name}={value!r}"
+        re.sub(_CHANCE, "", f"{frame.f_code.co_name}: {name}={value!r}")
         for each in chain(error)
         for frame, _ in traceback.walk_tb(each.__traceback__)
         if str(frame.f_globals.get("__name__")).startswith("parlant_sync.")
