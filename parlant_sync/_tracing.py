@@ -11,7 +11,7 @@ from typing import Any
 
 from parlant_sync._version import __version__
 
-# Whoever starts a span asks first whether this is in ``sys.modules``: then the application uses OpenTelemetry.
+# If this is in ``sys.modules``, the application uses OpenTelemetry. A ``Span`` is only made then.
 OPENTELEMETRY = "opentelemetry.trace"
 
 

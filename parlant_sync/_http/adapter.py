@@ -1,4 +1,4 @@
-"""The ``requests`` sessions of a client, our own and those of a caller's factory: taught to publish, closed."""
+"""Our own ``requests`` session, its adapter and its connection pools. ``callers_session.py`` prepares a caller's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CookieJar(RequestsCookieJar):
         super().set_cookie(cookie, *args, **kwargs)
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        # Without this line, it is a twentieth of the work of a request to find none.
+        # To look for cookies where none is set is a twentieth of the work of a request.
         if response.info().get("Set-Cookie") is not None:
             super().extract_cookies(response, request)
 
@@ -90,9 +90,10 @@ class OwnSession(requests.Session):
         steady = common.prepared
         if steady is None:
             # Checks the headers, and gives the address the form it has on the wire.
-            steady = common.prepared = self.prepare_request(requests.Request("GET", common.base_url))
+            steady = self.prepare_request(requests.Request("GET", common.base_url))
             steady.headers.pop("Cookie", None)
             steady.headers = _Headers(steady.headers)
+            common.prepared = steady  # last, because other threads copy it from then on
         prepared = PreparedRequest()
         prepared.method = method
         # Behind the base everything is quoted already.

@@ -76,7 +76,7 @@ def read_file(
         raise ConfigurationError(f"{name}: this is a workbook; save it as CSV (UTF-8) and give that file")
     if input_format is None:
         raise ConfigurationError(
-            f"{name}: its ending is none of .jsonl, .csv and .tsv; say what it is with input_format="
+            f"{name}: the name does not end in .jsonl, .csv or .tsv; say what the file is with input_format="
         )
     text, notes = _decode(data, name, encoding)
     trouble: list[str] = []
