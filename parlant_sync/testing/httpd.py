@@ -114,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._drained.set()
         self._transport: asyncio.Transport | None = None
         self._lost = False
+        self._killed = False
 
     # --- what asyncio calls
 
@@ -143,7 +144,10 @@ class Connection(asyncio.Protocol):
         self._drained.set()
 
     def kill(self, reset: bool = False) -> None:
-        """Cuts the connection now, whatever it is doing."""
+        """Cuts the connection now, whatever it is doing. Idempotent."""
+        if self._killed:  # the TLS transport of Python 3.11.0 to 3.11.2 fails at the second time
+            return
+        self._killed = True
         if reset:
             self._linger()
         self._out.abort()

@@ -26,10 +26,16 @@ class Two:
         self.one = make_client(server).create_session(server.agents[role])
         self.other = make_client(server).session(self.one.id)
 
-    def interrupt(self, text: str, gate: str) -> Background[Any]:
-        """The other client sends; when its message is stored, the older turn may go on. Its POST may wait for that."""
+    def interrupt(self, text: str, gate: str, *, silent: bool = False) -> Background[Any]:
+        """The other client sends; when its message is stored, the older turn may go on. Its POST may wait for that.
+
+        ``silent``: that turn has said nothing yet. A server that cancels it does so just after it has stored the
+        message; the gate opens after both.
+        """
         call = Background(self.other.send, text)
         stored(self.one, text)
+        if silent and self.server.cancels:
+            wait_for(self.one, lambda event: event.status == "cancelled")
         self.server.release(gate)
         return call
 
@@ -67,7 +73,7 @@ def test_a_turn_that_has_said_nothing_yet(server: Any, two: Callable[[str], Two]
     both, gate = two("quick"), server.gate()
     first = Background(both.one.send, server.script("quick", "first", gate=gate, at="match"))
     acknowledged(both.one)
-    second = both.interrupt("second", gate)
+    second = both.interrupt("second", gate, silent=True)
     check(both, first.result(), second.result(), ("echo: first", "echo: second"))
     if server.cancels:
         assert len(both.cancelled()) == 1
@@ -98,7 +104,7 @@ def test_the_preamble_of_a_cancelled_turn_is_in_neither_reply(server: Any, two: 
     both, gate = two("hesitant"), server.gate()
     first = Background(both.one.send, server.script("hesitant", "first", gate=gate, at="preamble"))
     acknowledged(both.one)
-    second = both.interrupt("second", gate)
+    second = both.interrupt("second", gate, silent=True)
     check(both, first.result(), second.result(), ("echo: first", "echo: second"))
     for reply in (first.result(), second.result()):
         # None where the other turn's stands last in the session, having come in just before: a server does not say two.

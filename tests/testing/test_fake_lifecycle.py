@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import requests
 from support.raw_api import brief, in_background
 
 from parlant_sync.testing import FakeServer
+from parlant_sync.testing.httpd import Connection
 
 
 def test_start_and_stop():
@@ -210,3 +212,31 @@ def test_a_text_function_may_use_the_server_but_not_wait_for_it(api):
     events = [brief(e) for e in api.turn(session, "hi")]
     assert events.index("human_agent:meanwhile") < events.index("done")
     assert "not from the server's own thread" in problems[0]
+
+
+class _Once(asyncio.Transport):
+    """A TLS transport of Python 3.11.2, which fails if it is aborted after it was closed."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def abort(self) -> None:
+        if "close" in self.steps:
+            raise AttributeError("'NoneType' object has no attribute '_abort'")
+        self.steps.append("abort")
+
+    def close(self) -> None:
+        self.steps.append("close")
+
+
+def test_a_connection_is_cut_once_however_often_that_is_asked() -> None:
+    transport = _Once()
+
+    async def cut() -> None:
+        connection = Connection(1, None, None, set())  # type: ignore[arg-type]
+        connection.connection_made(transport)
+        for _ in range(2):
+            connection.kill()
+
+    asyncio.run(cut())
+    assert transport.steps == ["abort", "close"]
